@@ -1,0 +1,303 @@
+"""Every failure that a caller can see: one tree, written to the wire by one function (``api.errors``).
+
+Failure
+├── InvalidRequest          400  the caller's words: JSON, type, value, size, content encoding …
+│   ├── UnknownModel        404
+│   ├── OriginNotAllowed    403
+│   ├── NotAuthenticated    401
+│   ├── NotFound            404  an unknown path, job or picture
+│   ├── MethodNotAllowed    405
+│   └── RequestTooLarge …   413 · 431 · 408 · 415 · 422
+├── Overloaded              503  this process is full, draining, or no slot came free
+├── RateLimited             429  this key is over its limit
+├── NotConfigured           503  the model has no usable route
+├── ProviderFailure              what a provider did; says whether anything was started there
+│   ├── ProviderBusy        429    ProviderUnavailable 503    ProviderAuth 502
+│   ├── ProviderRejected    400    ContentRefused      400
+│   ├── SubmitOutcomeUnknown 502   ProviderBadResponse 502
+│   └── GenerationFailed    502    JobLost 502    ProviderBadResult 502    GenerationTimeout 504
+├── GenerationPending       504  the hold is over and the job still runs
+└── InternalError           500
+
+Statuses, types and codes are the table of the README ("Errors"); a test compares the two.
+Messages are ours: plain words first, never a provider's text, never a key, never a prompt.
+"""
+
+from typing import Any, ClassVar
+
+
+class Failure(Exception):
+    """A failure with an OpenAI-shaped envelope.
+
+    ``retry_after`` is in seconds. ``should_retry`` becomes the header ``x-should-retry``, which the OpenAI SDKs
+    obey before they look at the status.
+    """
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = "internal_error"
+    should_retry: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+        self.retry_after = retry_after
+        self.headers = headers or {}
+
+    def body(self) -> dict[str, Any]:
+        """Return OpenAI's envelope; all four keys are always there."""
+        return {
+            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        }
+
+
+class InternalError(Failure):
+    """Anything unforeseen."""
+
+    def __init__(self) -> None:
+        super().__init__("The service met an error of its own. The request id helps its operator to find it.")
+
+
+# --- the caller's request -------------------------------------------------------------------------------------
+
+
+class InvalidRequest(Failure):
+    """The request cannot be served as it stands; a repeat cannot cure it."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class InvalidJson(InvalidRequest):
+    """The body is not a JSON object."""
+
+    code = "invalid_json"
+
+
+class NotAuthenticated(InvalidRequest):
+    """No key (``code`` null) or a wrong one (``invalid_api_key``)."""
+
+    status = 401
+    code = None
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, headers={"www-authenticate": "Bearer"})
+
+
+class OriginNotAllowed(InvalidRequest):
+    """A foreign Origin or Host on a service without keys."""
+
+    status = 403
+    code = "origin_not_allowed"
+
+
+class UnknownModel(InvalidRequest):
+    """The model's name is known neither to the configuration nor to a provider."""
+
+    status = 404
+    code = "model_not_found"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="model")
+
+
+class NotFound(InvalidRequest):
+    """An unknown path, job or picture."""
+
+    status = 404
+    code = None
+
+
+class MethodNotAllowed(InvalidRequest):
+    """A known path with another method; the ``Allow`` header names the right ones."""
+
+    status = 405
+    code = None
+
+
+class RequestTimeout(InvalidRequest):
+    """The request came too slowly."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class RequestTooLarge(InvalidRequest):
+    """The body is over its limit."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedContentEncoding(InvalidRequest):
+    """A compressed request body."""
+
+    status = 415
+    code = "unsupported_content_encoding"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The same ``Idempotency-Key`` with another body."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The request's line or headers are over their limit."""
+
+    status = 431
+    code = "headers_too_large"
+
+
+# --- this service ---------------------------------------------------------------------------------------------
+
+
+class RateLimited(Failure):
+    """One key holds too many requests."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+    should_retry = True
+
+
+class Overloaded(Failure):
+    """This process is full, draining, waited for a slot in vain, or all breakers are open. Nothing was sent."""
+
+    status = 503
+    type = "service_unavailable_error"
+    code = "server_is_overloaded"
+    should_retry = True
+
+
+class NotConfigured(Failure):
+    """The model is known, but none of its providers can be used (no token set)."""
+
+    status = 503
+    code = "provider_not_configured"
+
+
+class GenerationPending(Failure):
+    """The hold is over while the job runs on; an equal retry attaches to it."""
+
+    status = 504
+    type = "timeout_error"
+    code = "generation_pending"
+    should_retry = True
+
+
+# --- providers ------------------------------------------------------------------------------------------------
+
+
+class ProviderFailure(Failure):
+    """What went wrong at a provider.
+
+    ``nothing_started`` says that the provider provably began (and will bill) nothing, so another route may be
+    tried. ``blames_provider`` says whether the failure counts against the provider's circuit breaker.
+    """
+
+    status = 502
+    nothing_started: ClassVar[bool] = False
+    blames_provider: ClassVar[bool] = True
+
+
+class ProviderBusy(ProviderFailure):
+    """An explicit refusal for lack of capacity (429, 503)."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "provider_busy"
+    should_retry = True
+    nothing_started = True
+    blames_provider = False
+
+
+class ProviderUnavailable(ProviderFailure):
+    """The provider could not be reached, and nothing was sent; or its front door turned the call away."""
+
+    status = 503
+    code = "provider_unavailable"
+    should_retry = True
+    nothing_started = True
+
+
+class ProviderAuth(ProviderFailure):
+    """The provider refused the service's own credentials or plan."""
+
+    code = "provider_auth"
+    nothing_started = True
+    blames_provider = False
+
+
+class ProviderRejected(ProviderFailure):
+    """The provider refused the parameters."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "provider_rejected"
+    nothing_started = True
+    blames_provider = False
+
+
+class ContentRefused(ProviderFailure):
+    """The provider refused the content. Never carried on to another provider."""
+
+    status = 400
+    type = "image_generation_user_error"
+    code = "content_policy_violation"
+    blames_provider = False
+
+
+class SubmitOutcomeUnknown(ProviderFailure):
+    """The submit went out and no readable answer came back: a picture may have been bought."""
+
+    code = "submit_outcome_unknown"
+
+
+class ProviderBadResponse(ProviderFailure):
+    """The provider answered nonsense."""
+
+    code = "provider_bad_response"
+
+
+class GenerationFailed(ProviderFailure):
+    """The provider reports the job as failed."""
+
+    type = "image_generation_server_error"
+    code = "image_generation_failed"
+    blames_provider = False
+
+
+class JobLost(ProviderFailure):
+    """The provider no longer knows the job."""
+
+    type = "image_generation_server_error"
+    code = "job_lost"
+
+
+class ProviderBadResult(ProviderFailure):
+    """The job is done, but its picture cannot be used."""
+
+    type = "image_generation_server_error"
+    code = "provider_bad_result"
+
+
+class GenerationTimeout(ProviderFailure):
+    """The job outlived ``timeouts.lifetime``."""
+
+    status = 504
+    type = "timeout_error"
+    code = "generation_timeout"

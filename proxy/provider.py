@@ -1,0 +1,221 @@
+"""The boundary: what a provider is told and what it says back, as plain values.
+
+A provider is a pure translator. It describes HTTP calls and reads replies; it does no I/O, keeps no state and knows
+no clock, so it cannot forget a deadline, block the event loop or repeat a billed call. ``jobs`` owns all of that.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from proxy.errors import ProviderBadResponse
+from proxy.shapes import Shapes
+
+Operation = Literal["generate", "edit", "inpaint"]
+State = Literal["queued", "generating"]
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
+"""A job id travels in poll paths and picture addresses, so nothing else may pass for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers a provider takes for one setting; ``default`` None: the provider chooses when nothing is sent."""
+
+    low: float
+    high: float
+    default: float | None = None
+    whole: bool = True
+
+    def clamp(self, value: float) -> float:
+        """Return the nearest number in the range."""
+        nearest = min(self.high, max(self.low, value))
+        return int(nearest) if self.whole else nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One of a provider's own models (Prodia v2 calls it a job type) and everything it accepts, as data.
+
+    ``numbers``: the settings steps, cfg, seed and their ranges. ``choices``: settings with a closed list, such as
+    sampler and style_preset. ``texts``: free text settings, such as negative_prompt. ``prompt``: shortest and
+    longest prompt in characters; the longest is None where no limit is known. ``formats``: the picture types it
+    can be asked for; empty where it decides itself. ``max_images``: pictures that an edit may bring.
+    ``price_dollars`` and ``seconds`` are published figures for one picture, None where none is known.
+    """
+
+    name: str
+    shapes: Shapes
+    operations: frozenset[Operation] = frozenset({"generate"})
+    numbers: Mapping[str, Range] = field(default_factory=dict)
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    texts: frozenset[str] = frozenset()
+    prompt: tuple[int, int | None] = (1, None)
+    formats: Sequence[str] = ()
+    max_images: int = 0
+    aliases: tuple[str, ...] = ()
+    price_dollars: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputPicture:
+    """A picture that the caller brought: verified bytes and the type found in them (``png``, ``jpeg``, ``webp``)."""
+
+    data: bytes = field(repr=False)
+    format: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One picture to be made, in the house's words; a provider turns it into its own.
+
+    ``settings`` holds only what the model accepts, already within its ranges: steps, cfg, seed, sampler,
+    style_preset, negative_prompt, and whatever the chosen shape brings (width and height in pixels,
+    aspect_ratio, upscale, size …). ``output_format`` is the wanted type (``png``, ``jpeg``, ``webp``).
+    """
+
+    model: Model
+    operation: Operation
+    prompt: str = field(repr=False)
+    settings: Mapping[str, Any] = field(repr=False)
+    output_format: str = "png"
+    images: tuple[InputPicture, ...] = ()
+    mask: InputPicture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One part of a multipart call."""
+
+    field: str
+    name: str
+    content_type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An HTTP call to be made. Headers, query and body hold keys and prompts, so ``repr`` shows none of them.
+
+    ``picture``: the reply may be a picture, so it is read up to the picture limit and not the small one.
+    """
+
+    method: Literal["GET", "POST"]
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
+    files: tuple[File, ...] = field(default=(), repr=False)
+    picture: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back. Header names are lower-case.
+
+    ``picture`` is the file a picture was streamed to (then ``body`` is empty); other bodies are in ``body``.
+    """
+
+    call: Call
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    picture: Path | None = None
+
+    @property
+    def content_type(self) -> str:
+        """The media type, lower-case, without parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds the provider asks to wait; None when absent or not a number of seconds."""
+        value = self.headers.get("retry-after", "")
+        try:
+            seconds = float(value)
+        except ValueError:
+            return None
+        return seconds if 0 <= seconds < float("inf") else None
+
+    def json(self) -> Any:
+        """Return the decoded body whatever its content type; raises ProviderBadResponse."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise ProviderBadResponse("The provider's answer was not JSON.") from None
+
+    def json_object(self) -> dict[str, Any]:
+        """Return the body as a JSON object; raises ProviderBadResponse."""
+        value = self.json()
+        if not isinstance(value, dict):
+            raise ProviderBadResponse("The provider's answer was not a JSON object.")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The job runs on. ``progress`` is 0–1, ``preview`` the address of an unfinished picture."""
+
+    next: Call
+    state: State
+    progress: float | None = None
+    preview: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The job is done. ``image``: an address, or the bytes, or the file they were streamed to.
+
+    ``elapsed_s``: the provider's own figure for how long the job took.
+    """
+
+    image: str | bytes | Path = field(repr=False)
+    elapsed_s: float | None = None
+
+
+class Provider(Protocol):
+    """One dialect, bound to an address and a key."""
+
+    image_hosts: Sequence[str]
+    """Hosts whose addresses are this kind's results; empty: any public host over https."""
+
+    def models(self) -> Sequence[Model]:
+        """Return the models known without asking the provider."""
+        ...
+
+    def catalogue(self) -> Sequence[Call]:
+        """Return the calls that list the provider's models now; empty where the list is fixed."""
+        ...
+
+    def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:
+        """Read the replies to ``catalogue()``. Raises ProviderFailure."""
+        ...
+
+    def probe(self) -> Call:
+        """Return a call that shows a sign of life and costs nothing."""
+        ...
+
+    def submit(self, job: Job) -> Call:
+        """Return the call that starts (and bills) the job."""
+        ...
+
+    def read(self, reply: Reply) -> Pending | Finished:
+        """Read a good reply (2xx) to a submit or to any later call. Raises ProviderFailure."""
+        ...
+
+    def refusal(self, reply: Reply) -> str:
+        """Return the words in which the provider explains a refusal; for our own reading, never handed on."""
+        ...
+
+
+def job_id(value: Any) -> str:
+    """Return ``value`` if it can be a job id; raises ProviderBadResponse."""
+    if isinstance(value, str) and _JOB_ID.match(value):
+        return value
+    raise ProviderBadResponse("The provider's answer names no job.")

@@ -1,0 +1,80 @@
+"""Which picture shapes a model can make, and which of them is nearest to the one asked for."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A picture's width and height in pixels, and the provider's words for it."""
+
+    width: int
+    height: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+class Shapes(Protocol):
+    """The shapes of one model."""
+
+    default: Shape
+
+    def nearest(self, width: int, height: int) -> Shape:
+        """Return the shape closest to ``width`` x ``height`` pixels: aspect ratio first, then area."""
+        ...
+
+
+def _distance(shape: Shape, width: int, height: int) -> tuple[float, float]:
+    ratio = abs(math.log(shape.width / shape.height) - math.log(width / height))
+    area = abs(math.log(shape.width * shape.height) - math.log(width * height))
+    return round(ratio, 2), area
+
+
+@dataclass(frozen=True, slots=True)
+class FixedShapes:
+    """A closed list; the first is the default."""
+
+    shapes: Sequence[Shape]
+
+    @property
+    def default(self) -> Shape:
+        """The shape made when none is asked for."""
+        return self.shapes[0]
+
+    def nearest(self, width: int, height: int) -> Shape:
+        """Return the listed shape closest to ``width`` x ``height`` pixels."""
+        return min(self.shapes, key=lambda shape: _distance(shape, width, height))
+
+
+@dataclass(frozen=True, slots=True)
+class FreeShapes:
+    """Any width and height from ``low`` to ``high`` pixels in steps of ``step``."""
+
+    low: int
+    high: int
+    step: int = 1
+    default_width: int = 1024
+    default_height: int = 1024
+
+    @property
+    def default(self) -> Shape:
+        """The shape made when none is asked for."""
+        return self._shape(self.default_width, self.default_height)
+
+    def nearest(self, width: int, height: int) -> Shape:
+        """Scale both sides together into the range, then round each to the step."""
+        scale = min(1.0, self.high / max(width, height))
+        scale = max(scale, self.low / min(width, height))
+        return self._shape(self._side(width * scale), self._side(height * scale))
+
+    def _side(self, pixels: float) -> int:
+        side = round(pixels / self.step) * self.step
+        return int(min(self.high, max(self.low, side)))
+
+    @staticmethod
+    def _shape(width: int, height: int) -> Shape:
+        return Shape(width, height, {"width": width, "height": height})
