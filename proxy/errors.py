@@ -26,7 +26,7 @@ Messages are ours: plain words first, never a provider's text, never a key, neve
 from typing import Any, ClassVar
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818 (it is what happened, as callers see it)
     """A failure with an OpenAI-shaped envelope.
 
     ``retry_after`` is in seconds. ``should_retry`` becomes the header ``x-should-retry``, which the OpenAI SDKs
@@ -57,9 +57,7 @@ class Failure(Exception):
 
     def body(self) -> dict[str, Any]:
         """Return OpenAI's envelope; all four keys are always there."""
-        return {
-            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 class InternalError(Failure):
@@ -77,7 +75,7 @@ class InvalidRequest(Failure):
 
     status = 400
     type = "invalid_request_error"
-    code = "invalid_value"
+    code: str | None = "invalid_value"
 
 
 class InvalidJson(InvalidRequest):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from proxy.errors import ProviderBadResponse
+from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
 from proxy.shapes import Shapes
 
 Operation = Literal["generate", "edit", "inpaint"]
@@ -19,6 +19,16 @@ State = Literal["queued", "generating"]
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
 """A job id travels in poll paths and picture addresses, so nothing else may pass for one."""
+
+_CONTENT_WORDS = re.compile(r"nsfw|content.?policy|safety|moderat|inappropriate|prohibited|sensitive", re.IGNORECASE)
+"""No provider documents its wording for refused content (facts: UNVERIFIED), so these words tell it."""
+
+
+class UnreadableReply(ProviderBadResponse):
+    """A reply that is not in the provider's dialect at all: a front end's page, or cut off. A poll may be repeated."""
+
+    def __init__(self) -> None:
+        super().__init__("The provider's answer could not be read.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,8 @@ class Model:
     sampler and style_preset. ``texts``: free text settings, such as negative_prompt. ``prompt``: shortest and
     longest prompt in characters; the longest is None where no limit is known. ``formats``: the picture types it
     can be asked for; empty where it decides itself. ``max_images``: pictures that an edit may bring.
+    ``family``: the group a provider files it under, where its calls name one. ``wire``: settings that the provider
+    spells otherwise.
     ``price_dollars`` and ``seconds`` are published figures for one picture, None where none is known.
     """
 
@@ -57,6 +69,8 @@ class Model:
     formats: Sequence[str] = ()
     max_images: int = 0
     aliases: tuple[str, ...] = ()
+    family: str = ""
+    wire: Mapping[str, str] = field(default_factory=dict)
     price_dollars: float | None = None
     seconds: float | None = None
 
@@ -91,9 +105,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One part of a multipart call."""
+    """One part of a multipart call; ``part`` is its name there, ``name`` its file name."""
 
-    field: str
+    part: str
     name: str
     content_type: str
     data: bytes = field(repr=False)
@@ -144,28 +158,32 @@ class Reply:
         return seconds if 0 <= seconds < float("inf") else None
 
     def json(self) -> Any:
-        """Return the decoded body whatever its content type; raises ProviderBadResponse."""
+        """Return the decoded body whatever its content type; raises UnreadableReply."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
-            raise ProviderBadResponse("The provider's answer was not JSON.") from None
+            raise UnreadableReply from None
 
     def json_object(self) -> dict[str, Any]:
-        """Return the body as a JSON object; raises ProviderBadResponse."""
+        """Return the body as a JSON object; raises UnreadableReply."""
         value = self.json()
         if not isinstance(value, dict):
-            raise ProviderBadResponse("The provider's answer was not a JSON object.")
+            raise UnreadableReply
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The job runs on. ``progress`` is 0–1, ``preview`` the address of an unfinished picture."""
+    """The job runs on. ``progress`` is 0–1, ``preview`` the address of an unfinished picture.
+
+    ``at_once``: the job itself is done and ``next`` collects it, so there is nothing to wait for.
+    """
 
     next: Call
     state: State
     progress: float | None = None
     preview: str | None = None
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +200,10 @@ class Finished:
 class Provider(Protocol):
     """One dialect, bound to an address and a key."""
 
-    image_hosts: Sequence[str]
-    """Hosts whose addresses are this kind's results; empty: any public host over https."""
+    @property
+    def image_hosts(self) -> Sequence[str]:
+        """Hosts whose addresses are this kind's results; empty: any public host over https."""
+        ...
 
     def models(self) -> Sequence[Model]:
         """Return the models known without asking the provider."""
@@ -212,6 +232,13 @@ class Provider(Protocol):
     def refusal(self, reply: Reply) -> str:
         """Return the words in which the provider explains a refusal; for our own reading, never handed on."""
         ...
+
+
+def failed_job(reason: str = "") -> ContentRefused | GenerationFailed:
+    """Return the failure for a job that the provider gave up, told by the reason it gives (which is not repeated)."""
+    if _CONTENT_WORDS.search(reason):
+        return ContentRefused("The provider refused this picture for its content.")
+    return GenerationFailed("The provider could not make this picture.")
 
 
 def job_id(value: Any) -> str:

@@ -21,7 +21,10 @@ class Shape:
 class Shapes(Protocol):
     """The shapes of one model."""
 
-    default: Shape
+    @property
+    def default(self) -> Shape:
+        """The shape made when none is asked for."""
+        ...
 
     def nearest(self, width: int, height: int) -> Shape:
         """Return the shape closest to ``width`` x ``height`` pixels: aspect ratio first, then area."""

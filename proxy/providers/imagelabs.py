@@ -1,0 +1,131 @@
+"""ImageLabs: POST /txt2img starts a job, POST /progress asks how it is. No key; the headers of its own web editor.
+
+The dialect is known from its clients only. It never sends a model name: ``sdxl-turbo`` is the label that those
+clients use. Whether a reference picture goes as a data URL is not documented; that is what its editor's field
+names suggest.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin
+
+from proxy.errors import ProviderBadResponse
+from proxy.provider import Call, Finished, Job, Model, Pending, Range, Reply, failed_job
+from proxy.providers.settings import ProviderSettings
+from proxy.shapes import FreeShapes
+
+_MODEL = Model(
+    name="sdxl-turbo",
+    # Seen in clients: 512 to 1344 pixels a side; 1152x896 is the default of the 2025 client.
+    shapes=FreeShapes(low=256, high=1536, step=8, default_width=1152, default_height=896),
+    operations=frozenset({"generate", "edit"}),
+    numbers={"seed": Range(0, 4_294_967_295)},
+    texts=frozenset({"negative_prompt"}),
+    max_images=1,
+    seconds=8.0,
+)
+_MAX_TASK_ID = 200
+_USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLabs:
+    """The dialect at ``base_url`` (no trailing slash)."""
+
+    base_url: str
+    image_hosts: Sequence[str] = ()
+
+    @classmethod
+    def build(cls, settings: ProviderSettings, _key: str) -> "ImageLabs":
+        """Bind the dialect to the address of ``settings``."""
+        return cls(settings.base_url.rstrip("/"))
+
+    def models(self) -> Sequence[Model]:
+        """Return the one model."""
+        return (_MODEL,)
+
+    def catalogue(self) -> Sequence[Call]:
+        """Return nothing: there is no list to ask for."""
+        return ()
+
+    def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:  # noqa: ARG002 (the protocol's signature)
+        """Return the one model."""
+        return self.models()
+
+    def probe(self) -> Call:
+        """Ask for the progress of a task that does not exist: free, and answered in JSON by a living service."""
+        return self._post("/progress", {"task_id": "00000000"})
+
+    def submit(self, job: Job) -> Call:
+        """Return the POST that starts the job."""
+        settings = job.settings
+        seed = int(settings["seed"])
+        reference = job.images[0] if job.images else None
+        return self._post(
+            "/txt2img",
+            {
+                "prompt": job.prompt,
+                "seed": str(seed),
+                "subseed": str(seed),
+                "attention": 0,
+                "width": settings["width"],
+                "height": settings["height"],
+                "tiling": False,
+                "negative_prompt": settings.get("negative_prompt", ""),
+                "reference_image": _data_url(reference.format, reference.data) if reference else "",
+                "reference_image_type": f"image/{reference.format}" if reference else None,
+                "reference_strength": 30,
+            },
+        )
+
+    def read(self, reply: Reply) -> Pending | Finished:
+        """Read the answer to a submit or to a question for progress."""
+        answer = reply.json_object()
+        if reply.call.url.endswith("/progress"):
+            return self._progress(reply.call, answer)
+        task = answer.get("task_id")
+        if isinstance(task, int) and not isinstance(task, bool):
+            task = str(task)
+        if not isinstance(task, str) or not 0 < len(task) <= _MAX_TASK_ID or not task.isprintable():
+            raise ProviderBadResponse("The provider took the call but named no task.")
+        return Pending(next=self._post("/progress", {"task_id": task}), state="queued")
+
+    def refusal(self, reply: Reply) -> str:
+        """Return the body's text."""
+        return reply.body.decode("utf-8", "replace")
+
+    def _progress(self, call: Call, answer: dict[str, Any]) -> Pending | Finished:
+        status = answer.get("status")
+        status = status if isinstance(status, str) else ""
+        final = answer.get("final_image_url")
+        if isinstance(final, str) and final:
+            return Finished(urljoin(f"{self.base_url}/", final))
+        if "error" in status.lower():
+            raise failed_job(str(answer))
+        if status == "Done":
+            raise ProviderBadResponse("The provider calls the job done but names no picture.")
+        preview = answer.get("current_image_url")
+        preview = urljoin(f"{self.base_url}/", preview) if isinstance(preview, str) and preview else None
+        progress = answer.get("progress")
+        progress = float(progress) if isinstance(progress, int | float) and 0 <= progress <= 1 else None
+        running = bool(preview or progress)
+        return Pending(next=call, state="generating" if running else "queued", progress=progress, preview=preview)
+
+    def _post(self, path: str, body: dict[str, Any]) -> Call:
+        headers = {
+            "accept": "*/*",
+            "accept-language": "en-US,en;q=0.9",
+            "cache-control": "no-cache",
+            "content-type": "application/json",
+            "origin": self.base_url,
+            "referer": f"{self.base_url}/",
+            "x-requested-with": "XMLHttpRequest",
+            "user-agent": _USER_AGENT,
+        }
+        return Call("POST", f"{self.base_url}{path}", headers=headers, json=body)
+
+
+def _data_url(picture_format: str, data: bytes) -> str:
+    return f"data:image/{picture_format};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,256 @@
+"""Prodia v2: one POST /job that answers with the picture's bytes, or the same job followed through /job/async.
+
+The plain picture type is asked for in ``Accept``, so that the bytes stream straight into a file; an answer in the
+other documented form (multipart: the job's JSON beside its outputs) is read as well.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from proxy.errors import ProviderBadResponse
+from proxy.provider import (
+    Call,
+    File,
+    Finished,
+    Job,
+    Model,
+    Pending,
+    Reply,
+    UnreadableReply,
+    failed_job,
+    job_id,
+)
+from proxy.providers.prodia_types import TYPES
+from proxy.providers.settings import ProviderSettings
+
+_IMAGE_HOSTS = ("images.prodia.xyz",)
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+_DONE = {"processed", "completed", "succeeded"}
+_FAILED = {"failed", "cancelled", "canceled"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prodia:
+    """The dialect at ``base_url`` (no trailing slash) with ``token``; ``mode`` as in the configuration."""
+
+    base_url: str
+    token: str = field(repr=False)
+    mode: Literal["sync", "async"] = "sync"
+    image_hosts: Sequence[str] = _IMAGE_HOSTS
+
+    @classmethod
+    def build(cls, settings: ProviderSettings, key: str) -> "Prodia":
+        """Bind the dialect to the address and mode of ``settings``."""
+        return cls(settings.base_url.rstrip("/"), key, settings.mode)
+
+    def models(self) -> Sequence[Model]:
+        """Return the job types."""
+        return TYPES
+
+    def catalogue(self) -> Sequence[Call]:
+        """Return nothing: the service lists its types only in its documentation."""
+        return ()
+
+    def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:  # noqa: ARG002 (the protocol's signature)
+        """Return the job types."""
+        return TYPES
+
+    def probe(self) -> Call:
+        """Return the smallest legal job, a ping."""
+        return Call("POST", f"{self.base_url}/job", headers=self._headers("application/json"), json=_PING)
+
+    def submit(self, job: Job) -> Call:
+        """Return the POST that starts (and bills) the job: JSON, or multipart when it brings pictures."""
+        config: dict[str, Any] = {"prompt": job.prompt}
+        for word, value in job.settings.items():
+            config[job.model.wire.get(word, word)] = value
+        headers = self._headers(f"image/{job.output_format}" if self.mode == "sync" else "application/json")
+        path, picture = ("/job", True) if self.mode == "sync" else ("/job/async", False)
+        url = f"{self.base_url}{path}"
+        if not job.images:
+            return Call("POST", url, headers, json={"type": job.model.name, "config": config}, picture=picture)
+        files = [
+            File("input", f"image{number}.{image.format}", f"image/{image.format}", image.data)
+            for number, image in enumerate(job.images)
+        ]
+        names = [file.name for file in files]
+        if job.mask:
+            files.append(File("input", f"mask.{job.mask.format}", f"image/{job.mask.format}", job.mask.data))
+            config["mask"] = files[-1].name
+        config.update({"image": names[0]} if job.model.family == "image" else {"images": names})
+        part = json.dumps({"type": job.model.name, "config": config}).encode()
+        files.insert(0, File("job", "job.json", "application/json", part))
+        return Call("POST", url, headers, files=tuple(files), picture=picture)
+
+    def read(self, reply: Reply) -> Pending | Finished:
+        """Read a picture, a multipart answer, or one of the asynchronous calls' answers."""
+        if reply.picture is not None:
+            return Finished(reply.picture)
+        if reply.content_type == "multipart/form-data":
+            return _read_multipart(reply)
+        _, _, rest = reply.call.url.partition("/job/async")
+        if rest.endswith("/job.state.current"):
+            return self._state(reply)
+        if rest.endswith("/output"):
+            return self._output(reply)
+        answer = reply.json_object()
+        _raise_if_failed(answer)
+        if rest.endswith("/job.json"):
+            raise failed_job()
+        if reply.call.url.endswith("/job/async"):
+            return Pending(next=self._get(f"{job_id(answer.get('id'))}/job.state.current"), state="queued")
+        raise ProviderBadResponse("The provider answered without a picture.")
+
+    def refusal(self, reply: Reply) -> str:
+        """Return the words of a refusal: ``detail``, ``error`` or ``message`` of a JSON or multipart job, or text."""
+        body = reply.body
+        if reply.content_type == "multipart/form-data":
+            try:
+                body = next((data for name, data in _parts(reply) if name == "job"), b"")
+            except ProviderBadResponse:
+                return ""
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            return body.decode("utf-8", "replace")
+        return _reason(answer) if isinstance(answer, dict) else str(answer)
+
+    def _state(self, reply: Reply) -> Pending:
+        job = reply.call.url.rsplit("/", 2)[1]
+        word = reply.body.decode("utf-8", "replace").strip().strip('"').lower()
+        if word in _FAILED:
+            return Pending(next=self._get(f"{job}/job.json"), state="generating", at_once=True)
+        if word in _DONE:
+            return Pending(next=self._get(f"{job}/output"), state="generating", at_once=True)
+        if not word.isalpha():
+            raise UnreadableReply
+        return Pending(next=reply.call, state="queued" if word == "queued" else "generating")
+
+    def _output(self, reply: Reply) -> Pending | Finished:
+        names = reply.json()
+        name = names[0] if isinstance(names, list) and names else None
+        if isinstance(name, str) and name.startswith(("https://", "http://")):
+            return Finished(name)
+        if not isinstance(name, str) or not _FILE_NAME.match(name):
+            raise ProviderBadResponse("The provider calls the job done but names no picture.")
+        call = Call("GET", f"{reply.call.url}/{name}", self._headers("*/*"), picture=True)
+        return Pending(next=call, state="generating", at_once=True)
+
+    def _get(self, path: str) -> Call:
+        return Call("GET", f"{self.base_url}/job/async/{path}", self._headers("*/*"))
+
+    def _headers(self, accept: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}", "accept": accept}
+
+
+_PING = {"type": "inference.ping.v1"}
+
+
+def _read_multipart(reply: Reply) -> Finished:
+    """Take the first picture among the outputs; a job part that carries an error wins over any output."""
+    parts = list(_parts(reply))
+    job = next((data for name, data in parts if name == "job"), None)
+    if job is None:
+        raise ProviderBadResponse("The provider's answer has no job part.")
+    try:
+        answer = json.loads(job)
+    except (ValueError, RecursionError):
+        raise UnreadableReply from None
+    if not isinstance(answer, dict):
+        raise UnreadableReply
+    _raise_if_failed(answer)
+    for name, data in parts:
+        if name == "output" and data.startswith(_MAGIC):
+            return Finished(data, elapsed_s=_elapsed(answer))
+    raise ProviderBadResponse("The provider's answer has no picture among its outputs.")
+
+
+def _parts(reply: Reply) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of each part. Raises UnreadableReply when the body is not the multipart it claims to be."""
+    _, options = parse_options_header(reply.headers.get("content-type", ""))
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise UnreadableReply
+    collector = _Collector()
+    parser = MultipartParser(boundary, collector.callbacks())
+    try:
+        parser.write(reply.body)
+        parser.finalize()
+    except FormParserError:
+        raise UnreadableReply from None
+    if not collector.ended:
+        raise UnreadableReply
+    yield from collector.parts
+
+
+class _Collector:
+    """Gathers what the multipart parser reports."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, bytes]] = []
+        self.ended = False
+        self._field = b""
+        self._value = b""
+        self._name = ""
+        self._pieces: list[bytes] = []
+
+    def callbacks(self) -> Any:
+        """Return the parser's callbacks."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_part_data": lambda data, start, end: self._pieces.append(data[start:end]),
+            "on_part_end": lambda: self.parts.append((self._name, b"".join(self._pieces))),
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        self._name, self._pieces, self._field, self._value = "", [], b"", b""
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            self._name = parse_options_header(self._value)[1].get(b"name", b"").decode("latin-1")
+        self._field, self._value = b"", b""
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+def _raise_if_failed(answer: dict[str, Any]) -> None:
+    state = answer.get("state")
+    word = state.get("current") if isinstance(state, dict) else None
+    reason = _reason(answer)
+    if reason or word in _FAILED:
+        raise failed_job(reason)
+
+
+def _reason(answer: dict[str, Any]) -> str:
+    """Return the first of ``detail``, ``error``, ``message`` and the last message of the job's history."""
+    for key in ("detail", "error", "message"):
+        if answer.get(key):
+            return str(answer[key])
+    state = answer.get("state")
+    history = state.get("history") if isinstance(state, dict) else None
+    last = history[-1] if isinstance(history, list) and history else None
+    return str(last["message"]) if isinstance(last, dict) and last.get("message") else ""
+
+
+def _elapsed(answer: dict[str, Any]) -> float | None:
+    metrics = answer.get("metrics")
+    elapsed = metrics.get("elapsed") if isinstance(metrics, dict) else None
+    return float(elapsed) if isinstance(elapsed, int | float) and elapsed >= 0 else None
