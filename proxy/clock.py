@@ -1,10 +1,10 @@
 """Time and chance, handed to whoever needs them so that tests own both."""
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from random import Random, SystemRandom
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Clock:
     """Unix time in seconds: for ``created`` and file ages, never for deadlines."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Waits for so many seconds."""
-    random: random.Random = field(default_factory=random.SystemRandom)
+    random: Random = field(default_factory=SystemRandom)
 
 
 @dataclass(frozen=True, slots=True)

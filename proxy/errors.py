@@ -26,7 +26,7 @@ Messages are ours: plain words first, never a provider's text, never a key, neve
 from typing import Any, ClassVar
 
 
-class Failure(Exception):  # noqa: N818 (it is what happened, as callers see it)
+class Failure(Exception):
     """A failure with an OpenAI-shaped envelope.
 
     ``retry_after`` is in seconds. ``should_retry`` becomes the header ``x-should-retry``, which the OpenAI SDKs

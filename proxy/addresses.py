@@ -1,0 +1,96 @@
+"""Where result pictures may come from: a provider's answer names the address, so the address is not trusted.
+
+``ipaddress.is_global`` alone is not enough: it is true for multicast, for NAT64 and for deprecated site-local
+addresses, and on older Pythons for 6to4.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohappyeyeballs import AddrInfoType
+from yarl import URL
+
+from proxy.errors import ProviderBadResult
+
+_MAX_LENGTH = 2048
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_SITE_LOCAL = ipaddress.ip_network("fec0::/10")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressRefused(OSError):
+    """A connection would have gone to a private, loopback, multicast or otherwise special address."""
+
+
+def is_public(address: Address) -> bool:
+    """Whether ``address``, and any address wrapped in it, is an ordinary one on the public internet."""
+    if address.is_multicast or not address.is_global:
+        return False
+    if isinstance(address, ipaddress.IPv4Address):
+        return True
+    if address in _SITE_LOCAL:
+        return False
+    return all(is_public(inner) for inner in _wrapped(address))
+
+
+def _wrapped(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if address in _NAT64:
+        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [wrapped for wrapped in inner if wrapped is not None]
+
+
+def public_socket(info: AddrInfoType) -> socket.socket:
+    """Create the socket for one connection attempt; raises AddressRefused unless its address is public.
+
+    aiohttp calls this with the final address of every attempt, literals included, so DNS cannot be rebound
+    between the check and the connection.
+    """
+    family, kind, protocol, _, destination = info
+    if not is_public(ipaddress.ip_address(destination[0].partition("%")[0])):
+        raise AddressRefused(f"refusing to connect to {destination[0]}")
+    return socket.socket(family, kind, protocol)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultAddresses:
+    """The rule for one provider: exact lower-case ``hosts`` (empty: any); ``allow_private``: private ones and http too."""
+
+    hosts: Sequence[str] = ()
+    allow_private: bool = False
+
+    def check(self, address: str) -> str:
+        """Return ``address`` in its normal form if a result may live there; raises ProviderBadResult."""
+        refusal = ProviderBadResult("The provider names a picture at an address that is not allowed.")
+        try:
+            url = URL(address)
+            host, port = url.host, url.port
+        except ValueError:
+            raise refusal from None
+        if len(address) > _MAX_LENGTH or not host or url.user is not None or url.password is not None:
+            raise refusal
+        private = self._is_private(host)
+        if private and self.allow_private and url.scheme in ("http", "https"):
+            return str(url)
+        if private or not self._is_listed(host):
+            raise refusal
+        if not self.allow_private and (url.scheme != "https" or port != 443):
+            raise refusal
+        if url.scheme not in ("http", "https"):
+            raise refusal
+        return str(url)
+
+    def _is_listed(self, host: str) -> bool:
+        return not self.hosts or host in self.hosts
+
+    @staticmethod
+    def _is_private(host: str) -> bool:
+        if host == "localhost" or host.endswith((".localhost", ".")):
+            return True
+        try:
+            return not is_public(ipaddress.ip_address(host))
+        except ValueError:
+            return False

@@ -1,0 +1,267 @@
+"""The configuration: a TOML file over built-in defaults, every problem told at once, secrets only named.
+
+Each part's settings class lives beside the code that uses it; this module composes them.
+"""
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from proxy.image_store import ImageSettings
+from proxy.providers import KINDS
+from proxy.providers.settings import ProviderSettings
+from proxy.routing import ModelSettings
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+_SCHNELL = "prodia/inference.flux-fast.schnell.txt2img.v2"
+_EDITOR = "prodia/inference.flux-2.klein.4b.img2img.v1"
+_LABS = "imagelabs/sdxl-turbo"
+_SDXL = "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
+_PUBLIC_NAMES = (
+    "dall-e-2",
+    "gpt-image-1",
+    "gpt-image-1-mini",
+    "gpt-image-1.5",
+    "gpt-image-2",
+    "gpt-image-2.5-sunburst",
+    "gpt-image-2.5-flare",
+    "gpt-image-2.6-sunburst",
+    "gpt-image-2.6-flare",
+    "chatgpt-image-latest",
+    "stablediffusion",
+    "gpt-image-*",
+    "chatgpt-image-*",
+    "dall-e-*",
+)
+_DEFAULT_MODELS: dict[str, dict[str, Any]] = {
+    "dall-e-3": {"routes": [_SCHNELL, _LABS, _SDXL]},
+    **{name: {"routes": [_SCHNELL, _EDITOR, _LABS, _SDXL]} for name in _PUBLIC_NAMES},
+}
+
+
+class ServerSettings(BaseModel):
+    """The ``[server]`` table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65_535)
+    public_url: str = Field(default="", pattern=r"^(https?://[^\s/]+[^\s]*)?$")
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1",)
+    api_keys_env: str = "IMAGES_PROXY_KEYS"
+    allow_anonymous: bool = False
+    cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    default_model: str = "dall-e-3"
+    strict_params: bool = False
+    max_in_flight: int = Field(default=1000, ge=1)
+    max_per_key: int = Field(default=0, ge=0)
+    max_body: int = Field(default=1_048_576, ge=1024)
+    max_upload: int = Field(default=52_428_800, ge=1024)
+    log: Literal["auto", "json", "text"] = "auto"
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            ipaddress.ip_network(value, strict=False)
+        return values
+
+
+class Timeouts(BaseModel):
+    """The ``[timeouts]`` table, in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hold: Seconds = 280
+    lifetime: Seconds = 300
+    submit: Seconds = 15
+    poll: Seconds = 5
+    header: Seconds = 5
+    body: Seconds = 10
+    result: Seconds = 120
+    drain: Seconds = 30
+    poll_worth: Seconds = 0.06
+    heartbeat: float = Field(default=0, ge=0)
+
+
+class Settings(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    server: ServerSettings = ServerSettings()
+    timeouts: Timeouts = Timeouts()
+    images: ImageSettings = ImageSettings()
+    providers: Mapping[str, ProviderSettings]
+    models: Mapping[str, ModelSettings]
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; ``problems`` holds one line for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Settings beside the secrets they name; ``repr`` shows no secret."""
+
+    settings: Settings
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def why_not(self, provider: str) -> str:
+        """Return why a provider can't be used, in a few words; empty if it can."""
+        settings = self.settings.providers[provider]
+        if not settings.enabled:
+            return "not enabled"
+        if settings.key_env and not self.provider_keys.get(provider):
+            return f"{settings.key_env} is not set"
+        return ""
+
+
+def find_file(path: str | None, environment: Mapping[str, str], *, look_here: bool = True) -> Path | None:
+    """Return the file to read: ``path``, else ``$IMAGES_PROXY_CONFIG``, else ``./config.toml`` if there is one."""
+    named = path or (environment.get("IMAGES_PROXY_CONFIG") if look_here else None)
+    if named:
+        return Path(named)
+    here = Path("config.toml")
+    return here if look_here and here.is_file() else None
+
+
+def load(path: Path | None, environment: Mapping[str, str] = os.environ, **overrides: Any) -> Configuration:
+    """Read the file over the defaults; ``overrides`` go over both, table by table. Raises ConfigurationError."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+            raise ConfigurationError([f"{path}: cannot be read: {reason}"]) from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError([f"{path}: is not TOML: {error}"]) from None
+    try:
+        return compose(_merge(values, overrides), environment)
+    except ConfigurationError as error:
+        place = str(path) if path else "configuration"
+        raise ConfigurationError([f"{place}: {problem}" for problem in error.problems]) from None
+
+
+def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Configuration:
+    """Put ``values`` over the defaults and gather the secrets they name. Raises ConfigurationError."""
+    merged = _merge({"providers": {kind: {} for kind in KINDS}, "models": _DEFAULT_MODELS}, values)
+    if isinstance(merged["providers"], dict):
+        merged["providers"] = {
+            name: _with_kind(name, table) if isinstance(table, dict) else table
+            for name, table in merged["providers"].items()
+        }
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigurationError([_problem(details) for details in error.errors()]) from None
+    keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
+    configuration = Configuration(
+        settings,
+        api_keys=tuple(key.strip() for key in keys.split(",") if key.strip()),
+        provider_keys={
+            name: environment.get(table.key_env, "").strip()
+            for name, table in settings.providers.items()
+            if table.key_env
+        },
+    )
+    problems = _contradictions(configuration)
+    if problems:
+        raise ConfigurationError(problems)
+    return configuration
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host to bind to, or named by a client, is this machine alone."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _contradictions(configuration: Configuration) -> list[str]:
+    """Return what is wrong although every single value is right."""
+    settings = configuration.settings
+    server = settings.server
+    problems = []
+    if not configuration.api_keys and not is_loopback(server.host) and not server.allow_anonymous:
+        problems.append(
+            f"server.host: '{server.host}' can be reached by others; set keys in ${server.api_keys_env}, "
+            "or server.allow_anonymous = true if anyone may spend your money"
+        )
+    for name, model in settings.models.items():
+        problems += (
+            f"models.{name}.routes: '{route}' names no provider of this configuration"
+            for route in model.routes
+            if "/" not in route or route.partition("/")[0] not in settings.providers
+        )
+    for name, provider in settings.providers.items():
+        if provider.http_proxy and provider.kind == "imagelabs" and not provider.image_hosts:
+            problems.append(
+                f"providers.{name}.image_hosts: needed with http_proxy, since the addresses of results "
+                "can't be checked behind a proxy"
+            )
+    return problems
+
+
+def _with_kind(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the defaults that depend on the provider's kind, which itself defaults to the table's name."""
+    kind = table.get("kind", name)
+    if not isinstance(kind, str) or kind not in KINDS:
+        return {"kind": kind, "base_url": "https://unknown.invalid", **table}
+    defaults = KINDS[kind]
+    enabled = defaults.enabled or name != kind
+    return {"kind": kind, "base_url": defaults.base_url, "key_env": defaults.key_env, "enabled": enabled, **table}
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Put ``above`` over ``below``, table by table and key by key."""
+    merged = dict(below)
+    for key, value in above.items():
+        lower = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(lower, Mapping) and key != "defaults"
+        merged[key] = _merge(lower, value) if both and lower is not None else value
+    return merged
+
+
+def _problem(details: ErrorDetails) -> str:
+    location = [str(part) for part in details["loc"]]
+    where = ".".join(location)
+    if details["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}"
+
+
+def _known_keys(tables: list[str]) -> list[str]:
+    if not tables:
+        return list(Settings.model_fields)
+    classes: dict[str, type[BaseModel]] = {
+        "server": ServerSettings,
+        "timeouts": Timeouts,
+        "images": ImageSettings,
+        "providers": ProviderSettings,
+        "models": ModelSettings,
+    }
+    return list(classes[tables[0]].model_fields) if tables[0] in classes else []

@@ -1,0 +1,129 @@
+"""Stored pictures: files under names nobody can guess, complete or absent, within a time and a quota of bytes."""
+
+import contextlib
+import re
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy.clock import Clock
+from proxy.pictures import EXTENSIONS, Facts
+
+_NAME = re.compile(r"[0-9a-f]{32}\.(png|jpg|webp)\Z")
+_DRAFT_SUFFIX = ".part"
+_ABANDONED_DRAFT_S = 3600
+
+
+class ImageSettings(BaseModel):
+    """The ``[images]`` table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: str = ""
+    keep: float = Field(default=3600, gt=0)
+    max_bytes: int = Field(default=2_147_483_648, gt=0)
+    copies: Literal["when-needed", "always"] = "when-needed"
+
+
+@dataclass(slots=True)
+class FileDraft:
+    """A picture being written under a name that is never served."""
+
+    path: Path
+    file: BinaryIO
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self.file.close()
+        self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPicture:
+    """A complete picture on disk: its public name, type, size in pixels and in bytes."""
+
+    name: str
+    path: Path
+    facts: Facts
+    size_bytes: int
+
+
+class ImageStore:
+    """The folder of pictures. Files go ``keep_s`` seconds after they came, or earlier, oldest first, at the quota."""
+
+    def __init__(self, directory: Path, *, keep_s: float, max_bytes: int, clock: Clock) -> None:
+        self.directory = directory
+        self._keep_s = keep_s
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._files: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self.used_bytes = 0
+
+    def open(self) -> None:
+        """Create the folder and take stock of it. Raises OSError."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = []
+        for path in self.directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                if path.suffix == _DRAFT_SUFFIX:
+                    if status.st_mtime < self._clock.wall() - _ABANDONED_DRAFT_S:
+                        path.unlink(missing_ok=True)
+                elif _NAME.match(path.name):
+                    found.append((status.st_mtime, path.name, status.st_size))
+        for born, name, size in sorted(found):
+            self._files[name] = (born, size)
+            self.used_bytes += size
+        self.sweep()
+
+    def draft(self) -> FileDraft:
+        """Open a new file to write a picture into."""
+        path = self.directory / f"{secrets.token_hex(16)}{_DRAFT_SUFFIX}"
+        return FileDraft(path, path.open("xb", buffering=0))
+
+    def publish(self, draft: Path, facts: Facts) -> StoredPicture:
+        """Give a complete draft its public name."""
+        name = f"{draft.stem}.{EXTENSIONS[facts.format]}"
+        path = self.directory / name
+        size = draft.stat().st_size
+        draft.rename(path)
+        self._files[name] = (self._clock.wall(), size)
+        self.used_bytes += size
+        self.sweep()
+        return StoredPicture(name, path, facts, size)
+
+    def write(self, data: bytes, facts: Facts) -> StoredPicture:
+        """Store bytes as a picture."""
+        draft = self.draft()
+        try:
+            with draft.file as file:
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+        except BaseException:
+            draft.discard()
+            raise
+        return self.publish(draft.path, facts)
+
+    def find(self, name: str) -> Path | None:
+        """Return the file of a public name that may still be served, else None."""
+        entry = self._files.get(name)
+        if entry is None or not _NAME.match(name) or entry[0] + self._keep_s <= self._clock.wall():
+            return None
+        path = self.directory / name
+        return path if path.is_file() and not path.is_symlink() else None
+
+    def sweep(self) -> None:
+        """Remove pictures past their time, then the oldest until the quota holds; the newest always stays."""
+        oldest_kept = self._clock.wall() - self._keep_s
+        while self._files:
+            name, (born, size) = next(iter(self._files.items()))
+            if born > oldest_kept and (self.used_bytes <= self._max_bytes or len(self._files) == 1):
+                return
+            del self._files[name]
+            self.used_bytes -= size
+            (self.directory / name).unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""What a picture is: told by its first bytes, never by its name or declared type; and turning one type into another."""
+
+import asyncio
+import io
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Format = Literal["png", "jpeg", "webp"]
+
+EXTENSIONS: dict[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+MAX_PIXELS = 50_000_000
+"""Pixels of a picture that is decoded; more is refused from its header, before any decoding."""
+HEAD_BYTES = 65_536
+_WAITING_CONVERSIONS = 64
+
+
+class NotAPicture(ValueError):
+    """The bytes are no PNG, JPEG or WebP, or are larger than any picture that is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a picture's header says: its type and its size in pixels."""
+
+    format: Format
+    width: int
+    height: int
+
+
+def inspect(head: bytes) -> Facts:
+    """Read type and size from a picture's first bytes (64 KiB are ample). Raises NotAPicture."""
+    try:
+        facts = _inspect(head)
+    except (struct.error, IndexError):
+        raise NotAPicture("the picture's header is cut off") from None
+    if not 0 < facts.width * facts.height <= MAX_PIXELS:
+        raise NotAPicture("the picture has too many pixels")
+    return facts
+
+
+def inspect_file(path: Path) -> Facts:
+    """Read type and size from the first bytes of a file. Raises NotAPicture."""
+    with path.open("rb") as file:
+        return inspect(file.read(HEAD_BYTES))
+
+
+def _inspect(head: bytes) -> Facts:
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
+        return Facts("png", *struct.unpack(">II", head[16:24]))
+    if head.startswith(b"\xff\xd8\xff"):
+        return Facts("jpeg", *_jpeg_size(head))
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return Facts("webp", *_webp_size(head))
+    raise NotAPicture("the bytes are neither PNG, JPEG nor WebP")
+
+
+def _jpeg_size(head: bytes) -> tuple[int, int]:
+    """Walk the segments to the frame header (ITU T.81, B.2.2)."""
+    offset = 2
+    while True:
+        if head[offset] != 0xFF:
+            raise NotAPicture("the JPEG's segments are broken")
+        marker = head[offset + 1]
+        if marker == 0xFF:
+            offset += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", head[offset + 5 : offset + 9])
+            return width, height
+        else:
+            offset += 2 + int(struct.unpack(">H", head[offset + 2 : offset + 4])[0])
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """Read the canvas of the three kinds of WebP (RFC 9649, 2.5–2.7)."""
+    kind = head[12:16]
+    if kind == b"VP8X":
+        return (
+            1 + int.from_bytes(head[24:27], "little"),
+            1 + int.from_bytes(head[27:30], "little"),
+        )
+    if kind == b"VP8L":
+        bits = struct.unpack("<I", head[21:25])[0]
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack("<HH", head[26:30])
+        return width & 0x3FFF, height & 0x3FFF
+    raise NotAPicture("the WebP's first chunk is unknown")
+
+
+def decode_and_encode(data: bytes, wanted: Format, quality: int | None) -> bytes:
+    """Return the picture as ``wanted``; ``quality`` is 0–100 for jpeg and webp. Raises NotAPicture. Blocks."""
+    from PIL import Image  # noqa: PLC0415 (a service that never converts never pays for loading it)
+
+    inspect(data[:HEAD_BYTES])
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as picture:
+            picture.load()
+            transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+            mode = "RGB" if wanted == "jpeg" or not transparent else "RGBA"
+            out = io.BytesIO()
+            options = {} if wanted == "png" or quality is None else {"quality": quality}
+            picture.convert(mode).save(out, format=wanted.upper(), **options)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise NotAPicture("the picture cannot be decoded") from None
+    return out.getvalue()
+
+
+class Converter:
+    """Decodes and encodes away from the event loop, one picture at a time, a bounded number waiting."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
+        self._waiting = asyncio.Semaphore(_WAITING_CONVERSIONS)
+
+    def close(self) -> None:
+        """Stop the thread; conversions not yet begun are dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def convert(self, path: Path, wanted: Format, quality: int | None) -> bytes:
+        """Return the file's picture as ``wanted``. Raises NotAPicture."""
+        async with self._waiting:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, lambda: decode_and_encode(path.read_bytes(), wanted, quality))

@@ -1,0 +1,167 @@
+"""A model's public name to the routes behind it: which provider makes it, under which of its own names."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from proxy.errors import InvalidRequest, NotConfigured, UnknownModel
+from proxy.image_request import PROVIDER_FIELDS, parse
+from proxy.provider import Model
+
+_MAX_SHOWN = 100
+
+
+class ModelSettings(BaseModel):
+    """One ``[models.NAME]`` table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    routes: tuple[str, ...] = Field(min_length=1)
+    response_format: Literal["", "url", "b64_json"] = ""
+    defaults: Mapping[str, Any] = Field(default_factory=dict)
+
+    @field_validator("defaults")
+    @classmethod
+    def _known_parameters(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        strange = sorted(set(values) - PROVIDER_FIELDS)
+        if strange:
+            raise ValueError(f"unknown parameter '{strange[0]}'; known are {', '.join(sorted(PROVIDER_FIELDS))}")
+        try:
+            request, _ = parse({"prompt": "-", **values})
+        except InvalidRequest as error:
+            raise ValueError(error.message) from None
+        return request.model_dump(include=set(values))
+
+
+@dataclass(slots=True)
+class Supplier:
+    """A configured provider as routing sees it: its models by every name, and why it can't be used, if so."""
+
+    name: str
+    why_not: str = ""
+    models: dict[str, Model] = field(default_factory=dict)
+    by_name: dict[str, Model] = field(default_factory=dict)
+
+    def offer(self, models: Iterable[Model]) -> None:
+        """Replace what this provider offers."""
+        self.models = {model.name: model for model in models}
+        aliases = {alias: model for model in reversed(self.models.values()) for alias in model.aliases}
+        self.by_name = {**aliases, **self.models}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A provider's name in the configuration plus one of its own models."""
+
+    provider: str
+    model: Model
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicModel:
+    """What a public name stands for."""
+
+    name: str
+    routes: tuple[Route, ...]
+    response_format: Literal["url", "b64_json"]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Routing:
+    """The configured names and the providers' own names, and what they lead to."""
+
+    def __init__(self, models: Mapping[str, ModelSettings], suppliers: Sequence[Supplier]) -> None:
+        self._configured = dict(models)
+        self._suppliers = {supplier.name: supplier for supplier in suppliers}
+        patterns = (name[:-1] for name in models if name.endswith("*"))
+        self._patterns = sorted(patterns, key=len, reverse=True)
+
+    def resolve(self, name: str) -> PublicModel:
+        """Return the usable routes of ``name``. Raises UnknownModel, or NotConfigured when none is usable now."""
+        settings = self._configured.get(name)
+        if settings is None or name.endswith("*"):
+            native = self._native(name)
+            if native is not None:
+                return self._usable(name, ModelSettings(routes=(str(native),)), (native,))
+            settings = self._pattern(name)
+        if settings is None and name.startswith("openai/"):
+            return self.resolve(name.removeprefix("openai/"))
+        if settings is None:
+            raise self._unknown(name)
+        routes = (self._route(route) for route in settings.routes)
+        return self._usable(name, settings, tuple(route for route in routes if route is not None))
+
+    def listed(self) -> Iterable[tuple[str, str]]:
+        """Yield each public name with its owner: the configured names, then what usable providers offer."""
+        for name in self._configured:
+            if not name.endswith("*"):
+                yield name, "images-proxy"
+        for supplier in self._suppliers.values():
+            if not supplier.why_not:
+                for model in supplier.models:
+                    yield f"{supplier.name}/{model}", supplier.name
+
+    def configured(self) -> Iterable[tuple[str, ModelSettings]]:
+        """Yield the configured names, patterns included, with their settings."""
+        yield from self._configured.items()
+
+    def why_unusable(self, route: str) -> str:
+        """Return why ``route`` (as the configuration writes it) can't be used now; empty if it can."""
+        provider, _, model = route.partition("/")
+        supplier = self._suppliers.get(provider)
+        if supplier is None:
+            return "no such provider"
+        return supplier.why_not or ("" if model in supplier.by_name else "the provider has no such model")
+
+    def _usable(self, name: str, settings: ModelSettings, routes: tuple[Route, ...]) -> PublicModel:
+        usable = tuple(route for route in routes if not self._suppliers[route.provider].why_not)
+        if not usable:
+            reasons = sorted({f"{r.provider}: {self._suppliers[r.provider].why_not}" for r in routes})
+            detail = f" ({'; '.join(reasons)})" if reasons else ""
+            raise NotConfigured(f"No provider of the model '{_shown(name)}' is configured{detail}.", param="model")
+        implied: Literal["url", "b64_json"] = (
+            "b64_json" if "gpt-image" in name or name.startswith("chatgpt-image") else "url"
+        )
+        return PublicModel(name, usable, settings.response_format or implied, settings.defaults)
+
+    def _route(self, route: str) -> Route | None:
+        provider, _, name = route.partition("/")
+        supplier = self._suppliers.get(provider)
+        model = supplier.by_name.get(name) if supplier else None
+        return Route(provider, model) if model else None
+
+    def _native(self, name: str) -> Route | None:
+        qualified = self._route(name)
+        if qualified is not None:
+            return qualified
+        found = [Route(s.name, s.by_name[name]) for s in self._suppliers.values() if name in s.by_name]
+        usable = [route for route in found if not self._suppliers[route.provider].why_not]
+        candidates = usable or found
+        if len(candidates) > 1:
+            names = " or ".join(f"'{route}'" for route in candidates)
+            raise UnknownModel(f"The model '{_shown(name)}' is offered by several providers; use {names}.")
+        return candidates[0] if candidates else None
+
+    def _pattern(self, name: str) -> ModelSettings | None:
+        for prefix in self._patterns:
+            if name.startswith(prefix):
+                return self._configured[f"{prefix}*"]
+        return None
+
+    def _unknown(self, name: str) -> UnknownModel:
+        known = [listed for listed, _ in self.listed()]
+        near = difflib.get_close_matches(name[:_MAX_SHOWN], known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else " GET /v1/models lists the known ones."
+        return UnknownModel(f"The model '{_shown(name)}' does not exist.{hint}")
+
+
+def _shown(name: str) -> str:
+    """Return a caller's name for a model, fit for a message."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return printable if len(printable) <= _MAX_SHOWN else f"{printable[:_MAX_SHOWN]}…"

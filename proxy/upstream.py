@@ -1,0 +1,184 @@
+"""The only module that speaks HTTP to providers: one session each, every call bounded in time and bytes, sent once.
+
+aiohttp repeats idempotent methods on its own after a dropped connection; Prodia's former submit is a GET that buys a
+picture. The middleware below turns such drops into failures of ours before aiohttp can repeat them.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import aiohttp
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, hdrs
+from yarl import URL
+
+from proxy.addresses import ResultAddresses, public_socket
+from proxy.errors import ProviderBadResponse, ProviderBadResult
+from proxy.provider import Call, Reply
+
+CONNECT_S = 3.0
+STALL_S = 15.0
+"""Longest silence inside a body."""
+FETCH_S = 30.0
+MAX_ANSWER = 65_536
+MAX_CATALOGUE = 1_048_576
+MAX_PICTURE = 52_428_800
+_KEEPALIVE_S = 15.0
+
+
+class NotSent(Exception):
+    """The call provably never reached the provider: name, connection or TLS failed."""
+
+
+class Interrupted(Exception):
+    """The call went out, and no complete answer came back."""
+
+
+class Draft(Protocol):
+    """A picture being written; nobody sees it until it is complete."""
+
+    path: Path
+    file: BinaryIO
+
+    def discard(self) -> None:
+        """Remove it."""
+        ...
+
+
+async def _never_repeat(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise NotSent(type(error).__name__) from error
+    except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError) as error:
+        raise NotSent(type(error).__name__) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Interrupted(type(error).__name__) from error
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes received from one provider, for the metrics."""
+
+    received: int = 0
+
+
+class Upstream:
+    """The connections to one provider.
+
+    API calls may go wherever its owner's configuration points. Results are fetched over a second pool, which
+    checks the address of every connection, because the provider's answer chooses them.
+    """
+
+    def __init__(self, draft: Callable[[], Draft], results: ResultAddresses, http_proxy: str = "") -> None:
+        self._draft = draft
+        self._results = results
+        self._http_proxy = http_proxy or None
+        self._api_session: aiohttp.ClientSession | None = None
+        self._result_session: aiohttp.ClientSession | None = None
+        self.traffic = Traffic()
+
+    async def close(self) -> None:
+        """Close both pools."""
+        for session in (self._api_session, self._result_session):
+            if session is not None:
+                await session.close()
+        self._api_session = self._result_session = None
+
+    async def send(self, call: Call, timeout_s: float, max_bytes: int = MAX_ANSWER) -> Reply:
+        """Make ``call`` once and read its whole answer within ``timeout_s`` seconds.
+
+        Raises NotSent, Interrupted, or ProviderBadResponse when the answer is over its limit of bytes.
+        """
+        if self._api_session is None:
+            self._api_session = _session(None)
+        limit = MAX_PICTURE if call.picture else max_bytes
+        return await self._exchange(self._api_session, call, timeout_s, limit)
+
+    async def fetch(self, address: str, timeout_s: float = FETCH_S) -> Path:
+        """Fetch a result picture into a file and return its path. Raises ProviderBadResult."""
+        url = self._results.check(address)
+        if self._result_session is None:
+            self._result_session = _session(None if self._results.allow_private or self._http_proxy else public_socket)
+        call = Call("GET", url, headers={"accept": "image/*"}, picture=True)
+        try:
+            reply = await self._exchange(self._result_session, call, timeout_s, MAX_PICTURE)
+        except (NotSent, Interrupted, ProviderBadResponse):
+            raise ProviderBadResult("The finished picture could not be fetched from the provider.") from None
+        if reply.picture is None:
+            raise ProviderBadResult("The finished picture's address does not lead to a picture.")
+        return reply.picture
+
+    async def _exchange(self, session: aiohttp.ClientSession, call: Call, timeout_s: float, limit: int) -> Reply:
+        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s * 0.9))
+        try:
+            async with session.request(
+                call.method,
+                URL(call.url, encoded=False) if call.query else URL(call.url),
+                params=call.query or None,
+                headers=call.headers,
+                json=call.json,
+                data=_form(call) if call.files else None,
+                allow_redirects=False,
+                proxy=self._http_proxy,
+                timeout=timeout,
+            ) as response:
+                return await self._read(response, call, limit)
+        except NotSent:
+            raise
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Interrupted(type(error).__name__) from error
+
+    async def _read(self, response: ClientResponse, call: Call, limit: int) -> Reply:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        is_picture = call.picture and response.status == 200 and _looks_like_picture(headers)
+        if not is_picture:
+            body = bytearray()
+            await self._drain(response, body.extend, limit)
+            return Reply(call, response.status, headers, bytes(body))
+        draft = self._draft()
+        try:
+            with draft.file as file:
+                await self._drain(response, file.write, limit)
+        except BaseException:
+            draft.discard()
+            raise
+        return Reply(call, response.status, headers, picture=draft.path)
+
+    async def _drain(self, response: ClientResponse, write: Callable[[bytes], Any], limit: int) -> None:
+        loop = asyncio.get_running_loop()
+        total = 0
+        async with asyncio.timeout(STALL_S) as stall:
+            async for chunk in response.content.iter_any():
+                total += len(chunk)
+                if total > limit:
+                    raise ProviderBadResponse("The provider's answer is larger than any expected.")
+                write(chunk)
+                stall.reschedule(loop.time() + STALL_S)
+        self.traffic.received += total
+
+
+def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
+    # No pool limit: the number of jobs at once is bounded where they wait in order, not where they would time out.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, socket_factory=socket_factory)
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        middlewares=(_never_repeat,),
+        skip_auto_headers=(hdrs.USER_AGENT,),
+    )
+
+
+def _form(call: Call) -> aiohttp.FormData:
+    form = aiohttp.FormData(quote_fields=False)
+    for part in call.files:
+        form.add_field(part.part, part.data, filename=part.name, content_type=part.content_type)
+    return form
+
+
+def _looks_like_picture(headers: dict[str, str]) -> bool:
+    return headers.get("content-type", "").startswith(("image/", "application/octet-stream", "binary/octet-stream"))
