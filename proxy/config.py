@@ -141,8 +141,17 @@ def find_file(path: str | None, environment: Mapping[str, str], *, look_here: bo
     return here if look_here and here.is_file() else None
 
 
-def load(path: Path | None, environment: Mapping[str, str] = os.environ, **overrides: Any) -> Configuration:
-    """Read the file over the defaults; ``overrides`` go over both, table by table. Raises ConfigurationError."""
+def load(
+    path: Path | None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    below: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> Configuration:
+    """Read the file over the defaults and over ``below``; ``overrides`` go over all, table by table.
+
+    Raises ConfigurationError.
+    """
     values: dict[str, Any] = {}
     if path is not None:
         try:
@@ -153,7 +162,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ, **overr
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError([f"{path}: is not TOML: {error}"]) from None
     try:
-        return compose(_merge(values, overrides), environment)
+        return compose(_merge(_merge(below or {}, values), overrides), environment)
     except ConfigurationError as error:
         place = str(path) if path else "configuration"
         raise ConfigurationError([f"{place}: {problem}" for problem in error.problems]) from None

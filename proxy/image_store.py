@@ -98,6 +98,10 @@ class ImageStore:
 
     def write(self, data: bytes, facts: Facts) -> StoredPicture:
         """Store bytes as a picture."""
+        return self.publish(self.write_draft(data), facts)
+
+    def write_draft(self, data: bytes) -> Path:
+        """Store bytes under a name that is never served."""
         draft = self.draft()
         try:
             with draft.file as file:
@@ -107,7 +111,7 @@ class ImageStore:
         except BaseException:
             draft.discard()
             raise
-        return self.publish(draft.path, facts)
+        return draft.path
 
     def find(self, name: str) -> Path | None:
         """Return the file of a public name that may still be served, else None."""

@@ -98,6 +98,10 @@ class Upstream:
         limit = MAX_PICTURE if call.picture else max_bytes
         return await self._exchange(self._api_session, call, timeout_s, limit)
 
+    def check_result(self, address: str) -> str:
+        """Return the address of a result in its normal form; raises ProviderBadResult when it isn't allowed."""
+        return self._results.check(address)
+
     async def fetch(self, address: str, timeout_s: float = FETCH_S) -> Path:
         """Fetch a result picture into a file and return its path. Raises ProviderBadResult."""
         url = self._results.check(address)

@@ -1,0 +1,1 @@
+"""The HTTP surface: one file per resource, and the edge that every request passes."""

@@ -1,0 +1,97 @@
+"""Who may ask: API keys, and for a service without keys the pages and names it answers to.
+
+Without keys a service spends its owner's money for whoever reaches it, any web page in the owner's browser included:
+a form post needs no preflight, and DNS can be rebound to this machine. So a foreign Origin or Host is refused.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from proxy.config import ServerSettings, is_loopback
+from proxy.errors import NotAuthenticated, OriginNotAllowed
+
+_MAX_SHOWN = 100
+
+
+class Access:
+    """The rules of one service. Keys are kept as SHA-256 digests only."""
+
+    def __init__(self, keys: Iterable[str], server: ServerSettings) -> None:
+        self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in server.cors_origins)
+        self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
+        self._public_host = urlsplit(server.public_url).netloc.lower()
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether a key is needed."""
+        return bool(self._digests)
+
+    def owner(self, headers: Headers) -> str:
+        """Return a short name for the caller's key, empty when none is asked for. Raises NotAuthenticated."""
+        if not self._digests:
+            return ""
+        key = _key(headers)
+        if not key:
+            raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
+        digest = hashlib.sha256(key).digest()
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        if not any(matches):
+            raise NotAuthenticated("The API key is not known here.", code="invalid_api_key")
+        return digest.hex()[:16]
+
+    def check_host(self, host: str) -> None:
+        """Raise OriginNotAllowed unless the raw Host header is one this service answers to."""
+        if self._digests and not self._hosts:
+            return
+        if not self._is_ours(host.lower()):
+            message = f"This service does not answer to the host '{_shown(host)}'. Add it to server.allowed_hosts."
+            raise OriginNotAllowed(message)
+
+    def check_origin(self, origin: str | None, host: str) -> None:
+        """Raise OriginNotAllowed when a page of another origin calls a service without keys."""
+        if self._digests or origin is None or self._is_known_origin(origin.lower(), host.lower()):
+            return
+        message = f"Pages of the origin '{_shown(origin)}' may not call this service. Add it to server.cors_origins."
+        raise OriginNotAllowed(message)
+
+    def cors(self, origin: str | None, host: str) -> str | None:
+        """Return the value of Access-Control-Allow-Origin for an answer to ``origin``; None for no header."""
+        if self._digests and not self._origins:
+            return "*"
+        if origin is None:
+            return None
+        known = origin.lower() in self._origins or (
+            not self._digests and self._is_known_origin(origin.lower(), host.lower())
+        )
+        return origin if known else None
+
+    def _is_known_origin(self, origin: str, host: str) -> bool:
+        if origin in self._origins:
+            return True
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return False
+        return is_loopback(parts.hostname) or (parts.netloc == host and self._is_ours(host))
+
+    def _is_ours(self, host: str) -> bool:
+        name = urlsplit(f"//{host}").hostname or ""
+        return is_loopback(name) or host in self._hosts or name in self._hosts or host == self._public_host
+
+
+def _key(headers: Headers) -> bytes:
+    """Return the key of ``Authorization: Bearer`` (any case, extra blanks) or ``api-key``; two of a kind are none."""
+    given = headers.getlist("authorization")
+    if given:
+        scheme, _, value = given[0].strip().partition(" ")
+        return value.strip().encode("latin-1") if len(given) == 1 and scheme.lower() == "bearer" else b"?"
+    keys = headers.getlist("api-key")
+    return keys[0].strip().encode("latin-1") if len(keys) == 1 else b""
+
+
+def _shown(value: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in value)[:_MAX_SHOWN]

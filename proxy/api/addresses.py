@@ -1,0 +1,34 @@
+"""Our own base URL as the caller sees it, for the addresses of pictures and jobs."""
+
+import ipaddress
+import re
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from proxy.config import ServerSettings
+
+_HOST = re.compile(r"[A-Za-z0-9._\-\[\]:]{1,255}\Z")
+
+
+def base_of(scope: Scope, headers: Headers, server: ServerSettings) -> str:
+    """Return ``public_url``, else scheme and host of the request; forwarded ones only from a trusted proxy."""
+    if server.public_url:
+        return server.public_url.rstrip("/")
+    scheme, host = scope.get("scheme", "http"), headers.get("host", "")
+    if "x-forwarded-host" in headers or "x-forwarded-proto" in headers:
+        client = scope.get("client")
+        if client and _is_trusted(client[0], server):
+            scheme = headers.get("x-forwarded-proto", scheme).partition(",")[0].strip().lower()
+            host = headers.get("x-forwarded-host", host).partition(",")[0].strip()
+    if scheme not in ("http", "https") or not _HOST.match(host):
+        return f"http://{server.host}:{server.port}"
+    return f"{scheme}://{host}"
+
+
+def _is_trusted(client: str, server: ServerSettings) -> bool:
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return False
+    return any(address in ipaddress.ip_network(trusted, strict=False) for trusted in server.trusted_proxies)

@@ -1,0 +1,45 @@
+"""How many requests are held at once, for this process and for each key; told before a body is read."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from proxy.clock import Clock
+from proxy.errors import Overloaded, RateLimited
+
+_SHORTEST_HINT_S, _LONGEST_HINT_S = 1.0, 10.0
+
+
+class Admission:
+    """Counts the requests being held. 0 for ``max_per_key`` means no limit for a key."""
+
+    def __init__(self, max_in_flight: int, max_per_key: int, clock: Clock) -> None:
+        self._max_in_flight = max_in_flight
+        self._max_per_key = max_per_key
+        self._clock = clock
+        self._held: Counter[str] = Counter()
+        self.in_flight = 0
+
+    def check(self, owner: str) -> None:
+        """Raise RateLimited or Overloaded when one more request of ``owner`` would be too many."""
+        if self._max_per_key and self._held[owner] >= self._max_per_key:
+            message = f"This key already holds {self._max_per_key} requests, its limit. Try again when one is answered."
+            raise RateLimited(message, retry_after=self._hint_s())
+        if self.in_flight >= self._max_in_flight:
+            raise Overloaded("This service holds as many requests as it may.", retry_after=self._hint_s())
+
+    @contextmanager
+    def hold(self, owner: str) -> Iterator[None]:
+        """Count one request while it is held."""
+        self._held[owner] += 1
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self._held[owner] -= 1
+            if not self._held[owner]:
+                del self._held[owner]
+
+    def _hint_s(self) -> float:
+        return self._clock.random.uniform(_SHORTEST_HINT_S, _LONGEST_HINT_S)

@@ -1,0 +1,80 @@
+"""Request bodies: read within limits, and JSON in the strict sense, whatever the content type says."""
+
+import json
+import re
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from proxy.errors import InvalidJson, RequestTooLarge
+from proxy.image_request import json_object
+
+_SURROGATE = re.compile(r"\\u[dD][89abAB]")
+_MAX_DEPTH = 64
+
+
+class CallerLeft(Exception):
+    """The caller went away before its answer; there is nobody to tell."""
+
+
+async def read(request: Request, max_bytes: int) -> bytes:
+    """Return the whole body; how long it may take is the connection's affair. Raises RequestTooLarge, CallerLeft."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
+    except ClientDisconnect:
+        raise CallerLeft from None
+    return bytes(body)
+
+
+async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
+    """Return the body as a JSON object. Raises InvalidJson and what ``read`` raises."""
+    return decode_json(await read(request, max_bytes))
+
+
+def decode_json(body: bytes) -> dict[str, Any]:
+    """Decode strict JSON (RFC 8259): no NaN, no byte order mark, no lone surrogates, bounded depth.
+
+    Raises InvalidJson.
+    """
+    try:
+        text = body.decode("utf-8")
+        decoded = json.loads(text, parse_constant=_refuse_constant)
+        if _SURROGATE.search(text):
+            json.dumps(decoded, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        raise InvalidJson("The request's body is not valid JSON.") from None
+    if _is_too_deep(decoded):
+        raise InvalidJson(f"The request's body is nested deeper than {_MAX_DEPTH} levels.")
+    return json_object(decoded)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(
+        f"The request's body is over its limit of {max_bytes} bytes.", headers={"connection": "close"}
+    )

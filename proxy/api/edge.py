@@ -1,0 +1,152 @@
+"""What every request passes first and every answer last: id, address, access, CORS, the log line, the figures.
+
+Pure ASGI: behind Starlette's BaseHTTPMiddleware a handler could not see its caller leave.
+"""
+
+import secrets
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from proxy.api.access import Access
+from proxy.api.addresses import base_of
+from proxy.api.body import CallerLeft
+from proxy.api.errors import write_failure
+from proxy.api.paths import canonical
+from proxy.api.visit import Visit, log_visit
+from proxy.clock import Clock
+from proxy.config import ServerSettings
+from proxy.errors import Failure, InternalError, UnsupportedContentEncoding
+from proxy.metrics import Metrics
+
+EXPOSED = (
+    "x-request-id, openai-processing-ms, x-should-retry, retry-after, location, x-images-provider, x-images-model, "
+    "x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-job"
+)
+_HEALTH = frozenset({"/healthz", "/readyz"})
+_WITHOUT_KEY = _HEALTH | {"/", "/openapi.json", "/favicon.ico"}
+_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
+_USUAL_HEADERS = "authorization, content-type, api-key, idempotency-key, prefer"
+
+
+class Edge:
+    """The outermost part of the application."""
+
+    def __init__(self, app: ASGIApp, *, access: Access, server: ServerSettings, clock: Clock, metrics: Metrics) -> None:
+        self._app = app
+        self._access = access
+        self._server = server
+        self._clock = clock
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        visit = Visit(f"req_{secrets.token_hex(16)}", self._clock.monotonic())
+        scope["path"], visit.deployment = canonical(scope["path"])
+        scope.setdefault("state", {})["visit"] = visit
+        answer = _Answer(self, scope, headers, visit, send)
+        try:
+            self._admit(scope, headers, visit)
+            if scope["method"] == "OPTIONS":
+                visit.route = "preflight"
+                await self._preflight(headers)(scope, receive, answer.send)
+            else:
+                await self._app(scope, receive, answer.send)
+        except CallerLeft:
+            visit.left = True
+        except Failure as failure:
+            visit.failed(failure)
+            await self._fail(failure, scope, receive, answer)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets JSON and the log the cause)
+            visit.code, visit.cause = "internal_error", error
+            await self._fail(InternalError(), scope, receive, answer)
+        finally:
+            self._close(scope, visit)
+
+    def allow_origin(self, scope: Scope, headers: Headers) -> str | None:
+        """Return the value of Access-Control-Allow-Origin for this request's answer."""
+        if scope["path"].startswith("/images/"):
+            return "*"
+        return self._access.cors(headers.get("origin"), headers.get("host", ""))
+
+    def processing_ms(self, visit: Visit) -> int:
+        """Return the milliseconds since the request came."""
+        return round((self._clock.monotonic() - visit.started) * 1000)
+
+    def _admit(self, scope: Scope, headers: Headers, visit: Visit) -> None:
+        path, host = scope["path"], headers.get("host", "")
+        visit.origin = base_of(scope, headers, self._server)
+        picture = path.startswith("/images/") and scope["method"] in ("GET", "HEAD")
+        if not picture and path not in _HEALTH:
+            self._access.check_host(host)
+            self._access.check_origin(headers.get("origin"), host)
+        if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
+            return
+        visit.owner = self._access.owner(headers)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise UnsupportedContentEncoding("Compressed request bodies are not accepted.")
+
+    @staticmethod
+    def _preflight(headers: Headers) -> Response:
+        asked = headers.get("access-control-request-headers")
+        answer = {
+            "access-control-allow-methods": _METHODS,
+            # By name: a "*" would not cover Authorization.
+            "access-control-allow-headers": asked or _USUAL_HEADERS,
+            "access-control-max-age": "86400",
+            "allow": _METHODS,
+        }
+        if headers.get("access-control-request-private-network") == "true":
+            answer["access-control-allow-private-network"] = "true"
+        return Response(status_code=204, headers=answer)
+
+    async def _fail(self, failure: Failure, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        if answer.started:
+            # Too late for a status: break the stream, so that nobody takes half an answer for a whole one.
+            raise failure
+        await write_failure(failure)(scope, receive, answer.send)
+
+    def _close(self, scope: Scope, visit: Visit) -> None:
+        if visit.route == "unmatched" and "endpoint" in scope:
+            visit.route = getattr(scope["endpoint"], "__name__", "unmatched")
+        status = 499 if visit.left or not visit.status else visit.status
+        self._metrics.requests.labels(visit.route, visit.model, visit.provider, str(status), visit.code).inc()
+        log_visit(visit, scope["method"], status, self.processing_ms(visit))
+
+
+class _Answer:
+    """Adds to an answer's first message what every answer carries."""
+
+    __slots__ = ("_edge", "_headers", "_scope", "_send", "_visit", "started")
+
+    def __init__(self, edge: Edge, scope: Scope, headers: Headers, visit: Visit, send: Send) -> None:
+        self._edge, self._scope, self._headers, self._visit, self._send = edge, scope, headers, visit, send
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            self._visit.status = message["status"]
+            self._complete(MutableHeaders(raw=message["headers"]))
+        await self._send(message)
+
+    def _complete(self, headers: Any) -> None:
+        visit = self._visit
+        headers["x-request-id"] = visit.request_id
+        headers["openai-processing-ms"] = str(self._edge.processing_ms(visit))
+        for name, value in visit.headers.items():
+            headers[name] = value
+        origin = self._edge.allow_origin(self._scope, self._headers)
+        if visit.code == "origin_not_allowed":
+            origin = "*"
+        if origin is not None:
+            headers["access-control-allow-origin"] = origin
+            headers["access-control-expose-headers"] = EXPOSED
+            if origin != "*":
+                headers.add_vary_header("origin")

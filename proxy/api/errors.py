@@ -1,0 +1,47 @@
+"""The one writer of errors: OpenAI's envelope, always JSON, always with what a client needs to decide on a retry."""
+
+import json
+import math
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy.errors import Failure, InvalidRequest, MethodNotAllowed, NotFound
+
+_MAX_PATH = 200
+
+
+def write_failure(failure: Failure) -> Response:
+    """Return the response for ``failure``. Status, envelope, x-should-retry and Retry-After come from it alone."""
+    headers = dict(failure.headers)
+    headers["x-should-retry"] = "true" if failure.should_retry else "false"
+    if failure.retry_after is not None:
+        headers["retry-after"] = str(max(1, min(30, math.ceil(failure.retry_after))))
+    elif failure.should_retry:
+        headers["retry-after"] = "1"
+    body = json.dumps(failure.body()).encode()
+    return Response(body, failure.status, headers, media_type="application/json")
+
+
+def on_failure(request: Request, failure: Exception) -> Response:
+    """Starlette's handler for Failure."""
+    assert isinstance(failure, Failure)  # noqa: S101 (registered for this class only)
+    request.state.visit.failed(failure)
+    return write_failure(failure)
+
+
+def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's handler for its own 404 and 405."""
+    assert isinstance(error, HTTPException)  # noqa: S101 (registered for this class only)
+    path = "".join(letter if letter.isprintable() else "?" for letter in request.url.path[:_MAX_PATH])
+    failure: Failure
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        message = f"Not allowed to {request.method} on {path}. Use {allowed}."
+        failure = MethodNotAllowed(message, headers={"allow": allowed})
+    elif error.status_code == 404:
+        failure = NotFound(f"Invalid URL ({request.method} {path}).")
+    else:
+        failure = InvalidRequest("The request cannot be understood.")
+    return on_failure(request, failure)

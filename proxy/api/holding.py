@@ -1,0 +1,221 @@
+"""A request held until its pictures are ready, its caller leaves, or the hold is over."""
+
+import re
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from proxy.api.admission import Admission
+from proxy.api.body import CallerLeft
+from proxy.api.responses import ImagesResponse, PicturesBody, images_body
+from proxy.api.visit import Visit
+from proxy.clock import Deadline
+from proxy.engine import Engine
+from proxy.errors import Failure, GenerationPending, InvalidRequest, Overloaded
+from proxy.flights import Boarding, Flight
+from proxy.orders import Order
+
+_SHORTEST_HOLD_S, _BEFORE_CALLER_S = 1.0, 2.0
+_MAX_KEY = 255
+_SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_MAX_DROPPED_SHOWN = 20
+
+
+class Desk:
+    """Where requests for pictures arrive: admission before the body, then a flight, then the wait."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        server = engine.settings.server
+        self.admission = Admission(server.max_in_flight, server.max_per_key, engine.clock)
+
+    def admit(self, request: Request) -> None:
+        """Refuse early what could only start new work: full, over the key's limit, draining. Raises Failure."""
+        visit: Visit = request.state.visit
+        if may_reattach(request) or self.engine.flights.has_orphans(visit.owner):
+            return
+        if self.engine.draining:
+            raise Overloaded("This service is shutting down.", retry_after=2.0)
+        self.admission.check(visit.owner)
+
+    def board(self, request: Request, order: Order) -> Boarding:
+        """Find or start the flight for ``order``. Raises Failure."""
+        visit: Visit = request.state.visit
+        boarding = self.engine.flights.board(
+            order,
+            key=idempotency_key(request),
+            attempt=attempt_of(request),
+            may_start=lambda: self.admission.check(visit.owner),
+        )
+        metrics = self.engine.metrics
+        if boarding.how is not None:
+            visit.reattached = True
+            metrics.reattached.labels(boarding.how).inc()
+            metrics.duplicates_avoided.inc(order.request.n)
+            if boarding.how == "orphan":
+                metrics.orphans_rescued.inc()
+        visit.model = order.public.name if order.public.name in self.engine.listed_names else "other"
+        return boarding
+
+    async def serve(self, request: Request, order: Order) -> ASGIApp:
+        """Answer ``order``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
+        boarding = self.board(request, order)
+        flight = boarding.flight
+        if prefers_handover(request):
+            flight.handed_over = True
+            self.engine.flights.leave(flight, delivered=False)
+            return job_status(flight, request)
+        await self.hold(request, flight)
+        return self.answer(request, flight)
+
+    async def hold(self, request: Request, flight: Flight) -> None:
+        """Wait for the flight's end. Raises GenerationPending, Overloaded when draining, CallerLeft."""
+        visit: Visit = request.state.visit
+        until = Deadline.after(self.engine.clock, hold_s(request, self.engine.settings.timeouts.hold))
+        ending = "left"
+        with self.admission.hold(visit.owner):
+            self.engine.metrics.requests_in_flight.set(self.admission.in_flight)
+            try:
+                ending = await flight.wait(request.receive, until)
+            finally:
+                self.engine.flights.leave(flight, delivered=ending == "done")
+                describe(visit, flight)
+        self.engine.metrics.requests_in_flight.set(self.admission.in_flight)
+        self.engine.metrics.hold_seconds.labels("images").observe(self.engine.clock.monotonic() - visit.started)
+        if ending == "left":
+            visit.left = True
+            raise CallerLeft
+        if ending == "late":
+            raise pending(self.engine, flight)
+
+    def answer(self, request: Request, flight: Flight) -> ASGIApp:
+        """Return the answer of an ended flight. Raises its Failure."""
+        body = self.body(request, flight)
+        return ImagesResponse(body, {})
+
+    def body(self, request: Request, flight: Flight) -> PicturesBody:
+        """Return the body of an ended flight. Raises its Failure."""
+        visit: Visit = request.state.visit
+        describe(visit, flight)
+        if flight.failure is not None:
+            raise flight.failure.with_traceback(None)
+        return images_body(flight.order, flight.pictures, flight.created, visit.origin)
+
+
+def pending(engine: Engine, flight: Flight) -> Failure:
+    """Return the failure of a request that ends while its job runs on; a retry re-attaches to it."""
+    headers = {"x-images-job": job_path(flight)}
+    if engine.draining:
+        return Overloaded("This service is shutting down; the picture is not ready.", retry_after=1.0, headers=headers)
+    message = "The picture is not ready yet. Repeat the call: it will wait for the same picture, at no further cost."
+    return GenerationPending(message, retry_after=1.0, headers=headers)
+
+
+def describe(visit: Visit, flight: Flight) -> None:
+    """Put into the answer's headers who makes the pictures, by how many submits, and what became of the parameters."""
+    made = flight.pictures[0].made.candidate if flight.pictures else None
+    candidate = made or flight.order.candidates[0]
+    translation = candidate.translation
+    visit.attempts = flight.submits
+    headers = visit.headers
+    headers["x-images-attempts"] = str(flight.submits)
+    if made is not None or flight.submitted:
+        visit.provider = candidate.route.provider
+        headers["x-images-provider"] = candidate.route.provider
+        headers["x-images-model"] = candidate.route.model.name
+    if translation.mapped:
+        headers["x-images-mapped"] = "; ".join(translation.mapped)
+    dropped = shown_names((*translation.dropped, *flight.order.wish.unknown))
+    if dropped:
+        headers["x-images-dropped"] = dropped
+    if visit.reattached:
+        headers["x-images-reattached"] = "true"
+
+
+def shown_names(names: tuple[str, ...]) -> str:
+    """Return parameter names for a header: those fit to be shown, at most 20, and how many more there are."""
+    showable = [name for name in names if _SHOWABLE.match(name)][:_MAX_DROPPED_SHOWN]
+    more = len(names) - len(showable)
+    return ", ".join([*showable, f"+{more} more"] if more else showable)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key, quoted or not. Raises InvalidRequest."""
+    value = request.headers.get("idempotency-key")
+    if value is None:
+        return None
+    key = value.strip().strip('"')
+    if not key or len(key) > _MAX_KEY:
+        message = f"The Idempotency-Key must have 1 to {_MAX_KEY} characters."
+        raise InvalidRequest(message, param="Idempotency-Key")
+    return key
+
+
+def attempt_of(request: Request) -> int:
+    """Return the SDK's retry counter; 0 when there is none that can be read."""
+    value = request.headers.get("x-stainless-retry-count", "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 4 else 0
+
+
+def may_reattach(request: Request) -> bool:
+    """Whether the request may be a repeat that costs no new job."""
+    return attempt_of(request) > 0 or "idempotency-key" in request.headers
+
+
+def hold_s(request: Request, longest_s: float) -> float:
+    """Return the seconds to hold: two less than the caller announces to wait, at least one, at most ``longest_s``."""
+    announced = [
+        request.headers.get("x-stainless-read-timeout", ""),
+        request.headers.get("x-stainless-timeout", ""),
+    ]
+    seconds = [float(value) for value in announced if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value.strip())]
+    wait = preferences(request).get("wait", "")
+    if wait.isascii() and wait.isdigit() and len(wait) < 6:
+        seconds.append(float(wait) + _BEFORE_CALLER_S)
+    return max(_SHORTEST_HOLD_S, min([longest_s, *(value - _BEFORE_CALLER_S for value in seconds)]))
+
+
+def preferences(request: Request) -> dict[str, str]:
+    """Return the preferences of ``Prefer`` (RFC 7240), names in lower case."""
+    found: dict[str, str] = {}
+    for value in request.headers.getlist("prefer"):
+        for part in value.split(","):
+            name, _, setting = part.partition(";")[0].partition("=")
+            found.setdefault(name.strip().lower(), setting.strip().strip('"'))
+    return found
+
+
+def prefers_handover(request: Request) -> bool:
+    """Whether the caller wants the job's address at once and not the pictures later."""
+    wanted = preferences(request)
+    return "respond-async" in wanted and "wait" not in wanted
+
+
+def job_path(flight: Flight) -> str:
+    """Return the path of a flight's job resource."""
+    return f"/v1/images/jobs/{flight.id}"
+
+
+def job_status(flight: Flight, request: Request) -> Response:
+    """Return 202 with how the flight is doing."""
+    visit: Visit = request.state.visit
+    describe(visit, flight)
+    states = [progress.state for progress in flight.progress]
+    fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in flight.progress]
+    previews = [progress.preview for progress in flight.progress if progress.preview and progress.state != "done"]
+    running = any(state in ("generating", "done") for state in states)
+    body: dict[str, Any] = {
+        "id": flight.id,
+        "object": "image.job",
+        "created_at": flight.created,
+        "status": "in_progress" if running else "queued",
+        "progress": round(sum(fractions) / len(fractions), 3),
+        "n": flight.order.request.n,
+        "finished": states.count("done"),
+        "url": f"{visit.origin}{job_path(flight)}",
+    }
+    if previews:
+        body["preview"] = previews[0]
+    return JSONResponse(body, 202, {"location": job_path(flight), "retry-after": "1"})

@@ -1,0 +1,49 @@
+"""GET /v1/models and /v1/models/{id}."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from proxy.engine import Engine
+from proxy.errors import NotConfigured, UnknownModel
+
+_SIZES = ["auto", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792", "512x512", "256x256"]
+_CREATED = 1_767_225_600
+"""2026-01-01: clients want an integer, and a model here has no birthday of its own."""
+
+
+def describe(name: str, owner: str) -> dict[str, Any]:
+    """Return OpenAI's model object, with the additions that other frontends look for (clients §3 point 17)."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": _CREATED,
+        "owned_by": owner,
+        "type": "image",
+        "parameters": {"prompt": {"default": ""}, "size": {"default": "1024x1024", "enum": _SIZES}},
+        "supported_endpoint_types": ["image-generation"],
+        "capabilities": ["image"],
+        "labels": ["image"],
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["image"]},
+    }
+
+
+async def list_models(request: Request) -> Response:
+    """List the configured names, then the models of usable providers."""
+    engine: Engine = request.app.state.desk.engine
+    models = [describe(name, owner) for name, owner in engine.routing.listed()]
+    return JSONResponse({"object": "list", "data": models})
+
+
+async def get_model(request: Request) -> Response:
+    """Describe one model by any name under which it can be asked for."""
+    engine: Engine = request.app.state.desk.engine
+    name = request.path_params["id"]
+    owners = dict(engine.routing.listed())
+    if name not in owners:
+        try:
+            engine.routing.resolve(name)
+        except NotConfigured as refusal:
+            raise UnknownModel(refusal.message) from None
+    return JSONResponse(describe(name, owners.get(name, "images-proxy")))

@@ -1,0 +1,118 @@
+"""Answers in OpenAI's shape. Base64 is encoded in pieces while it is sent, so a picture is never held as text."""
+
+import binascii
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from proxy.errors import ProviderBadResult
+from proxy.orders import Order
+from proxy.results import Picture
+
+PIECE_BYTES = 49_152
+"""Bytes of a picture that become one piece of base64: a multiple of 3, so that pieces join without padding."""
+_MARK = "\x00"
+
+
+def image_address(origin: str, picture: Picture) -> str:
+    """Return the absolute address of a picture: the provider's, or ours below ``origin``."""
+    if picture.url is not None:
+        return picture.url
+    assert picture.stored is not None  # noqa: S101 (a picture has one or the other)
+    return f"{origin}/images/{picture.stored.name}"
+
+
+def usage(order: Order, pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Return complete integer token counts. They are estimates: four characters, or a kilopixel, to the token."""
+    text = max(1, math.ceil(len(order.request.prompt) / 4))
+    inputs = sum(math.ceil(image.width * image.height / 1000) for image in order.wish.images)
+    made = sum(math.ceil(picture.width * picture.height / 1000) for picture in pictures)
+    return {
+        "input_tokens": text + inputs,
+        "output_tokens": made,
+        "total_tokens": text + inputs + made,
+        "input_tokens_details": {"text_tokens": text, "image_tokens": inputs},
+        "output_tokens_details": {"text_tokens": 0, "image_tokens": made},
+    }
+
+
+def facts(pictures: Sequence[Picture]) -> dict[str, str]:
+    """Return what the answer says of its pictures: background, type (where known), quality, size."""
+    first = pictures[0]
+    said = {
+        "background": "opaque",
+        "quality": first.made.candidate.translation.quality,
+        "size": f"{first.width}x{first.height}",
+    }
+    return {**said, "output_format": first.format} if first.format else said
+
+
+def images_body(order: Order, pictures: Sequence[Picture], created: int, origin: str) -> "PicturesBody":
+    """Return the body of an ImagesResponse with exactly one of ``url`` and ``b64_json`` for each picture."""
+    files: list[Path] = []
+    data: list[dict[str, str]] = []
+    for picture in pictures:
+        if order.form == "b64_json" and picture.stored is not None:
+            files.append(picture.stored.path)
+            data.append({"b64_json": _MARK})
+        else:
+            data.append({"url": image_address(origin, picture)})
+    answer = {"created": created, "data": data, **facts(pictures), "usage": usage(order, pictures)}
+    return PicturesBody(answer, files)
+
+
+class PicturesBody:
+    """JSON text with the base64 of files in the marked places, in pieces."""
+
+    def __init__(self, answer: dict[str, Any], files: Sequence[Path]) -> None:
+        texts = json.dumps(answer, separators=(",", ":")).split(json.dumps(_MARK)[1:-1])
+        self._texts = [text.encode() for text in texts]
+        self._files = files
+        try:
+            sizes = [file.stat().st_size for file in files]
+        except OSError:
+            raise ProviderBadResult("The picture was removed before it could be sent.") from None
+        self.length = sum(map(len, self._texts)) + sum(4 * math.ceil(size / 3) for size in sizes)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body."""
+        for text, file in zip(self._texts, self._files, strict=False):
+            yield text
+            yield from base64_pieces(file)
+        yield self._texts[-1]
+
+
+def base64_pieces(path: Path) -> Iterator[bytes]:
+    """Yield a file as base64, piece by piece."""
+    with path.open("rb", buffering=0) as file:
+        while piece := _read_piece(file):
+            yield binascii.b2a_base64(piece, newline=False)
+
+
+def _read_piece(file: Any) -> bytes:
+    piece = file.read(PIECE_BYTES)
+    while piece and len(piece) % 3 and (more := file.read(PIECE_BYTES - len(piece))):
+        piece += more
+    return bytes(piece)
+
+
+class ImagesResponse:
+    """The ASGI response for finished pictures."""
+
+    def __init__(self, body: PicturesBody, headers: dict[str, str]) -> None:
+        self._body = body
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
+        """Send the response."""
+        headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in self._headers.items()]
+        headers.append((b"content-type", b"application/json"))
+        headers.append((b"content-length", str(self._body.length).encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in self._body.pieces():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

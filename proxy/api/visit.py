@@ -1,0 +1,59 @@
+"""What is known of one request from its arrival to its log line."""
+
+import logging
+from dataclasses import dataclass, field
+
+from proxy.errors import Failure
+
+_log = logging.getLogger("proxy.requests")
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request. ``owner`` tells callers apart without naming their key; ``origin`` is our base as they see it."""
+
+    request_id: str
+    started: float
+    owner: str = ""
+    origin: str = ""
+    deployment: str = ""
+    route: str = "unmatched"
+    status: int = 0
+    code: str = ""
+    model: str = ""
+    provider: str = ""
+    attempts: int = 0
+    reattached: bool = False
+    left: bool = False
+    cause: BaseException | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def failed(self, failure: Failure) -> None:
+        """Note why the request failed."""
+        self.code = failure.code or failure.type
+        self.cause = failure.__cause__ if failure.status == 500 else None
+
+
+def log_visit(visit: Visit, method: str, status: int, milliseconds: int) -> None:
+    """Write a request's line; 499 stands for a caller who left."""
+    level = logging.ERROR if visit.cause is not None else logging.INFO
+    if not _log.isEnabledFor(level):
+        return
+    fields: dict[str, object] = {
+        "id": visit.request_id,
+        "method": method,
+        "route": visit.route,
+        "status": status,
+        "ms": milliseconds,
+    }
+    optional = {
+        "code": visit.code,
+        "model": visit.model,
+        "provider": visit.provider,
+        "key": visit.owner,
+        "submits": visit.attempts,
+        "reattached": visit.reattached,
+    }
+    fields.update((name, value) for name, value in optional.items() if value)
+    exception = (type(visit.cause), visit.cause, visit.cause.__traceback__) if visit.cause is not None else None
+    _log.log(level, "request", extra={"fields": fields}, exc_info=exception)

@@ -1,0 +1,156 @@
+"""The commands. Mistakes of a user end with status 2 and a line that says what to mend, never with a traceback."""
+
+import argparse
+import asyncio
+import os
+import sys
+from contextlib import AsyncExitStack
+from typing import NoReturn
+
+from starlette.applications import Starlette
+
+from proxy import __version__, config, logs
+from proxy.app import create_app
+from proxy.server import PortInUse, StartupFailed, loop_factory, serve
+from proxy.wire import WireLimits
+
+_CURL = """\
+  curl {base}/v1/images/generations -H 'Content-Type: application/json'{key} \\
+    -d '{{"model": "{model}", "prompt": "a lighthouse at dawn, oil painting"}}'"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: {message} (see {self.prog} --help)\n")
+        sys.exit(2)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its status."""
+    options = _parser().parse_args(arguments)
+    try:
+        sys.exit(_run(options))
+    except config.ConfigurationError as error:
+        _fail(error.problems)
+    except (PortInUse, StartupFailed, OSError) as error:
+        _fail([str(error)])
+    except KeyboardInterrupt:
+        sys.exit(0 if options.command == "serve" else 130)
+
+
+def _fail(problems: list[str]) -> NoReturn:
+    for problem in problems:
+        sys.stderr.write(f"images-proxy: {problem}\n")
+    sys.exit(2)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "serve":
+        work = _serve(options)
+    else:
+        from proxy import commands  # noqa: PLC0415 (the service starts faster without what draws tables and bars)
+
+        work = commands.COMMANDS[options.command](options)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(work)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="images-proxy", description="OpenAI's Images API, answered by Prodia and ImageLabs.")
+    parser.add_argument("--version", action="version", version=f"images-proxy {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="COMMAND")
+    shared = _Parser(add_help=False)
+    shared.add_argument("--config", metavar="FILE", help="configuration; else $IMAGES_PROXY_CONFIG, else ./config.toml")
+    demo = _Parser(add_help=False)
+    demo.add_argument("--demo", action="store_true", help="simulate all providers: no key and no network needed")
+    demo.add_argument("--demo-speed", type=_speed, default=1.0, metavar="X", help="divide simulated waiting by X")
+    serving = commands.add_parser("serve", parents=[shared, demo], help="run the service")
+    serving.add_argument("--host", help="address to listen on")
+    serving.add_argument("--port", type=_port, help="port to listen on; 0 picks a free one")
+    generate = commands.add_parser("generate", parents=[shared, demo], help="make pictures from the command line")
+    generate.add_argument("prompt", metavar="PROMPT")
+    generate.add_argument("--model", metavar="M", help="public name or provider/model")
+    generate.add_argument("--size", metavar="S", help="WIDTHxHEIGHT")
+    generate.add_argument("-n", type=int, default=1, metavar="N", help="how many, 1 to 10")
+    generate.add_argument("-o", "--output", metavar="FILE", help="file to write (default: image.png, numbered)")
+    commands.add_parser("models", parents=[shared, demo], help="list the models and whether they can be used")
+    commands.add_parser("check", parents=[shared, demo], help="check the configuration and ask each provider")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port (0 to 65535)")
+    return int(text)
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no positive number")
+    return speed
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    async with AsyncExitStack() as stack:
+        configuration = await enter_configuration(stack, options)
+        server = configuration.settings.server
+        logs.set_up(server.log)
+        app = create_app(configuration)
+        timeouts = configuration.settings.timeouts
+        return await serve(
+            app,
+            host=server.host,
+            port=server.port,
+            limits=WireLimits(header_s=timeouts.header, body_s=timeouts.body),
+            drain_s=timeouts.drain,
+            on_drain=app.state.desk.engine.drain,
+            on_started=lambda bound: _greet(app, bound[0][1], demo=options.demo),
+        )
+
+
+async def enter_configuration(stack: AsyncExitStack, options: argparse.Namespace) -> config.Configuration:
+    """Load the configuration that the options name; for the demo, start the simulator first.
+
+    Raises config.ConfigurationError, OSError.
+    """
+    given = {"host": getattr(options, "host", None), "port": getattr(options, "port", None)}
+    overrides = {"server": {name: value for name, value in given.items() if value is not None}}
+    path = config.find_file(options.config, os.environ, look_here=not options.demo)
+    if not options.demo:
+        return config.load(path, os.environ, **overrides)
+    from proxy.demo import simulated  # noqa: PLC0415 (only the demo draws pictures)
+
+    return await stack.enter_async_context(simulated(path, os.environ, options.demo_speed, **overrides))
+
+
+def _greet(app: Starlette, port: int, *, demo: bool) -> None:
+    """Print where the service is, what it offers and a call that can be pasted."""
+    engine = app.state.desk.engine
+    server = engine.settings.server
+    host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104 (compared, not bound)
+    base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    usable = [
+        name
+        for name in engine.listed_names
+        if any(not engine.routing.why_unusable(r) for r in engine.settings.models[name].routes)
+    ]
+    providers = ", ".join(engine.outlets) or "none; see images-proxy models"
+    lines = [
+        f"images-proxy {__version__} is ready. Base URL: {base}/v1",
+        f"Providers: {providers}{' (all simulated)' if demo else ''}",
+        f"Models: {', '.join(sorted(usable)) or 'none is usable yet'}",
+        "Try it:",
+        _CURL.format(
+            base=base,
+            model=server.default_model,
+            key=' -H "Authorization: Bearer $KEY"' if engine.configuration.api_keys else "",
+        ),
+    ]
+    if sys.stdout.isatty():
+        lines.append(f"Or open {base}/ in a browser. Ctrl-C stops.")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()

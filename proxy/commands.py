@@ -1,0 +1,127 @@
+"""The commands beside ``serve``: generate, models, check."""
+
+import argparse
+import asyncio
+import shutil
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from proxy.cli import enter_configuration
+from proxy.engine import Engine
+from proxy.errors import Failure
+from proxy.flights import Flight
+
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_REDRAW_S = 0.1
+
+
+async def generate(options: argparse.Namespace) -> int:
+    """Make pictures through the same engine as the service and write them to files."""
+    async with AsyncExitStack() as stack:
+        configuration = await enter_configuration(stack, options)
+        output = Path(options.output or "image.png")
+        picture_format = _FORMATS.get(output.suffix.lower())
+        if picture_format is None:
+            sys.stderr.write(f"images-proxy: {output}: the name must end in {', '.join(_FORMATS)}\n")
+            return 2
+        values = {"prompt": options.prompt, "model": options.model, "size": options.size, "n": options.n}
+        engine = Engine(configuration)
+        try:
+            order = engine.order({**values, "output_format": picture_format, "response_format": "b64_json"})
+        except Failure as failure:
+            sys.stderr.write(f"images-proxy: {failure.message}\n")
+            return 2
+        await engine.open()
+        stack.push_async_callback(engine.close)
+        flight = engine.flights.board(order).flight
+        await _show(flight)
+        if flight.failure is not None:
+            sys.stderr.write(f"images-proxy: {flight.failure.message}\n")
+            return 1
+        for picture, path in zip(flight.pictures, _names(output, options), strict=True):
+            if picture.stored is not None:
+                shutil.copyfile(picture.stored.path, path)
+                sys.stdout.write(f"{path} ({picture.width}x{picture.height})\n")
+        return 0
+
+
+async def _show(flight: Flight) -> None:
+    """Draw the flight's progress until it ends."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("waiting", total=len(flight.progress))
+        while not flight.done:
+            states = [progress.state for progress in flight.progress]
+            fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in flight.progress]
+            bar.update(task, completed=sum(fractions), description=next((s for s in states if s != "done"), "done"))
+            await asyncio.sleep(_REDRAW_S)
+
+
+def _names(output: Path, options: argparse.Namespace) -> list[Path]:
+    """Return the files to write: the one named, numbered when there are several; unnamed ones never overwrite."""
+    if options.output and options.n == 1:
+        return [output]
+    names: list[Path] = []
+    number = 0
+    while len(names) < options.n:
+        number += 1
+        path = output.with_stem(f"{output.stem}-{number}")
+        if options.output or not path.exists():
+            names.append(path)
+    return names
+
+
+async def models(options: argparse.Namespace) -> int:
+    """Print every public name, its routes, and whether it can be used."""
+    async with AsyncExitStack() as stack:
+        engine = Engine(await enter_configuration(stack, options))
+        table = Table("model", "routes", "usable", "why not", title=None)
+        for name, settings in engine.routing.configured():
+            reasons = {route: engine.routing.why_unusable(route) for route in settings.routes}
+            usable = any(not reason for reason in reasons.values())
+            why = sorted({f"{route.partition('/')[0]}: {reason}" for route, reason in reasons.items() if reason})
+            table.add_row(name, "\n".join(settings.routes), "yes" if usable else "no", "\n".join(why))
+        for name, supplier in engine.suppliers.items():
+            usable = not supplier.why_not
+            table.add_row(f"{name}/…", f"{len(supplier.models)} models", "yes" if usable else "no", supplier.why_not)
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        return 0
+
+
+async def check(options: argparse.Namespace) -> int:
+    """Validate the configuration (done by loading it) and ask each usable provider for a sign of life."""
+    async with AsyncExitStack() as stack:
+        engine = Engine(await enter_configuration(stack, options))
+        stack.push_async_callback(engine.close)
+        await engine.open()
+        problems = 0
+        for name in engine.settings.providers:
+            why_not = engine.configuration.why_not(name)
+            if why_not:
+                sys.stdout.write(f"{name}: not used ({why_not})\n")
+                continue
+            problem = await engine.probe(name)
+            problems += bool(problem)
+            sys.stdout.write(f"{name}: {problem or 'ok'}\n")
+        if not engine.outlets:
+            sys.stdout.write("no provider can be used\n")
+        return 1 if problems or not engine.outlets else 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, int]]] = {
+    "generate": generate,
+    "models": models,
+    "check": check,
+}

@@ -1,0 +1,33 @@
+"""The demo: the same service, its four providers played by the simulator inside the process."""
+
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from proxy import config
+from proxy.server import serving
+from proxy.simulator import DEMO_KEY, DEMO_TOKEN, base_urls, create_simulator
+
+_KEYS = {"PRODIA_TOKEN": DEMO_TOKEN, "PRODIA_API_KEY": DEMO_KEY}
+
+
+@asynccontextmanager
+async def simulated(
+    path: Path | None, environment: Mapping[str, str], speed: float, **overrides: Any
+) -> AsyncIterator[config.Configuration]:
+    """Start the simulator and yield a configuration that leads to it. Raises config.ConfigurationError, OSError.
+
+    ``speed`` divides the simulated durations. Pictures go to a temporary folder unless the file names one.
+    """
+    with tempfile.TemporaryDirectory(prefix="images-proxy-demo-") as directory:
+        async with serving(create_simulator(speed=speed)) as port:
+            origin = f"http://127.0.0.1:{port}"
+            providers = {
+                kind: {"base_url": url, "enabled": True, "allow_private_hosts": True, "image_hosts": ["127.0.0.1"]}
+                for kind, url in base_urls(origin).items()
+            }
+            providers["prodia-legacy"]["image_base_url"] = f"{origin}/pictures"
+            below = {"images": {"directory": directory}}
+            yield config.load(path, {**environment, **_KEYS}, below=below, providers=providers, **overrides)

@@ -1,0 +1,210 @@
+"""Everything behind the HTTP surface, put together; the command line uses it as well."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from proxy.addresses import ResultAddresses
+from proxy.breaker import Breaker
+from proxy.clock import Clock
+from proxy.config import Configuration
+from proxy.errors import ProviderBadResponse, ProviderFailure
+from proxy.flights import Flights
+from proxy.image_request import parse
+from proxy.image_store import ImageStore
+from proxy.jobs import Jobs, Limits, Outlet
+from proxy.metrics import Metrics
+from proxy.orders import Order, Wish, place
+from proxy.pictures import Converter
+from proxy.provider import Operation, Provider
+from proxy.providers import build
+from proxy.results import Results
+from proxy.routing import Routing, Supplier
+from proxy.schedule import Schedule
+from proxy.upstream import MAX_CATALOGUE, Interrupted, NotSent, Upstream
+
+_SWEEP_S = 5.0
+_CATALOGUE_S = 3600.0
+_LEARNED_FILE = "poll-schedule.json"
+_log = logging.getLogger("proxy")
+
+
+class Engine:
+    """The service without its HTTP surface. ``open`` before use, ``close`` after."""
+
+    def __init__(self, configuration: Configuration, clock: Clock | None = None) -> None:
+        self.configuration = configuration
+        self.settings = settings = configuration.settings
+        self.clock = clock = clock or Clock()
+        self.metrics = Metrics()
+        timeouts = settings.timeouts
+        directory = Path(settings.images.directory or _cache_directory()).expanduser()
+        self.store = ImageStore(
+            directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
+        )
+        self.outlets = {name: self._outlet(name) for name in settings.providers if not configuration.why_not(name)}
+        self.suppliers = {name: self._supplier(name) for name in settings.providers}
+        self.routing = Routing(settings.models, list(self.suppliers.values()))
+        self.schedule = Schedule(worth_s=timeouts.poll_worth, random=clock.random, now=clock.monotonic)
+        self._converter = Converter()
+        limits = Limits(timeouts.submit, timeouts.poll, timeouts.lifetime)
+        self.jobs = Jobs(self.outlets, self.schedule, limits, clock, self.metrics)
+        results = Results(self.store, self._converter, clock, always_copy=settings.images.copies == "always")
+        self.flights = Flights(
+            self.jobs.make, results.deliverable, clock, hold_s=timeouts.hold, result_s=timeouts.result
+        )
+        self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
+        self._background: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Prepare the folder, load what the schedule had learned, start the housekeeping. Raises OSError."""
+        self.store.open()
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            self.schedule.load(json.loads((self.store.directory / _LEARNED_FILE).read_text()))
+        loop = asyncio.get_running_loop()
+        self._background = [loop.create_task(self._sweep()), loop.create_task(self._refresh_catalogues())]
+
+    async def close(self) -> None:
+        """Stop every job and background task, close the connections, save what the schedule has learned."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.flights.close()
+        for outlet in self.outlets.values():
+            await outlet.upstream.close()
+        self._converter.close()
+        self._save_learned()
+
+    @property
+    def draining(self) -> bool:
+        """Whether new work is refused."""
+        return self.flights.draining
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work is taken: not draining, and some provider is usable and not failing."""
+        return not self.draining and any(outlet.submits.state != "open" for outlet in self.outlets.values())
+
+    @property
+    def listed_names(self) -> frozenset[str]:
+        """The configured public names: few enough to label figures with."""
+        return self._listed_names
+
+    def drain(self, patience_s: float) -> None:
+        """Refuse new work from now on; whoever still waits ``patience_s`` seconds later is sent to repeat the call."""
+        self.flights.draining = True
+        asyncio.get_running_loop().call_later(patience_s, self._send_all_away)
+
+    def figures(self) -> bytes:
+        """Return the metrics page, with the gauges brought up to date."""
+        for outlet in self.outlets.values():
+            self.metrics.breaker.labels(outlet.name, "submit").set(outlet.submits.state == "open")
+            self.metrics.breaker.labels(outlet.name, "poll").set(outlet.polls.state == "open")
+            self.metrics.received_bytes.labels(outlet.name).set(outlet.upstream.traffic.received)
+        self.metrics.stored_bytes.set(self.store.used_bytes)
+        return self.metrics.page()
+
+    def order(
+        self, values: Mapping[str, Any], operation: Operation = "generate", owner: str = "", **pictures: Any
+    ) -> Order:
+        """Check a request's ``values`` and find its routes. Raises Failure, before any provider is called."""
+        request, unknown = parse(values)
+        wish = Wish(request, unknown, operation, owner=owner, **pictures)
+        public = self.routing.resolve(request.model or self.settings.server.default_model)
+        able = [] if operation == "generate" else self.able_to(operation)
+        return place(wish, public, strict=self.settings.server.strict_params, able=able)
+
+    def able_to(self, operation: Operation) -> list[str]:
+        """Return the configured public names that have a usable route for ``operation``."""
+        names = []
+        for name, settings in self.routing.configured():
+            if not name.endswith("*") and any(self._does(route, operation) for route in settings.routes):
+                names.append(name)
+        return names
+
+    async def probe(self, name: str) -> str:
+        """Ask one provider for a sign of life; returns what is wrong, empty if nothing is."""
+        outlet = self.outlets[name]
+        try:
+            reply = await outlet.upstream.send(outlet.provider.probe(), self.settings.timeouts.submit)
+        except NotSent as error:
+            return f"cannot be reached ({error})"
+        except (Interrupted, ProviderBadResponse) as error:
+            return f"gave no readable answer ({error})"
+        if reply.status in (401, 402, 403):
+            key_env = self.settings.providers[name].key_env
+            return f"refuses the key in {key_env}" if key_env else "turns us away (a front end's challenge?)"
+        return "" if reply.status < 500 and reply.status != 404 else f"answers with status {reply.status}"
+
+    def _send_all_away(self) -> None:
+        for flight in self.flights:
+            flight.release("late")
+
+    def _does(self, route: str, operation: Operation) -> bool:
+        provider, _, name = route.partition("/")
+        model = self.suppliers[provider].by_name.get(name)
+        return model is not None and operation in model.operations and not self.suppliers[provider].why_not
+
+    def _outlet(self, name: str) -> Outlet:
+        settings = self.settings.providers[name]
+        provider = build(settings, self.configuration.provider_keys.get(name, ""))
+        addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
+        upstream = Upstream(self.store.draft, addresses, settings.http_proxy)
+        return Outlet(
+            name,
+            provider,
+            upstream,
+            settings.max_jobs,
+            submits=Breaker(self.clock),
+            polls=Breaker(self.clock),
+            polls_per_second=settings.polls_per_second,
+        )
+
+    def _supplier(self, name: str) -> Supplier:
+        supplier = Supplier(name, self.configuration.why_not(name))
+        outlet = self.outlets.get(name)
+        provider: Provider = outlet.provider if outlet else build(self.settings.providers[name], "")
+        supplier.offer(provider.models())
+        return supplier
+
+    async def _sweep(self) -> None:
+        while True:
+            await self.clock.sleep(_SWEEP_S)
+            self.flights.sweep()
+            self.store.sweep()
+
+    async def _refresh_catalogues(self) -> None:
+        """Ask the providers that can tell for their models, now and every hour; the built-in lists serve till then."""
+        while True:
+            for name, outlet in self.outlets.items():
+                calls = outlet.provider.catalogue()
+                if not calls:
+                    continue
+                try:
+                    replies = [
+                        await outlet.upstream.send(call, self.settings.timeouts.submit, MAX_CATALOGUE) for call in calls
+                    ]
+                    if all(reply.status == 200 for reply in replies):
+                        self.suppliers[name].offer(outlet.provider.read_catalogue(replies))
+                except (NotSent, Interrupted, ProviderFailure):
+                    _log.warning("the models of %s could not be listed; the built-in list serves", name)
+            await self.clock.sleep(_CATALOGUE_S)
+
+    def _save_learned(self) -> None:
+        path = self.store.directory / _LEARNED_FILE
+        draft = path.with_suffix(".new")
+        try:
+            draft.write_text(json.dumps(self.schedule.dump()))
+            draft.rename(path)
+        except OSError as error:
+            _log.warning("what the poll schedule has learned could not be saved: %s", error.strerror)
+
+
+def _cache_directory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base) / "images-proxy"

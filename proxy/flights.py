@@ -1,0 +1,341 @@
+"""Who is waiting for which jobs: one flight for each wish, which outlives its caller so that a retry finds it.
+
+OpenAI's SDKs repeat a call up to twice and mark the repeat only with a counter; others don't even do that. Equal
+calls in parallel are distinct wishes all the same. So a repeat is told by an ``Idempotency-Key``, by the counter,
+or by a flight that nobody waits for any more, and takes over exactly one flight (``Flights.board``).
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from proxy.clock import Clock, Deadline
+from proxy.errors import Failure, IdempotencyKeyReused, InternalError, Overloaded
+from proxy.jobs import Made, Progress
+from proxy.orders import Order
+from proxy.results import Picture
+
+_RECLAIMABLE_S = 10.0
+"""A written answer is not a received one: so long a counted retry may still take over a delivered flight."""
+
+Ending = Literal["done", "left", "late"]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """The jobs of one wish, and its end: pictures, or a failure."""
+
+    id: str
+    order: Order
+    owner: str
+    seed: int
+    hold: Deadline
+    created: int
+    progress: list[Progress] = field(default_factory=list)
+    pictures: tuple[Picture, ...] = ()
+    failure: Failure | None = None
+    ended_at: float | None = None
+    key: str | None = None
+    waiters: int = 0
+    attempt: int = 0
+    delivered_at: float | None = None
+    handed_over: bool = False
+    task: asyncio.Task[None] | None = None
+    _watching: set[Callable[[], None]] = field(default_factory=set)
+    _waiting: set[asyncio.Future[Ending]] = field(default_factory=set)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.ended_at is not None
+
+    @property
+    def submits(self) -> int:
+        """Calls made that start (and bill) a job."""
+        return sum(progress.submits for progress in self.progress)
+
+    @property
+    def submitted(self) -> bool:
+        """Whether any picture is, or may have been, bought."""
+        return any(progress.submitted for progress in self.progress)
+
+    def result(self) -> tuple[Picture, ...]:
+        """Return the pictures of an ended flight; raises its Failure."""
+        if self.failure is not None:
+            raise self.failure
+        return self.pictures
+
+    def watch(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Call ``tell`` after every change from now on; returns what ends that."""
+        self._watching.add(tell)
+        return lambda: self._watching.discard(tell)
+
+    def changed(self) -> None:
+        """Tell those who watch."""
+        for tell in tuple(self._watching):
+            tell()
+
+    async def wait(self, receive: Receive, until: Deadline) -> Ending:
+        """Wait for the end (done), for the caller to leave (left), or for the deadline (late)."""
+        if self.done:
+            return "done"
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ending] = loop.create_future()
+        self._waiting.add(future)
+        watcher = loop.create_task(_watch_for_leaving(receive, future))
+        timer = loop.call_later(until.remaining, _settle, future, "late")
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            watcher.cancel()
+            self._waiting.discard(future)
+
+    def release(self, ending: Ending) -> None:
+        """Wake everyone who waits."""
+        for future in tuple(self._waiting):
+            _settle(future, ending)
+
+
+def _settle(future: asyncio.Future[Ending], ending: Ending) -> None:
+    if not future.done():
+        future.set_result(ending)
+
+
+async def _watch_for_leaving(receive: Receive, future: asyncio.Future[Ending]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    _settle(future, "left")
+
+
+@dataclass(slots=True)
+class _Leftovers:
+    """Pictures of a flight that failed as a whole; an equal repeat needs only the others."""
+
+    pictures: dict[int, Picture]
+    seed: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Boarding:
+    """The flight that a request goes with. ``how``: by what it was recognised as a repeat, None for a new wish."""
+
+    flight: Flight
+    how: Literal["key", "retry", "orphan"] | None = None
+
+
+class Flights:
+    """All flights of this process: those in the air, and those landed within ``result_s`` seconds."""
+
+    def __init__(
+        self,
+        make: Callable[[Order, int, Progress, Deadline], Coroutine[Any, Any, Made]],
+        deliverable: Callable[[Order, Made], Coroutine[Any, Any, Picture]],
+        clock: Clock,
+        *,
+        hold_s: float,
+        result_s: float,
+    ) -> None:
+        self._make = make
+        self._deliverable = deliverable
+        self._clock = clock
+        self._hold_s = hold_s
+        self._result_s = result_s
+        self._by_id: dict[str, Flight] = {}
+        self._by_fingerprint: dict[bytes, list[Flight]] = {}
+        self._by_key: dict[tuple[str, str], Flight] = {}
+        self._landed: deque[Flight] = deque()
+        self._leftovers: dict[bytes, deque[_Leftovers]] = {}
+        self.draining = False
+
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(tuple(self._by_id.values()))
+
+    def board(
+        self, order: Order, *, key: str | None = None, attempt: int = 0, may_start: Callable[[], None] = lambda: None
+    ) -> Boarding:
+        """Return the flight to wait for: the one that ``order`` repeats, or a new one.
+
+        ``key``: the request's Idempotency-Key. ``attempt``: the SDK's retry counter, 0 for a first call.
+        ``may_start`` is asked before a new flight starts and raises Failure to refuse it.
+        Raises IdempotencyKeyReused, Overloaded while draining.
+        """
+        self.sweep()
+        owner = order.wish.owner
+        if key is not None:
+            known = self._by_key.get((owner, key))
+            if known is not None:
+                if known.order.fingerprint != order.fingerprint:
+                    raise IdempotencyKeyReused("This Idempotency-Key was used with another body.")
+                known.waiters += 1
+                return Boarding(known, "key")
+        else:
+            claimed = self._claim(order.fingerprint, attempt)
+            if claimed is not None:
+                orphan = claimed.delivered_at is None
+                claimed.waiters, claimed.attempt, claimed.delivered_at = 1, attempt, None
+                return Boarding(claimed, "retry" if attempt or not orphan else "orphan")
+        if self.draining:
+            raise Overloaded("This service is shutting down.", retry_after=2.0)
+        may_start()
+        return Boarding(self._start(order, key, attempt))
+
+    def leave(self, flight: Flight, *, delivered: bool) -> None:
+        """Tell that a request no longer waits; ``delivered``: it was given the flight's end."""
+        flight.waiters -= 1
+        if delivered:
+            flight.delivered_at = self._clock.monotonic()
+
+    def find(self, flight_id: str, owner: str) -> Flight | None:
+        """Return the flight of a job address, if it is the same caller's."""
+        self.sweep()
+        flight = self._by_id.get(flight_id)
+        return flight if flight is not None and flight.owner == owner else None
+
+    def abandon(self, flight: Flight) -> None:
+        """Stop following its jobs and forget it."""
+        if flight.task is not None:
+            flight.task.cancel()
+        self._forget(flight)
+
+    def has_orphans(self, owner: str) -> bool:
+        """Whether a request of ``owner`` might find its picture already under way."""
+        return any(flight.owner == owner and flight.waiters == 0 for flight in self._by_id.values())
+
+    def sweep(self) -> None:
+        """Forget what landed longer than ``result_s`` ago."""
+        oldest = self._clock.monotonic() - self._result_s
+        while self._landed and (self._landed[0].ended_at or 0.0) <= oldest:
+            self._forget(self._landed.popleft())
+        for fingerprint, leftovers in tuple(self._leftovers.items()):
+            while leftovers and leftovers[0].until <= self._clock.monotonic():
+                leftovers.popleft()
+            if not leftovers:
+                del self._leftovers[fingerprint]
+
+    async def close(self) -> None:
+        """Stop everything and wait for it."""
+        tasks = [flight.task for flight in self if flight.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _claim(self, fingerprint: bytes, attempt: int) -> Flight | None:
+        return next((f for f in self._by_fingerprint.get(fingerprint, ()) if self._claimable(f, attempt)), None)
+
+    def _claimable(self, flight: Flight, attempt: int) -> bool:
+        if flight.waiters or flight.handed_over or flight.key is not None:
+            return False
+        if flight.failure is not None and (flight.delivered_at is not None or not flight.submitted):
+            return False
+        if flight.delivered_at is None:
+            return attempt == 0 or flight.attempt < attempt
+        fresh = self._clock.monotonic() - flight.delivered_at < _RECLAIMABLE_S
+        return attempt > 0 and flight.attempt < attempt and fresh
+
+    def _start(self, order: Order, key: str | None, attempt: int) -> Flight:
+        leftovers = self._take_leftovers(order.fingerprint)
+        chosen = order.candidates[0].translation.seed
+        seed = leftovers.seed if leftovers else chosen if chosen is not None else self._clock.random.randrange(2**31)
+        flight = Flight(
+            id=f"imgjob_{secrets.token_hex(16)}",
+            order=order,
+            owner=order.wish.owner,
+            seed=seed,
+            hold=Deadline.after(self._clock, self._hold_s),
+            created=int(self._clock.wall()),
+            key=key,
+            waiters=1,
+            attempt=attempt,
+        )
+        flight.progress = [Progress(flight.changed) for _ in range(order.request.n)]
+        self._by_id[flight.id] = flight
+        self._by_fingerprint.setdefault(order.fingerprint, []).append(flight)
+        if key is not None:
+            self._by_key[flight.owner, key] = flight
+        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, leftovers.pictures if leftovers else {}))
+        return flight
+
+    def _take_leftovers(self, fingerprint: bytes) -> _Leftovers | None:
+        waiting = self._leftovers.get(fingerprint)
+        return waiting.popleft() if waiting else None
+
+    async def _fly(self, flight: Flight, pictures: dict[int, Picture]) -> None:
+        try:
+            missing = [number for number in range(flight.order.request.n) if number not in pictures]
+            if len(missing) == 1:
+                pictures[missing[0]] = await self._picture(flight, missing[0])
+            else:
+                await self._make_all(flight, missing, pictures)
+            flight.pictures = tuple(pictures[number] for number in sorted(pictures))
+        except Failure as failure:
+            flight.failure = failure
+        except asyncio.CancelledError:
+            flight.failure = Overloaded("The job was abandoned.", retry_after=2.0)
+            raise
+        except Exception as error:  # noqa: BLE001 (a flight must land whatever happened; the cause is logged)
+            flight.failure = InternalError()
+            flight.failure.__cause__ = error
+        finally:
+            self._land(flight, pictures)
+
+    async def _make_all(self, flight: Flight, missing: list[int], pictures: dict[int, Picture]) -> None:
+        """Make several pictures. After a failure nothing more is bought, but what was bought is brought home."""
+        loop = asyncio.get_running_loop()
+        tasks = {number: loop.create_task(self._picture(flight, number)) for number in missing}
+        try:
+            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
+            for number, task in tasks.items():
+                if not flight.progress[number].submitted:
+                    task.cancel()
+            await asyncio.wait(tasks.values())
+        finally:
+            for task in tasks.values():
+                task.cancel()
+        failures = []
+        for number, task in tasks.items():
+            if task.cancelled():
+                continue
+            error = task.exception()
+            if error is None:
+                pictures[number] = task.result()
+            else:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    async def _picture(self, flight: Flight, number: int) -> Picture:
+        made = await self._make(flight.order, flight.seed + number, flight.progress[number], flight.hold)
+        return await self._deliverable(flight.order, made)
+
+    def _land(self, flight: Flight, pictures: dict[int, Picture]) -> None:
+        flight.ended_at = self._clock.monotonic()
+        if flight.id in self._by_id:
+            self._landed.append(flight)
+        if flight.failure is not None:
+            for progress in flight.progress:
+                if progress.state != "done":
+                    progress.state = "failed"
+            if pictures and flight.id in self._by_id:
+                leftovers = _Leftovers(pictures, flight.seed, flight.ended_at + self._result_s)
+                self._leftovers.setdefault(flight.order.fingerprint, deque()).append(leftovers)
+            if not flight.submitted:
+                self._by_key.pop((flight.owner, flight.key or ""), None)
+        flight.task = None
+        flight.changed()
+        flight.release("done")
+
+    def _forget(self, flight: Flight) -> None:
+        self._by_id.pop(flight.id, None)
+        alike = self._by_fingerprint.get(flight.order.fingerprint, [])
+        if flight in alike:
+            alike.remove(flight)
+            if not alike:
+                del self._by_fingerprint[flight.order.fingerprint]
+        if flight.key is not None and self._by_key.get((flight.owner, flight.key)) is flight:
+            del self._by_key[flight.owner, flight.key]

@@ -1,0 +1,340 @@
+"""The life of a job: a slot, one submit, polls by schedule until it is done. The only place that owns its time.
+
+A submit that may have reached the provider is never repeated, nor followed by one elsewhere: that is how one wish
+stays one paid picture. A job that was accepted is followed to its end whatever happens to its caller.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NoReturn
+
+from proxy.breaker import Breaker
+from proxy.clock import Clock, Deadline
+from proxy.errors import (
+    Failure,
+    GenerationTimeout,
+    JobLost,
+    Overloaded,
+    ProviderAuth,
+    ProviderBadResponse,
+    ProviderFailure,
+    ProviderUnavailable,
+    SubmitOutcomeUnknown,
+)
+from proxy.metrics import Metrics
+from proxy.orders import Candidate, Order
+from proxy.provider import Finished, Job, Pending, Provider, Reply, UnreadableReply
+from proxy.refusals import hint_s, is_challenge, refused_submit
+from proxy.schedule import Pace, Schedule, classify
+from proxy.upstream import FETCH_S, Interrupted, NotSent, Upstream
+
+_STRIKES = 3
+"""So many final answers in a row (job unknown, key refused) end a job that was accepted; one may be a hiccup."""
+_BUSY_S = 2.0
+_POLL_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
+
+
+@dataclass(slots=True)
+class Outlet:
+    """A configured provider in operation: its dialect, its connections, its slots and its breakers."""
+
+    name: str
+    provider: Provider
+    upstream: Upstream
+    max_jobs: int
+    submits: Breaker
+    polls: Breaker
+    polls_per_second: float = 0.0
+    slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = asyncio.Semaphore(self.max_jobs)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought."""
+
+    tell: Callable[[], None]
+    state: Literal["waiting", "queued", "generating", "done", "failed"] = "waiting"
+    fraction: float | None = None
+    preview: str | None = None
+    submits: int = 0
+    submitted: bool = False
+
+    def set(
+        self,
+        state: Literal["waiting", "queued", "generating", "done", "failed"],
+        fraction: float | None = None,
+        preview: str | None = None,
+    ) -> None:
+        """Record a change and tell those who watch."""
+        if (state, fraction, preview) != (self.state, self.fraction, self.preview):
+            self.state, self.fraction, self.preview = state, fraction, preview
+            self.tell()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that the phases of a job may take; see the configuration's ``[timeouts]``."""
+
+    submit_s: float
+    poll_s: float
+    lifetime_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A finished job and the route that made it."""
+
+    finished: Finished
+    candidate: Candidate
+    outlet: Outlet
+    lifetime: Deadline
+
+
+class Jobs:
+    """Runs jobs. Stateless but for the outlets' slots and breakers and what the schedule has learned."""
+
+    def __init__(
+        self, outlets: dict[str, Outlet], schedule: Schedule, limits: Limits, clock: Clock, metrics: Metrics
+    ) -> None:
+        self.outlets = outlets
+        self._schedule = schedule
+        self._limits = limits
+        self._clock = clock
+        self._metrics = metrics
+
+    async def make(self, order: Order, seed: int, progress: Progress, hold: Deadline) -> Made:
+        """Make one picture by the first route that takes it; ``hold`` bounds the wait before its submit.
+
+        Routes are tried in order while nothing was started. When all are busy, the shortest hint is waited for
+        once, within the hold. Raises Failure.
+        """
+        failures: list[Failure] = []
+        for last in (False, True):
+            failures = []
+            for candidate in order.candidates:
+                try:
+                    return await self._make_at(
+                        self.outlets[candidate.route.provider], candidate, order, seed, progress, hold
+                    )
+                except (ProviderFailure, Overloaded) as failure:
+                    if progress.submitted or not getattr(failure, "nothing_started", True):
+                        raise
+                    failures.append(failure)
+            hints = [
+                failure.retry_after for failure in failures if failure.retry_after is not None and failure.status == 429
+            ]
+            if last or not hints or min(hints) >= hold.remaining:
+                break
+            await self._clock.sleep(min(hints))
+        raise next((failure for failure in failures if failure.should_retry), failures[0])
+
+    async def _make_at(
+        self, outlet: Outlet, candidate: Candidate, order: Order, seed: int, progress: Progress, hold: Deadline
+    ) -> Made:
+        if not outlet.submits.allow():
+            raise Overloaded(
+                f"The provider '{outlet.name}' is failing; it is left alone for a moment.",
+                retry_after=max(1.0, outlet.submits.wait_s),
+            )
+        try:
+            await self._take_slot(outlet, hold)
+        except BaseException:
+            outlet.submits.skipped()
+            raise
+        self._metrics.jobs_in_flight.labels(outlet.name).inc()
+        try:
+            lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
+            job = self._job(candidate, order, seed)
+            finished = await self._submit_and_follow(outlet, job, progress, hold, lifetime)
+            return Made(finished, candidate, outlet, lifetime)
+        finally:
+            self._metrics.jobs_in_flight.labels(outlet.name).dec()
+            outlet.slots.release()
+
+    async def _take_slot(self, outlet: Outlet, hold: Deadline) -> None:
+        """Wait in order for a free slot, at most for the hold. Raises Overloaded; nothing was sent then."""
+        if not outlet.slots.locked():
+            await outlet.slots.acquire()
+            return
+        with self._metrics.queue.labels(outlet.name).track_inprogress():
+            try:
+                async with asyncio.timeout(hold.remaining):
+                    await outlet.slots.acquire()
+            except TimeoutError:
+                message = f"All {outlet.max_jobs} places at the provider '{outlet.name}' stayed taken."
+                raise Overloaded(message, retry_after=1.0) from None
+
+    @staticmethod
+    def _job(candidate: Candidate, order: Order, seed: int) -> Job:
+        model, wish = candidate.route.model, order.wish
+        output_format = order.request.output_format or "png"
+        return Job(
+            model=model,
+            operation=wish.operation,
+            prompt=wish.request.prompt,
+            settings=candidate.translation.with_seed(seed),
+            output_format=output_format,
+            images=wish.images,
+            mask=wish.mask,
+        )
+
+    async def _submit_and_follow(
+        self, outlet: Outlet, job: Job, progress: Progress, hold: Deadline, lifetime: Deadline
+    ) -> Finished:
+        started = self._clock.monotonic()
+        answer = await self._submit(outlet, job, progress, lifetime)
+        self._metrics.submits.labels(outlet.name, "accepted").inc()
+        settings = job.settings
+        key = classify(
+            outlet.name, job.model.name, settings.get("width"), settings.get("height"), settings.get("steps")
+        )
+        pace = self._schedule.watch(key, outlet.polls_per_second)
+        polls = 0
+        if isinstance(answer, Pending):
+            follower = _Follower(outlet, pace, progress, self._limits, self._clock, (hold.at, lifetime.at))
+            answer = await follower.follow(answer, lifetime)
+            polls = follower.polls
+            now = self._clock.monotonic()
+            lag = pace.finished(now, answer.elapsed_s)
+            self._metrics.detection_lag.labels(outlet.name).observe(lag)
+            self._metrics.polls_per_job.labels(outlet.name).observe(polls)
+        self._metrics.job_seconds.labels(outlet.name, "finished").observe(self._clock.monotonic() - started)
+        progress.set("done", 1.0)
+        return answer
+
+    async def _submit(self, outlet: Outlet, job: Job, progress: Progress, lifetime: Deadline) -> Pending | Finished:
+        """Submit once. ``progress.submitted`` is true from here on unless the provider provably took nothing."""
+        call = outlet.provider.submit(job)
+        limit_s = lifetime.remaining if call.picture else self._limits.submit_s
+        progress.submits += 1
+        progress.submitted = True
+        progress.set("generating" if call.picture else "queued")
+        try:
+            reply = await outlet.upstream.send(call, limit_s)
+            if not 200 <= reply.status < 300:
+                raise refused_submit(outlet.provider, outlet.name, job, reply)
+            answer = outlet.provider.read(reply)
+        except (NotSent, Interrupted, ProviderFailure) as trouble:
+            self._submit_failed(outlet, progress, trouble)
+        except BaseException:
+            outlet.submits.skipped()
+            raise
+        outlet.submits.succeeded()
+        return answer
+
+    def _submit_failed(
+        self, outlet: Outlet, progress: Progress, trouble: NotSent | Interrupted | ProviderFailure
+    ) -> NoReturn:
+        if isinstance(trouble, NotSent):
+            progress.submits -= 1
+            failure: ProviderFailure = ProviderUnavailable(f"The provider '{outlet.name}' cannot be reached.")
+        elif isinstance(trouble, Interrupted):
+            message = f"The provider '{outlet.name}' took the call and gave no answer; it may have made a picture."
+            failure = SubmitOutcomeUnknown(message)
+        else:
+            failure = trouble
+        progress.submitted = not failure.nothing_started
+        if failure.blames_provider:
+            outlet.submits.failed()
+        else:
+            outlet.submits.succeeded()
+        self._metrics.submits.labels(outlet.name, failure.code or "").inc()
+        raise failure from trouble
+
+
+@dataclass(slots=True)
+class _Follower:
+    """Asks for one job's state until it is finished."""
+
+    outlet: Outlet
+    pace: Pace
+    progress: Progress
+    limits: Limits
+    clock: Clock
+    deadlines: tuple[float, ...]
+    polls: int = 0
+    _strikes: Counter[str] = field(default_factory=Counter)
+    _troubles: int = 0
+
+    async def follow(self, pending: Pending, lifetime: Deadline) -> Finished:
+        """Return the finished job. Raises ProviderFailure, GenerationTimeout past ``lifetime``."""
+        at_least_s = 0.0
+        while True:
+            self.progress.set(pending.state, pending.progress, pending.preview)
+            if not pending.at_once or at_least_s:
+                now = self.clock.monotonic()
+                wait_s = self.pace.next_wait(
+                    now=now,
+                    state=pending.state,
+                    progress=pending.progress,
+                    at_least_s=max(at_least_s, self.outlet.polls.wait_s),
+                    deadlines=self.deadlines,
+                )
+                await self.clock.sleep(wait_s)
+            if lifetime.passed:
+                raise GenerationTimeout("The picture was not ready within the time a job is followed.")
+            answer = await self._ask(pending, lifetime)
+            if isinstance(answer, Finished):
+                return answer
+            if isinstance(answer, Pending):
+                pending, at_least_s, self._troubles = answer, 0.0, 0
+                self._strikes.clear()
+            else:
+                at_least_s = answer
+
+    async def _ask(self, pending: Pending, lifetime: Deadline) -> Pending | Finished | float:
+        """Poll once; a float is the number of seconds to wait at least after an answer that says nothing."""
+        self.polls += 1
+        self.outlet.polls.allow()
+        limit_s = FETCH_S if pending.next.picture else self.limits.poll_s
+        try:
+            reply = await self.outlet.upstream.send(pending.next, min(limit_s, max(0.1, lifetime.remaining)))
+            if 200 <= reply.status < 300:
+                answer = self.outlet.provider.read(reply)
+                self.outlet.polls.succeeded()
+                return answer
+        except (NotSent, Interrupted, UnreadableReply):
+            self.outlet.polls.failed()
+            return self._backoff_s()
+        except ProviderFailure:
+            self.outlet.polls.succeeded()
+            raise
+        return self._unanswered(reply)
+
+    def _unanswered(self, reply: Reply) -> float:
+        if reply.status == 429:
+            self.outlet.polls.skipped()
+            hint = hint_s(reply)
+            return _BUSY_S if hint is None else hint
+        if reply.status in (404, 410):
+            self._strike("lost", JobLost("The provider no longer knows the job."))
+            self.outlet.polls.skipped()
+        elif reply.status in (401, 402, 403) and not is_challenge(reply):
+            self._strike("auth", ProviderAuth("The provider refused this service's credentials while the job ran."))
+            self.outlet.polls.skipped()
+        elif 400 <= reply.status < 500 and not is_challenge(reply):
+            self._strike("bad", ProviderBadResponse("The provider refused to tell how the job is doing."))
+            self.outlet.polls.skipped()
+        else:
+            self.outlet.polls.failed()
+        return self._backoff_s()
+
+    def _strike(self, kind: str, failure: ProviderFailure) -> None:
+        self._strikes[kind] += 1
+        if self._strikes[kind] >= _STRIKES:
+            raise failure
+
+    def _backoff_s(self) -> float:
+        longest = min(_LONGEST_BACKOFF_S, _POLL_BACKOFF_S * 2**self._troubles)
+        self._troubles += 1
+        return self.clock.random.uniform(longest / 2, longest)
+
+
+def outlets_usable(outlets: Sequence[Outlet]) -> bool:
+    """Whether any provider would take a submit now."""
+    return any(outlet.submits.state != "open" for outlet in outlets)

@@ -1,0 +1,113 @@
+"""What is measured, in Prometheus's words. Label values come from the configuration or from closed lists."""
+
+import platform
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from proxy import __version__
+
+_SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
+_LAG = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6)
+_ADDED = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """One process's figures, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._name_requests()
+        self._name_jobs()
+        Info("images_proxy_build", "Version of this service.", registry=self.registry).info(
+            {"version": __version__, "python": platform.python_version()}
+        )
+
+    def _name_requests(self) -> None:
+        registry = self.registry
+        self.requests = Counter(
+            "images_proxy_requests",
+            "Requests answered. 499: the caller left.",
+            ("route", "model", "provider", "status", "code"),
+            registry=registry,
+        )
+        self.hold_seconds = Histogram(
+            "images_proxy_hold_seconds", "How long requests were held.", ("route",), buckets=_SECONDS, registry=registry
+        )
+        self.added_seconds = Histogram(
+            "images_proxy_added_seconds",
+            "Time this service added: from request to submit, and from finished job to answer.",
+            buckets=_ADDED,
+            registry=registry,
+        )
+        self.requests_in_flight = Gauge("images_proxy_requests_in_flight", "Requests held now.", registry=registry)
+        self.reattached = Counter(
+            "images_proxy_reattached",
+            "Requests answered from a job that an earlier request started.",
+            ("how",),
+            registry=registry,
+        )
+        self.orphans_rescued = Counter(
+            "images_proxy_orphans_rescued", "Jobs whose caller had left and that a repeat took over.", registry=registry
+        )
+        self.duplicates_avoided = Counter(
+            "images_proxy_duplicate_submits_avoided",
+            "Pictures that a repeat would have bought again.",
+            registry=registry,
+        )
+        self.loop_lag_seconds = Gauge(
+            "images_proxy_event_loop_lag_seconds", "Longest delay of the event loop of late.", registry=registry
+        )
+
+    def _name_jobs(self) -> None:
+        registry = self.registry
+        self.submits = Counter(
+            "images_proxy_submits",
+            "Calls that start a job, by what came of them.",
+            ("provider", "outcome"),
+            registry=registry,
+        )
+        self.polls_per_job = Histogram(
+            "images_proxy_polls_per_job",
+            "Polls that a finished job took.",
+            ("provider",),
+            buckets=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 48),
+            registry=registry,
+        )
+        self.detection_lag = Histogram(
+            "images_proxy_detection_lag_seconds",
+            "Estimated time from a job being done to this service knowing it.",
+            ("provider",),
+            buckets=_LAG,
+            registry=registry,
+        )
+        self.job_seconds = Histogram(
+            "images_proxy_job_seconds",
+            "From submit to the finished job.",
+            ("provider", "outcome"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.jobs_in_flight = Gauge(
+            "images_proxy_jobs_in_flight", "Jobs running at a provider.", ("provider",), registry=registry
+        )
+        self.queue = Gauge(
+            "images_proxy_queue", "Jobs waiting for a provider's slot.", ("provider",), registry=registry
+        )
+        self.breaker = Gauge(
+            "images_proxy_breaker_open",
+            "1 while the circuit breaker refuses calls.",
+            ("provider", "operation"),
+            registry=registry,
+        )
+        self.received_bytes = Gauge(
+            "images_proxy_provider_received_bytes",
+            "Bytes received from a provider so far.",
+            ("provider",),
+            registry=registry,
+        )
+        self.stored_bytes = Gauge("images_proxy_stored_bytes", "Bytes of stored pictures.", registry=registry)
+
+    def page(self) -> bytes:
+        """Return the figures in Prometheus's text format."""
+        return generate_latest(self.registry)

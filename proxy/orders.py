@@ -1,0 +1,113 @@
+"""A checked request together with every route that can serve it, in order: what a flight is made from."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from proxy.errors import InvalidRequest
+from proxy.image_request import ImageRequest
+from proxy.parameters import Translation, refuse_unless_able, translate
+from proxy.provider import InputPicture, Operation
+from proxy.routing import PublicModel, Route
+
+_SECRET = secrets.token_bytes(32)
+"""Fingerprints are compared inside this process only, so each process has its own."""
+
+_NOT_IN_FINGERPRINT = {"stream", "partial_images", "user", "safety_identifier"}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One route and the request in its words."""
+
+    route: Route
+    translation: Translation
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants, checked but not yet routed. ``owner`` tells callers apart (the digest of a key)."""
+
+    request: ImageRequest
+    unknown: tuple[str, ...] = ()
+    operation: Operation = "generate"
+    images: tuple[InputPicture, ...] = field(default=(), repr=False)
+    mask: InputPicture | None = None
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A wish with its routes. ``form`` is the one field that each picture is answered in."""
+
+    wish: Wish
+    public: PublicModel
+    candidates: Sequence[Candidate]
+    form: Literal["url", "b64_json"]
+    fingerprint: bytes = field(repr=False)
+
+    @property
+    def request(self) -> ImageRequest:
+        """The caller's request."""
+        return self.wish.request
+
+
+def place(wish: Wish, public: PublicModel, *, strict: bool, able: Sequence[str] = ()) -> Order:
+    """Return the order for ``wish``: the routes of ``public`` that can do it.
+
+    ``strict``: a route that would have to drop a parameter can't. ``able``: public names to recommend when none
+    can do the operation. Raises InvalidRequest when no route is left.
+    """
+    if strict and wish.unknown:
+        name = wish.unknown[0]
+        raise InvalidRequest(f"Unknown parameter: '{name[:64]}'.", param=name[:64], code="unknown_parameter")
+    candidates, refusals = [], []
+    for route in public.routes:
+        try:
+            refuse_unless_able(wish.request, route.model, wish.operation, len(wish.images))
+            translation = translate(wish.request, route.model, public.defaults)
+            if strict and translation.dropped:
+                name = translation.dropped[0]
+                message = f"The parameter '{name}' cannot be honoured by this model."
+                raise InvalidRequest(message, param=name, code="unknown_parameter")
+        except InvalidRequest as refusal:
+            refusals.append((wish.operation in route.model.operations, refusal))
+        else:
+            candidates.append(Candidate(route, translation))
+    if not candidates:
+        raise _none_left(wish, public, refusals, able)
+    form = wish.request.response_format or public.response_format
+    return Order(wish, public, tuple(candidates), form, _fingerprint(wish, public.name, form))
+
+
+def _none_left(
+    wish: Wish, public: PublicModel, refusals: Sequence[tuple[bool, InvalidRequest]], able: Sequence[str]
+) -> InvalidRequest:
+    for does_operation, refusal in refusals:
+        if does_operation:
+            return refusal
+    names = ", ".join(f"'{name}'" for name in able)
+    hint = f" Models that can: {names}." if names else " No usable model can."
+    message = f"The model '{public.name}' cannot do this ({_OPERATIONS[wish.operation]}).{hint}"
+    return InvalidRequest(message, param="model")
+
+
+_OPERATIONS: dict[Operation, str] = {
+    "generate": "make a picture from a prompt alone",
+    "edit": "edit a picture",
+    "inpaint": "edit a picture within a mask",
+}
+
+
+def _fingerprint(wish: Wish, model: str, form: str) -> bytes:
+    """Digest whose it is and what is wanted: equal for a repeat of the same call, and for nothing else."""
+    request = wish.request.model_dump(exclude_none=True, exclude=_NOT_IN_FINGERPRINT)
+    request.update(model=model, response_format=form)
+    digest = hashlib.blake2b(key=_SECRET, digest_size=16)
+    digest.update(json.dumps([wish.owner, wish.operation, request], sort_keys=True).encode())
+    for picture in (*wish.images, *((wish.mask,) if wish.mask else ())):
+        digest.update(hashlib.blake2b(picture.data, digest_size=16).digest())
+    return digest.digest()

@@ -1,0 +1,59 @@
+"""What a provider's non-2xx status means: one reading for every dialect, since HTTP is what they share."""
+
+import re
+
+from proxy.errors import (
+    ContentRefused,
+    ProviderAuth,
+    ProviderBadResponse,
+    ProviderBusy,
+    ProviderFailure,
+    ProviderRejected,
+    ProviderUnavailable,
+    SubmitOutcomeUnknown,
+)
+from proxy.provider import Job, Provider, Reply, failed_job
+
+_CHALLENGE = re.compile(rb"Just a moment\.\.\.|Attention Required! \| Cloudflare|cf-(?:please-wait|spinner)|cloudfront")
+_LONGEST_HINT_S = 30.0
+_WORDS = ("prompt", "width", "height", "seed", "size", "image", "mask")
+
+
+def is_challenge(reply: Reply) -> bool:
+    """Whether a front end, and not the provider, turned the call away."""
+    return reply.content_type == "text/html" and bool(_CHALLENGE.search(reply.body[:8192]))
+
+
+def hint_s(reply: Reply) -> float | None:
+    """Return the provider's Retry-After in seconds, at most 30."""
+    return None if reply.retry_after is None else min(_LONGEST_HINT_S, reply.retry_after)
+
+
+def refused_submit(provider: Provider, name: str, job: Job, reply: Reply) -> ProviderFailure:
+    """Return the failure that a non-2xx answer to a submit stands for. ``name`` is the provider's configured name."""
+    status = reply.status
+    if is_challenge(reply) and status in (403, 429, 503):
+        return ProviderUnavailable(f"The front door of the provider '{name}' turned the call away.")
+    if status in (429, 503):
+        return ProviderBusy(f"The provider '{name}' is busy.", retry_after=hint_s(reply))
+    if status in (401, 402, 403):
+        message = f"The provider '{name}' refused this service's own credentials; its operator has to mend them."
+        return ProviderAuth(message)
+    if status in (404, 405, 410):
+        return ProviderUnavailable(f"The provider '{name}' no longer answers at its address.")
+    if 400 <= status < 500:
+        return _rejected(provider.refusal(reply), name, job)
+    if status >= 500:
+        message = f"The provider '{name}' failed on the call; whether it made a picture is unknown."
+        return SubmitOutcomeUnknown(message)
+    return ProviderBadResponse(f"The provider '{name}' answered with an unexpected status.")
+
+
+def _rejected(reason: str, name: str, job: Job) -> ContentRefused | ProviderRejected:
+    failure = failed_job(reason)
+    if isinstance(failure, ContentRefused):
+        return failure
+    words = {job.model.wire.get(word, word): word for word in (*job.settings, *_WORDS)}
+    param = next((own for word, own in words.items() if re.search(rf"\b{re.escape(word)}\b", reason)), None)
+    detail = f" It names '{param}'." if param else ""
+    return ProviderRejected(f"The provider '{name}' refused the parameters.{detail}", param=param)

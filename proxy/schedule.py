@@ -1,0 +1,299 @@
+"""When to poll next, learned from how long pictures take.
+
+With ``rho`` the seconds of lag that one poll is worth and ``h`` the hazard (the chance per second that a job finishes
+that hasn't yet), lag + rho * polls is least at sqrt(h / 2 rho) polls per second (reliability.md 3.2, after Keller
+1974). Gaps grow with sqrt(rho), so a budget is a price: where jobs want q times the polls there are, q times the gap.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass
+from itertools import accumulate, pairwise
+from random import Random
+from typing import Any, Literal
+
+SHORTEST_S, LONGEST_S, JITTER = 0.2, 5.0, 0.1
+LAST_POLL_S = 0.5  # before a deadline, so that the answer is back in time
+WARM = 8  # samples from which on a histogram is believed
+
+_BINS, _KEEP, _MOST_KEYS, _MOST_PREDICTIONS = 80, 0.99, 512, 16
+_EDGES = [0.0, *(0.1 * 1.12**i for i in range(_BINS))]
+_WIDTHS = [high - low for low, high in pairwise(_EDGES)]
+_PRIOR = 0.01 / _BINS  # share of the jobs expected in any bin whatever was seen, so that no hazard is zero
+_TAIL = _PRIOR / math.log(1.12)  # share always left, so that a job slower than all before has the hazard 1 / elapsed
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Jobs that take about the same time. ``pixels`` and ``steps`` are powers of two, -1 where unknown."""
+
+    provider: str
+    model: str
+    pixels: int = -1
+    steps: int = -1
+
+
+def classify(provider: str, model: str, width: float | None, height: float | None, steps: float | None) -> Key:
+    """Return the key of a job from its pixels and steps, None where the provider decides."""
+    area = (width or 0) * (height or 0)
+    return Key(provider, model, *(round(math.log2(n)) if n and n > 0 else -1 for n in (area, steps)))
+
+
+class Histogram:
+    """Durations in seconds in 80 bins (0.1 s to 774 s, each 12 % wider) that fade with newer samples and idle hours.
+
+    Three running sums at the bins' edges answer every question: the polls due at rho 1 (the integral of
+    sqrt(h / 2)), the share of jobs not yet done, and what polls and lag these will yet cost at rho 1.
+    """
+
+    __slots__ = ("_at", "_bins", "_sums", "_weight", "samples")
+
+    def __init__(self) -> None:
+        self._bins, self._weight, self._at, self.samples = [0.0] * _BINS, 1.0, 0.0, 0
+        self._sums: tuple[list[float], list[float], list[float]] | None = None
+
+    def add(self, value: float, now: float) -> None:
+        """Count a sample; all others then weigh 1 % less, and half for each hour since the last one."""
+        # Instead of fading the others the new one weighs more. A key used twice a day stays warm all the same.
+        most = max(1.0, sum(self._bins) / self._weight / WARM)
+        self._weight *= min(2 ** min(60.0, max(0.0, now - self._at) / 3600), most) / _KEEP
+        if self._weight > 1e9:
+            self._bins, self._weight = [each / self._weight for each in self._bins], 1.0
+        middle = _bin(value)
+        for i, share in ((middle - 1, 0.25), (middle, 0.5), (middle + 1, 0.25)):
+            self._bins[max(0, min(_BINS - 1, i))] += share * self._weight
+        self._at = now
+        self.samples += 1
+        if self.samples < 64 or self.samples % 4 == 0:  # the sums cost as much as ten questions to them
+            self._sums = None
+
+    def gap(self, elapsed: float, root: float) -> float:
+        """Return how long after ``elapsed`` the next poll is due at sqrt(rho) = ``root``; inf where never."""
+        polls = self._figures()[0]
+        due = _at(polls, elapsed) + root
+        i = bisect_right(polls, due) - 1
+        if i >= _BINS:
+            return math.inf
+        return _EDGES[i] + _WIDTHS[i] * (due - polls[i]) / (polls[i + 1] - polls[i]) - elapsed
+
+    def cost(self, elapsed: float) -> float:
+        """Return what a job not done at ``elapsed`` will yet cost in polls and lag, at rho 1."""
+        _, alive, cost = self._figures()
+        return _at(cost, elapsed) / max(_at(alive, elapsed), _TAIL)
+
+    def quantile(self, share: float) -> float:
+        """Return the duration within which ``share`` of the jobs were done."""
+        return _EDGES[bisect_left(self._figures()[1], share - 1, key=lambda alive: -alive)]
+
+    def _figures(self) -> tuple[list[float], list[float], list[float]]:
+        if self._sums is None:
+            polls, alive, cost = ([0.0] * (_BINS + 1) for _ in range(3))
+            total = sum(self._bins)
+            for i in range(_BINS - 1, -1, -1):
+                share = self._bins[i] / total
+                alive[i] = alive[i + 1] + share
+                mass, left = (share + _PRIOR) * _WIDTHS[i], max(alive[i], _TAIL)
+                polls[i] = math.sqrt(mass / left / 2)
+                cost[i] = cost[i + 1] + math.sqrt(mass * left * 2)
+            self._sums = list(accumulate([0.0, *polls[:-1]])), alive, cost
+        return self._sums
+
+    def dump(self, now: float) -> list[Any]:
+        """Return the histogram as JSON values: samples, seconds since the last one, and the bins that aren't empty."""
+        bins = [[i, weight] for i, each in enumerate(self._bins) if (weight := round(each / self._weight, 3))]
+        return [self.samples, round(max(0.0, now - self._at)), bins]
+
+    @classmethod
+    def load(cls, data: Any, now: float) -> "Histogram":
+        """Return what ``dump`` wrote; raises ValueError, TypeError, LookupError or OverflowError for anything else."""
+        loaded, (samples, idle_s, bins) = cls(), data
+        for i, weight in bins:
+            loaded._bins[i] = float(weight)
+        whole = type(samples) is int and 0 <= samples < 1e12 and 0 <= idle_s < 1e9
+        if not whole or not all(0 <= each < 1e6 for each in loaded._bins) or any(loaded._bins) != (samples > 0):
+            raise ValueError("not a histogram")
+        loaded.samples, loaded._at = samples, now - idle_s
+        return loaded
+
+
+def _bin(value: float) -> int:
+    return max(0, min(_BINS, bisect_right(_EDGES, value)) - 1)
+
+
+def _at(sums: Sequence[float], elapsed: float) -> float:
+    i = _bin(elapsed)
+    return sums[i] + (sums[i + 1] - sums[i]) * min(1.0, max(0.0, elapsed - _EDGES[i]) / _WIDTHS[i])
+
+
+_Learned = tuple[Histogram, Histogram, Histogram]
+"""Seconds from submit to done; from the start of generation to done; left, as a multiple of what progress foretold."""
+
+
+class _Budget:
+    """Windows of time that hold so many polls each, booked when planned, with what the booking jobs would like."""
+
+    def __init__(self, per_s: float) -> None:
+        self.per_s, self._capacity = per_s, math.ceil(per_s)
+        self._width_s = self._capacity / per_s
+        self._booked: dict[int, tuple[int, float]] = {}
+        self._window, self._full, self._wanted_per_s = -1, 0, 0.0
+
+    def price(self, now: float) -> float:
+        """Return q, how many times the budget the waiting jobs want; at least 1."""
+        window = int(now // self._width_s)
+        if window > self._window:
+            self._booked = {each: booked for each, booked in self._booked.items() if each >= window}
+            self._wanted_per_s = sum(wanted_per_s for _, wanted_per_s in self._booked.values())
+            self._window, self._full = window, max(window, self._full)
+        return max(1.0, self._wanted_per_s / self.per_s)
+
+    def book(self, at: float, wanted_per_s: float, chance: Random) -> float:
+        """Return the moment, ``at`` or later, that is free for a job which would like ``wanted_per_s`` polls."""
+        window = first = max(int(at // self._width_s), self._full)
+        while (booked := self._booked.get(window, (0, 0.0)))[0] >= self._capacity:
+            window += 1
+        if first == self._full:
+            self._full = window
+        self._booked[window] = booked[0] + 1, booked[1] + wanted_per_s
+        self._wanted_per_s += wanted_per_s
+        start = window * self._width_s
+        return at if start <= at else start + chance.random() * self._width_s
+
+
+class Pace:
+    """When to poll one job. ``Schedule.watch`` makes it when the provider has accepted the job."""
+
+    def __init__(self, learned: _Learned, root: float, chance: Random, budget: _Budget | None, now: float) -> None:
+        self._learned, self._root, self._random, self._budget = learned, root, chance, budget
+        self._start = self._seen = self._sent = now
+        self._began: float | None = None
+        self._left_s: float | None = None
+        self._predictions: list[tuple[float, float]] = []
+        self._polls = self._failures = 0
+
+    def next_wait(
+        self,
+        *,
+        now: float,
+        state: Literal["queued", "generating"] | None,
+        progress: float | None = None,
+        at_least_s: float = 0.0,
+        deadlines: Sequence[float] = (),
+    ) -> float:
+        """Return the seconds to wait before the next poll, given the reply that came in at ``now``.
+
+        ``state`` None: the poll failed and says nothing. ``progress``: the provider's figure, 0-1. ``at_least_s``:
+        its Retry-After. ``deadlines``: moments before which a last poll is wanted. The wait is 0.2-5 s, shorter
+        only before a deadline, longer only for ``at_least_s`` or a budget.
+        """
+        self._observe(now, state, progress)
+        price = self._budget.price(now) if self._budget else 1.0
+        longest = LONGEST_S * price
+        wait = min(longest, max(SHORTEST_S, self._gap(price)))
+        wait = self._random.uniform(max(SHORTEST_S, wait * (1 - JITTER)), min(longest, wait * (1 + JITTER)))
+        if at_least_s > 0:
+            wait = max(wait, at_least_s * self._random.uniform(1, 1 + JITTER))
+        last_polls = (deadline - LAST_POLL_S - now for deadline in deadlines)
+        wait = min((last for last in last_polls if max(0.0, at_least_s) < last < wait), default=wait)
+        if self._budget:
+            wanted_s = min(LONGEST_S, max(SHORTEST_S, self._gap(1.0)))
+            wait = self._budget.book(now + wait, 1 / wanted_s, self._random) - now
+        self._polls += 1
+        self._sent = now + wait
+        return wait
+
+    def finished(self, now: float, elapsed_s: float | None = None) -> float:
+        """Learn from the reply at ``now`` that the job succeeded; return the lag in seconds, as well as is known.
+
+        ``elapsed_s``, the provider's own figure, counts where it agrees with what was seen (some leave the queue
+        out); else the middle of the last "not done" and the first "done" does.
+        """
+        (total, generation, progress), low, high = self._learned, self._seen, self._looked(now)
+        took_s = _sample(low - self._start, high - self._start, elapsed_s)
+        total.add(took_s, now)
+        if self._began is not None:
+            generation.add(_sample(low - self._began, high - self._began, elapsed_s), now)
+        elif generation.samples >= WARM:
+            # Made between two polls. If only slow ones counted, the wait while queued, and so the unseen, would grow.
+            generation.add(min(high - low, generation.quantile(0.5)), now)
+        for at, left_s in self._predictions[-_MOST_PREDICTIONS:]:
+            progress.add((self._start + took_s - at) / left_s, now)
+        return now - self._start - took_s
+
+    def _looked(self, now: float) -> float:
+        """Return when the provider looked: half-way between the poll's sending and its reply."""
+        return max(self._seen, (self._sent + now) / 2 if self._sent < now else now)
+
+    def _observe(self, now: float, state: str | None, progress: float | None) -> None:
+        if state is None:
+            self._failures += 1
+            return
+        before, self._seen, self._failures, self._left_s = self._seen, self._looked(now), 0, None
+        if state == "generating" and self._began is None:
+            self._began = (before + self._seen) / 2
+        if self._began is not None and progress is not None and 0 < progress < 1 and self._seen > self._began:
+            self._left_s = max(0.01, (self._seen - self._began) * (1 - progress) / progress)
+            self._predictions.append((self._seen, self._left_s))
+
+    def _gap(self, price: float) -> float:
+        if self._failures:
+            return 0.5 * 2.0 ** min(self._failures - 1, 10)
+        total, generation, progress = self._learned
+        source, elapsed, root = total, self._seen - self._start, self._root * price
+        if self._began is not None and generation.samples >= WARM:
+            source, elapsed = generation, self._seen - self._began
+        if source.samples < WARM:
+            return 0.5 * 1.3 ** min(self._polls, 20) * price
+        gap = source.gap(elapsed, root)
+        if self._left_s and progress.samples >= WARM:
+            # Never trusted blindly: the provider's figure decides only where, going by its record, it costs less.
+            scale = math.sqrt(self._left_s)
+            if progress.cost(0) * scale < source.cost(elapsed):
+                gap = progress.gap(0, root / scale) * self._left_s
+        if self._began is None and generation.samples >= WARM:
+            return max(gap, 0.8 * generation.quantile(0.05))
+        return gap
+
+
+def _sample(low: float, high: float, elapsed_s: float | None) -> float:
+    return elapsed_s if elapsed_s is not None and low <= elapsed_s <= high else (low + high) / 2
+
+
+class Schedule:
+    """All that was learned, and the providers' poll budgets. ``worth_s``: seconds of lag that one poll is worth."""
+
+    def __init__(self, *, worth_s: float, random: Random, now: Callable[[], float]) -> None:
+        self._root, self._random, self._now = math.sqrt(worth_s), random, now
+        self._learned: dict[Key, _Learned] = {}
+        self._budgets: dict[str, _Budget] = {}
+
+    def watch(self, key: Key, budget_per_s: float = 0.0) -> Pace:
+        """Return the pace of a job accepted just now; the provider allows so many polls per second, 0: any."""
+        learned = self._learned.pop(key, None) or (Histogram(), Histogram(), Histogram())
+        self._learned[key] = learned
+        if len(self._learned) > _MOST_KEYS:
+            del self._learned[next(iter(self._learned))]
+        budget = self._budgets.get(key.provider) if budget_per_s > 0 else None
+        if budget_per_s > 0 and (budget is None or budget.per_s != budget_per_s):
+            budget = self._budgets[key.provider] = _Budget(budget_per_s)
+        return Pace(learned, self._root, self._random, budget, self._now())
+
+    def dump(self) -> dict[str, Any]:
+        """Return what was learned as JSON values."""
+        now, learned = self._now(), self._learned.items()
+        return {"version": 1, "keys": [[asdict(key), *(each.dump(now) for each in three)] for key, three in learned]}
+
+    def load(self, data: Any) -> None:
+        """Replace what was learned by what ``dump`` returned; whatever isn't that is left out, never an error."""
+        self._learned.clear()
+        entries = data.get("keys") if isinstance(data, dict) and data.get("version") == 1 else None
+        for entry in entries[-_MOST_KEYS:] if isinstance(entries, list) else ():
+            try:
+                name, total, generation, progress = entry
+                key, now, load = Key(**name), self._now(), Histogram.load
+                three = load(total, now), load(generation, now), load(progress, now)
+            except (ArithmeticError, LookupError, TypeError, ValueError):
+                continue
+            if [type(each) for each in astuple(key)] == [str, str, int, int]:
+                self._learned[key] = three

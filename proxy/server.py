@@ -1,0 +1,286 @@
+"""The service's process: listening, signals, and a stop in order.
+
+First SIGTERM → ``on_drain(drain_s)``: the application says 503 on ``/readyz``, refuses new work and settles what it
+holds; the listener stays open meanwhile. Once nothing is in flight, or after ``drain_s``, uvicorn closes the
+listener and idle connections, cancels what is stuck (it gets a 503 in JSON), and ends the lifespan. SIGINT is the
+same with no patience. The exit status is 0: left alone, uvicorn would raise the signal again and die of it before
+``finally`` and ``atexit`` ran (facts/reliability.md 1.5). A second signal ends the process at once (128 + signal).
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from proxy.connection import GuardedConfig
+from proxy.wire import WireLimits
+
+CUT_S = 2
+"""Seconds between the end of the drain and the cancelling of handlers that still run."""
+SETTLE_S = 0.2
+"""Seconds that cancelled handlers get before their connections are closed."""
+EXIT_WITHIN_S = 1.0
+"""Seconds that a second signal leaves for ``finally`` blocks before the process is ended without them."""
+BACKLOG = 2048
+
+logger = logging.getLogger(__name__)
+
+Address = tuple[str, int]
+
+
+class PortInUse(OSError):
+    """Another process listens on the address."""
+
+
+class StartupFailed(RuntimeError):
+    """The application's lifespan did not start; its reason has been logged."""
+
+
+class PlainServer(uvicorn.Server):
+    """uvicorn without ``sys.exit`` and with an end that leaves nothing open."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the lifespan and the listeners; raise ``StartupFailed`` instead of leaving the process."""
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            raise StartupFailed("The service could not start.") from error
+
+    async def hang_up(self) -> None:
+        """Cancel what still runs, so that it is answered, and close every listener and connection."""
+        if not self.started:
+            return
+        for listener in self.servers:
+            listener.close()
+        running = set(self.server_state.tasks)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=SETTLE_S)
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
+        await asyncio.sleep(0)
+
+
+class Server(PlainServer):
+    """uvicorn with the signals and the drain described above."""
+
+    def __init__(
+        self,
+        config: GuardedConfig,
+        *,
+        drain_s: float,
+        notice_s: float,
+        on_drain: Callable[[float], None],
+        on_started: Callable[[list[Address]], None],
+    ) -> None:
+        super().__init__(config)
+        self.drain_s = drain_s
+        self.notice_s = notice_s
+        self.on_drain = on_drain
+        self.on_started = on_started
+        self.exit_code = 0
+        self._notice_until = 0.0
+        self._drain_until: float | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGTERM and SIGINT on the loop while the server runs."""
+        loop = asyncio.get_running_loop()
+        self._serving = asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then tell the caller the addresses."""
+        await super().startup(sockets)
+        self.on_started([listener.getsockname()[:2] for listener in sockets or ()])
+
+    async def on_tick(self, counter: int) -> bool:
+        """End the drain when nothing is in flight any more, or when its time is over."""
+        if self._drain_until is not None:
+            now = asyncio.get_running_loop().time()
+            settled = not self.server_state.tasks and now >= self._notice_until
+            self.should_exit = self.should_exit or settled or now >= self._drain_until
+        return await super().on_tick(counter)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._drain_until is not None:
+            self._exit_now(number)
+            return
+        patience_s = self.drain_s if number == signal.SIGTERM else 0.0
+        now = asyncio.get_running_loop().time()
+        self._drain_until = now + patience_s
+        self._notice_until = now + min(self.notice_s, patience_s)
+        logger.info("%s: draining %d requests", number.name, len(self.server_state.tasks))
+        self.on_drain(patience_s)
+
+    def _exit_now(self, number: signal.Signals) -> None:
+        # Cancelling lets finally blocks run; the timer is for handlers and threads that don't care.
+        self.exit_code = 128 + number
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        backstop = threading.Timer(EXIT_WITHIN_S, os._exit, [self.exit_code])
+        backstop.daemon = True
+        backstop.start()
+        if self._serving is not None:
+            self._serving.cancel()
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Return listening sockets, one for each address of ``host``; ``port`` 0 picks a free one, the same for all.
+
+    Raises ``PortInUse``, and ``OSError`` when the host is unknown or not one of this machine's.
+    """
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+        if listeners and port == 0:
+            port = listeners[0].getsockname()[1]
+        try:
+            listeners.append(_listen(family, (address[0], port, *address[2:])))
+        except OSError as error:
+            if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:  # "localhost" on a machine without IPv6
+                missing = error
+                continue
+            for listener in listeners:
+                listener.close()
+            if error.errno == errno.EADDRINUSE:
+                raise PortInUse(error.errno, f"{host}:{port} is in use") from error
+            raise
+    if missing is not None and not listeners:
+        raise missing
+    return listeners
+
+
+def _listen(family: int, address: tuple[str | int, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _probe_silent_peers(listener)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # here, for two sockets may bind one address until one of them listens
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _probe_silent_peers(listener: socket.socket) -> None:
+    # Accepted sockets inherit these. A held connection is silent for minutes: without probes a peer that vanished
+    # without a FIN is never noticed (facts/reliability.md 2.3), and a NAT box forgets the way back.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the event loop that serves fastest here (uvloop where installed)."""
+    return uvicorn.Config("", loop="auto").get_loop_factory()
+
+
+def run(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    limits: WireLimits,
+    drain_s: float,
+    on_drain: Callable[[float], None],
+    on_started: Callable[[list[Address]], None],
+    notice_s: float = 0.0,
+) -> int:
+    """Serve until a signal on a loop of its own (uvloop where installed); return the exit status.
+
+    Arguments and errors are those of ``serve``.
+    """
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(
+            serve(
+                app,
+                host=host,
+                port=port,
+                limits=limits,
+                drain_s=drain_s,
+                on_drain=on_drain,
+                on_started=on_started,
+                notice_s=notice_s,
+            )
+        )
+
+
+async def serve(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    limits: WireLimits,
+    drain_s: float,
+    on_drain: Callable[[float], None],
+    on_started: Callable[[list[Address]], None],
+    notice_s: float = 0.0,
+) -> int:
+    """Serve until a signal; return the exit status. Only in the main thread: signals are handled here.
+
+    ``on_started`` gets the bound addresses. ``on_drain`` gets the seconds that requests may still take: ``drain_s``
+    after SIGTERM, 0 after SIGINT. For ``notice_s`` of the drain the listener stays even if nothing is in flight,
+    so that a load balancer can see ``/readyz`` fail. Raises ``PortInUse``, ``OSError`` and ``StartupFailed``.
+    """
+    listeners = bind(host, port)
+    config = GuardedConfig(app, limits, cut_s=CUT_S)
+    server = Server(config, drain_s=drain_s, notice_s=notice_s, on_drain=on_drain, on_started=on_started)
+    try:
+        await server.serve(listeners)
+    except asyncio.CancelledError:
+        if not server.exit_code:
+            raise
+    finally:
+        await server.hang_up()
+        for listener in listeners:
+            listener.close()
+    return server.exit_code
+
+
+@asynccontextmanager
+async def serving(
+    app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, limits: WireLimits | None = None
+) -> AsyncIterator[int]:
+    """Serve ``app`` in the background of the running loop, without signals; the value is the port.
+
+    Raises ``PortInUse``, ``OSError`` and ``StartupFailed``.
+    """
+    listeners = bind(host, port)
+    config = GuardedConfig(app, limits or WireLimits(), cut_s=1)
+    config.load()
+    server = PlainServer(config)
+    server.lifespan = config.lifespan_class(config)
+    try:
+        await server.startup(listeners)
+        ticking = asyncio.create_task(server.main_loop())
+        try:
+            yield listeners[0].getsockname()[1]
+        finally:
+            ticking.cancel()
+            await server.shutdown(listeners)
+            await server.hang_up()
+    finally:
+        for listener in listeners:
+            listener.close()

@@ -1,0 +1,138 @@
+"""What crosses the wire around the application: the limits, one exchange of request and answer, a refusal's bytes."""
+
+import asyncio
+import json
+import logging
+import math
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from proxy.errors import Failure, InternalError, Overloaded, RequestTimeout
+
+SMALL_BODY = 1024 * 1024
+"""Bytes up to which an announced body must arrive within ``body_s``."""
+SLOWEST = 8 * 1024
+"""Bytes per second that a larger body must bring on average, once ``body_s`` is over."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """What a connection may ask for before the application sees the request."""
+
+    header_bytes: int = 32768
+    """Bytes of request line and headers together; also of a chunked body's framing between two pieces of data."""
+    header_count: int = 100
+    header_s: float = 5.0
+    """Seconds to receive the headers."""
+    body_s: float = 10.0
+    """Seconds that the application may wait for the body in all."""
+
+    @property
+    def stall_s(self) -> float:
+        """Seconds that may pass without a byte of the body."""
+        return min(5.0, self.body_s)
+
+
+class Connection(Protocol):
+    """What an exchange needs of the connection that it runs on."""
+
+    limits: WireLimits
+    loop: asyncio.AbstractEventLoop
+    pipelined: bool
+
+    def refuse(self, failure: Failure) -> None:
+        """Answer with ``failure`` if no answer has begun, tell the application of a disconnect, and end."""
+
+
+class Exchange:
+    """One request and its answer: times the body's arrival, keeps the answer readable and every failure in JSON."""
+
+    __slots__ = ("app", "connection", "cycle", "received", "waited_s")
+
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle, app: ASGIApp) -> None:
+        self.connection = connection
+        self.cycle = cycle
+        self.app = app
+        self.waited_s = 0.0
+        self.received = 0
+
+    async def run(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        """Run the application; what it leaves unanswered is answered here, never as text by uvicorn."""
+        try:
+            await self.app(scope, self.receive, self.send)
+        except asyncio.CancelledError:  # only a stop cancels: the drain is over, or a second signal came
+            self.connection.refuse(Overloaded("The service is stopping.", retry_after=1))
+        except Exception:
+            logger.exception("the application failed")
+            self.connection.refuse(InternalError())
+        else:
+            if not self.cycle.response_complete and not self.cycle.disconnected:
+                logger.error("the application returned without a complete answer")
+                self.connection.refuse(InternalError())
+
+    async def receive(self) -> Message:
+        """Return the next piece of the body; after a timeout ``http.disconnect``, and the caller has its 408."""
+        if not self.cycle.more_body or self.cycle.message_event.is_set():
+            return await self._read()
+        loop = self.connection.loop
+        started = loop.time()
+        timer = loop.call_later(self._patience_s(), self._on_body_timeout)
+        try:
+            return await self._read()
+        finally:
+            timer.cancel()
+            self.waited_s += loop.time() - started
+
+    async def _read(self) -> Message:
+        message: Message = await self.cycle.receive()  # type: ignore[assignment]
+        self.received += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a part of the answer on; with something unread the protocol closes the connection, not uvicorn."""
+        if self.cycle.more_body or self.connection.pipelined:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            else:
+                self.cycle.keep_alive = True
+        await self.cycle.send(message)  # type: ignore[arg-type]
+
+    def _patience_s(self) -> float:
+        limits = self.connection.limits
+        allowed_s = limits.body_s
+        if not self._is_small():
+            allowed_s += self.received / SLOWEST
+        return max(0.0, min(limits.stall_s, allowed_s - self.waited_s))
+
+    def _is_small(self) -> bool:
+        for name, value in self.cycle.scope["headers"]:
+            if name == b"content-length":
+                return int(value) <= SMALL_BODY
+        return False
+
+    def _on_body_timeout(self) -> None:
+        self.connection.refuse(RequestTimeout("The request's body did not arrive in time."))
+
+
+def render(failure: Failure, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the whole answer to a refused request: OpenAI's envelope, readable from any origin."""
+    body = json.dumps(failure.body()).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "x-request-id": request_id,
+        "x-should-retry": "true" if failure.should_retry else "false",
+        "access-control-allow-origin": "*",
+        "connection": "close",
+    }
+    if failure.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(failure.retry_after))
+    lines = [f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}".encode()]
+    lines += [name + b": " + value for name, value in default_headers]
+    lines += [f"{name}: {value}".encode() for name, value in headers.items()]
+    return b"\r\n".join([*lines, b"", body])

@@ -1,0 +1,1 @@
+"""Tests of the process and its connections, on real sockets."""
