@@ -1,5 +1,6 @@
 """ImageLabs: POST submit, POST poll, a page's headers instead of a key (facts, section 5)."""
 
+import asyncio
 import base64
 import binascii
 import zlib
@@ -91,7 +92,7 @@ class ImageLabs:
             return challenge()
         if reply := submit_fault(self._simulation, submission, _SUBMIT):
             return reply
-        reference, complaint = _reference(body)
+        reference, complaint = await asyncio.to_thread(_reference, body)
         if complaint := complaint or _complaint(body):
             return as_json({"error": complaint}, 400)
         drawing = _drawing(body, reference)

@@ -1,5 +1,6 @@
 """Prodia v2: one blocking POST that answers with bytes, and its asynchronous variant (facts, section 3)."""
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -93,27 +94,27 @@ class Prodia:
         """Make a picture and answer with it; the call lasts as long as the job."""
         order = await read_order(request)
         accepted = accepted_form(request.headers.get("accept"))
-        words, reply = self._admit(request, order)
+        words, reply = await self._admit(request, order)
         if reply is None and accepted is None:
             reply = as_json(_refused("Accept: none of the listed types can be made"), 400)
         if reply is not None or accepted is None:
             return reply or text("", 400)
         if order.type == PING:
             return as_json({"id": str(uuid.uuid4()), "type": PING, "state": {"current": "completed", "history": None}})
-        job = self._start(order, words, accepted[1])
+        job = await self._start(order, words, accepted[1])
         await self._simulation.clock.sleep(job.duration_s)
         return await self._answer(job, accepted[0], price=_priced(request))
 
     async def begin(self, request: Request) -> ASGIApp:
         """Start a job and answer with its description."""
         order = await read_order(request)
-        words, reply = self._admit(request, order)
+        words, reply = await self._admit(request, order)
         if reply is not None:
             return reply
         if order.type == PING:
             return as_json(_refused("this job type does not permit async"), 400)
         accepted = accepted_form(request.headers.get("accept"))
-        job = self._start(order, words, accepted[1] if accepted else "jpeg")
+        job = await self._start(order, words, accepted[1] if accepted else "jpeg")
         return json_reply(describe(job, "processing", price=_priced(request)), words, 201)
 
     async def state(self, request: Request) -> ASGIApp:
@@ -152,7 +153,7 @@ class Prodia:
         data, media_type = await picture_of(job, job.details["format"])
         return deliver(data, media_type, job.words, self._simulation.clock.sleep)
 
-    def _admit(self, request: Request, order: Order) -> tuple[Words, ASGIApp | None]:
+    async def _admit(self, request: Request, order: Order) -> tuple[Words, ASGIApp | None]:
         if order.type == PING:
             return Words(), self._unauthorized(request)
         submission = self._simulation.arrive(_DIALECT, *order.texts)
@@ -160,7 +161,7 @@ class Prodia:
         if reply is None and not order.known and not order.malformed:
             # Facts, 3.5: the answer to an unknown type, deliberately the same as to a lack of capacity.
             reply = text("no capacity for this job type", 429)
-        if reply is None and (complaint := order.complaint()):
+        if reply is None and (complaint := await asyncio.to_thread(order.complaint)):
             reply = as_json(_refused(complaint), 400)
         return submission.words, reply
 
@@ -168,13 +169,13 @@ class Prodia:
         right = f"Bearer {self._simulation.tokens.prodia}"
         return None if request.headers.get("authorization") == right else text("token is invalid", 401)
 
-    def _start(self, order: Order, words: Words, image_format: str) -> Job:
+    async def _start(self, order: Order, words: Words, image_format: str) -> Job:
         seed = self._simulation.seed()
         seconds = JOB_TYPES[order.type or ""].seconds
         return self._simulation.start(
             _DIALECT,
             words,
-            order.drawing(seed),
+            await asyncio.to_thread(order.drawing, seed),
             queued_s=seconds * _QUEUED_SHARE,
             generating_s=seconds * (1 - _QUEUED_SHARE),
             keep_s=_KEEP_S,

@@ -1,5 +1,6 @@
 """Prodia v1: keyed, JSON submit, polled, pictures at a public address (facts, section 2)."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Mapping
@@ -128,7 +129,7 @@ class ProdiaV1:
         submission = self._simulation.arrive(_DIALECT, *texts)
         if reply := self._unauthorized(request) or submit_fault(self._simulation, submission, _SUBMIT):
             return reply
-        drawing = _drawing(family, operation, body, self._simulation.seed())
+        drawing = await asyncio.to_thread(_drawing, family, operation, body, self._simulation.seed())
         if drawing is None:
             return text(_INVALID, 400)
         job = self._simulation.start(

@@ -65,11 +65,12 @@ async def reset(receive: Receive) -> None:
     """Close the client's connection at once, with a TCP reset.
 
     ASGI has no message for that, so this reaches for the server's transport: uvicorn's ``receive`` is a method of
-    the object that holds it. Raises RuntimeError under a server where it isn't.
+    the object that holds it, or of one that holds that object as its ``cycle``. Raises RuntimeError elsewhere.
     """
-    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    owner = getattr(receive, "__self__", None)
+    transport = getattr(owner, "transport", None) or getattr(getattr(owner, "cycle", None), "transport", None)
     if transport is None:
-        raise RuntimeError("The simulator can only reset connections when it is served by uvicorn itself.")
+        raise RuntimeError("The simulator can only reset connections when it is served by uvicorn.")
     # uvloop offers no setsockopt; a duplicate of the descriptor is the same socket.
     with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -71,7 +71,10 @@ def blur(picture: Image.Image, progress: float) -> Image.Image:
 
 
 def measure(data: bytes) -> tuple[int, int] | None:
-    """Return the size in pixels of a picture that a caller sent; None when it is no readable picture."""
+    """Return the size in pixels of a picture that a caller sent; None when it is no readable picture.
+
+    It decodes the whole picture, so never call it on the event loop.
+    """
     try:
         with Image.open(io.BytesIO(data)) as picture:
             picture.load()

@@ -1,12 +1,13 @@
 """The simulator on a real uvicorn socket, and a client that speaks no more HTTP than aiohttp does."""
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Self
 
 import aiohttp
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
 from proxy.simulator import create_simulator
 from tests.simulator.client import Client, FakeTime
@@ -15,10 +16,12 @@ from tests.simulator.client import Client, FakeTime
 class Server:
     """One uvicorn in a thread of its own, on a free port of the loopback, with a time of its own."""
 
-    def __init__(self, loop: str = "auto", http: str = "auto") -> None:
+    def __init__(
+        self, loop: str = "auto", http: str = "auto", wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app
+    ) -> None:
         self.time = FakeTime()
         config = uvicorn.Config(
-            create_simulator(clock=self.time.clock()),
+            wrap(create_simulator(clock=self.time.clock())),
             port=0,
             loop=loop,
             http=http,

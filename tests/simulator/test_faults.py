@@ -1,10 +1,13 @@
 """Every fault, seen from a client's side of a real socket."""
 
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from proxy.simulator.replies import reset as reset_connection
 from tests.simulator.client import Answer, Client, Story
 from tests.simulator.conftest import Server
 
@@ -215,7 +218,7 @@ async def test_a_count_limits_a_fault_to_the_first_submits_of_a_prompt(client: C
 async def test_a_bad_address_is_given_as_it_is(client: Client, kind: str) -> None:
     submit = await client._submit(kind, "x [seconds:0] [fault:badurl:http://[::1]:9/secret?a=b]")
     poll = (await client._poll(kind, client._job(submit) or "")).json
-    assert poll.get("imageUrl") or poll.get("final_image_url") == "http://[::1]:9/secret?a=b"
+    assert (poll.get("imageUrl") or poll.get("final_image_url")) == "http://[::1]:9/secret?a=b"
 
 
 async def test_a_bad_address_can_be_an_output(client: Client) -> None:
@@ -240,6 +243,40 @@ async def test_connections_really_break_under_each_of_uvicorns_servers(loop: str
             broken = await client.follow(V2, "[fault:F29]")
             assert cut(broken.submit)
             assert (await client.schnell("still alive [seconds:0]")).status == 200
+
+
+class Wrapped:
+    """A middleware with a ``receive`` of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, Held(getattr(receive, "__self__", None)).receive, send)
+
+
+class Held:
+    def __init__(self, cycle: Any) -> None:
+        self.cycle = cycle
+
+    async def receive(self) -> Message:
+        message: Message = await self.cycle.receive()
+        return message
+
+
+async def test_connections_break_behind_one_layer_of_wrapping() -> None:
+    with Server(wrap=Wrapped) as server:
+        async with aiohttp.ClientSession() as session:
+            story = await Client(session, server.origin, server.time).follow(V1, "[fault:drop]")
+            assert reset(story.submit)
+
+
+async def test_where_no_connection_can_be_reached_nothing_pretends() -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(RuntimeError, match="uvicorn"):
+        await reset_connection(receive)
 
 
 async def test_the_words_are_not_drawn(client: Client) -> None:
