@@ -1,10 +1,11 @@
 """Where result pictures may come from: a provider's answer names the address, so the address is not trusted.
 
-``ipaddress.is_global`` alone is not enough: it is true for multicast, for NAT64 and for deprecated site-local
-addresses, and on older Pythons for 6to4.
+``ipaddress.is_global`` alone is not enough: it is true for multicast, for NAT64, for deprecated site-local and
+IPv4-compatible addresses, and on older Pythons for 6to4, the local NAT64 prefix and the protocol assignments.
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from proxy.errors import ProviderBadResult
 
 _MAX_LENGTH = 2048
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_SITE_LOCAL = ipaddress.ip_network("fec0::/10")
+_COMPATIBLE = ipaddress.ip_network("::/96")
+_SPECIAL = tuple(map(ipaddress.ip_network, ("fec0::/10", "64:ff9b:1::/48", "192.0.0.0/24")))
+_HOST_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z][a-z0-9-]{0,62}\Z")
+"""A last label that begins with a digit is another spelling of an IPv4 address (``2130706433``, ``127.1``)."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -27,18 +31,16 @@ class AddressRefused(OSError):
 
 def is_public(address: Address) -> bool:
     """Whether ``address``, and any address wrapped in it, is an ordinary one on the public internet."""
-    if address.is_multicast or not address.is_global:
+    if address.is_multicast or not address.is_global or any(address in network for network in _SPECIAL):
         return False
     if isinstance(address, ipaddress.IPv4Address):
         return True
-    if address in _SITE_LOCAL:
-        return False
     return all(is_public(inner) for inner in _wrapped(address))
 
 
 def _wrapped(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
+    if address in _NAT64 or address in _COMPATIBLE:
         inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return [wrapped for wrapped in inner if wrapped is not None]
 
@@ -72,7 +74,7 @@ class ResultAddresses:
             raise refusal from None
         if len(address) > _MAX_LENGTH or not host or url.user is not None or url.password is not None:
             raise refusal
-        private = self._is_private(host)
+        private = self._is_private(url.raw_host or host)
         if private and self.allow_private and url.scheme in ("http", "https"):
             return str(url)
         if private or not self._is_listed(host):
@@ -93,4 +95,4 @@ class ResultAddresses:
         try:
             return not is_public(ipaddress.ip_address(host))
         except ValueError:
-            return False
+            return not _HOST_NAME.match(host)

@@ -59,7 +59,9 @@ class Breaker:
         self._probing = False
 
     def failed(self) -> None:
-        """Tell of a failure that the provider caused."""
+        """Tell of a failure that the provider caused; calls made before it opened say nothing new."""
+        if self.state == "open":
+            return
         now = self.clock.monotonic()
         self._recent.append((now, False))
         self._failures_in_a_row += 1

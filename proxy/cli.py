@@ -118,7 +118,8 @@ async def enter_configuration(stack: AsyncExitStack, options: argparse.Namespace
     Raises config.ConfigurationError, OSError.
     """
     given = {"host": getattr(options, "host", None), "port": getattr(options, "port", None)}
-    overrides = {"server": {name: value for name, value in given.items() if value is not None}}
+    server = {name: value for name, value in given.items() if value is not None}
+    overrides = {"server": server} if server else {}
     path = config.find_file(options.config, os.environ, look_here=not options.demo)
     if not options.demo:
         return config.load(path, os.environ, **overrides)

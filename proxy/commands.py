@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from proxy.cli import enter_configuration
 from proxy.engine import Engine
@@ -30,6 +31,9 @@ async def generate(options: argparse.Namespace) -> int:
         picture_format = _FORMATS.get(output.suffix.lower())
         if picture_format is None:
             sys.stderr.write(f"images-proxy: {output}: the name must end in {', '.join(_FORMATS)}\n")
+            return 2
+        if not output.parent.is_dir():
+            sys.stderr.write(f"images-proxy: {output}: there is no folder '{output.parent}'\n")
             return 2
         values = {"prompt": options.prompt, "model": options.model, "size": options.size, "n": options.n}
         engine = Engine(configuration)
@@ -60,7 +64,8 @@ async def _show(flight: Flight) -> None:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("waiting", total=len(flight.progress))
         while not flight.done:
             states = [progress.state for progress in flight.progress]
@@ -92,10 +97,11 @@ async def models(options: argparse.Namespace) -> int:
             reasons = {route: engine.routing.why_unusable(route) for route in settings.routes}
             usable = any(not reason for reason in reasons.values())
             why = sorted({f"{route.partition('/')[0]}: {reason}" for route, reason in reasons.items() if reason})
-            table.add_row(name, "\n".join(settings.routes), "yes" if usable else "no", "\n".join(why))
+            table.add_row(*map(Text, (name, "\n".join(settings.routes), "yes" if usable else "no", "\n".join(why))))
         for name, supplier in engine.suppliers.items():
             usable = not supplier.why_not
-            table.add_row(f"{name}/…", f"{len(supplier.models)} models", "yes" if usable else "no", supplier.why_not)
+            models = f"{len(supplier.models)} models"
+            table.add_row(*map(Text, (f"{name}/…", models, "yes" if usable else "no", supplier.why_not)))
         Console(width=None if sys.stdout.isatty() else 160).print(table)
         return 0
 

@@ -24,6 +24,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 _SCHNELL = "prodia/inference.flux-fast.schnell.txt2img.v2"
 _EDITOR = "prodia/inference.flux-2.klein.4b.img2img.v1"
+_INPAINTER = "prodia/inference.sdxl.inpainting.v1"
 _LABS = "imagelabs/sdxl-turbo"
 _SDXL = "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
 _PUBLIC_NAMES = (
@@ -44,7 +45,7 @@ _PUBLIC_NAMES = (
 )
 _DEFAULT_MODELS: dict[str, dict[str, Any]] = {
     "dall-e-3": {"routes": [_SCHNELL, _LABS, _SDXL]},
-    **{name: {"routes": [_SCHNELL, _EDITOR, _LABS, _SDXL]} for name in _PUBLIC_NAMES},
+    **{name: {"routes": [_SCHNELL, _EDITOR, _INPAINTER, _LABS, _SDXL]} for name in _PUBLIC_NAMES},
 }
 
 
@@ -91,7 +92,7 @@ class Timeouts(BaseModel):
     result: Seconds = 120
     drain: Seconds = 30
     poll_worth: Seconds = 0.06
-    heartbeat: float = Field(default=0, ge=0)
+    heartbeat: float = Field(default=0, ge=0, le=86_400)
 
 
 class Settings(BaseModel):

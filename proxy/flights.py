@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from proxy.clock import Clock, Deadline
-from proxy.errors import Failure, IdempotencyKeyReused, InternalError, Overloaded
+from proxy.errors import Failure, IdempotencyKeyReused, InternalError, JobLost, Overloaded
 from proxy.jobs import Made, Progress
 from proxy.orders import Order
 from proxy.results import Picture
@@ -43,7 +43,6 @@ class Flight:
     waiters: int = 0
     attempt: int = 0
     delivered_at: float | None = None
-    handed_over: bool = False
     task: asyncio.Task[None] | None = None
     _watching: set[Callable[[], None]] = field(default_factory=set)
     _waiting: set[asyncio.Future[Ending]] = field(default_factory=set)
@@ -151,6 +150,7 @@ class Flights:
         self._by_key: dict[tuple[str, str], Flight] = {}
         self._landed: deque[Flight] = deque()
         self._leftovers: dict[bytes, deque[_Leftovers]] = {}
+        self.in_air = 0
         self.draining = False
 
     def __iter__(self) -> Iterator[Flight]:
@@ -186,7 +186,7 @@ class Flights:
         return Boarding(self._start(order, key, attempt))
 
     def leave(self, flight: Flight, *, delivered: bool) -> None:
-        """Tell that a request no longer waits; ``delivered``: it was given the flight's end."""
+        """Tell that a request no longer waits; ``delivered``: it was given the flight's end, or its job's address."""
         flight.waiters -= 1
         if delivered:
             flight.delivered_at = self._clock.monotonic()
@@ -200,12 +200,16 @@ class Flights:
     def abandon(self, flight: Flight) -> None:
         """Stop following its jobs and forget it."""
         if flight.task is not None:
+            # Not to be retried: that would buy again what was just given up.
+            flight.failure = JobLost("The job was abandoned.")
             flight.task.cancel()
         self._forget(flight)
 
-    def has_orphans(self, owner: str) -> bool:
-        """Whether a request of ``owner`` might find its picture already under way."""
-        return any(flight.owner == owner and flight.waiters == 0 for flight in self._by_id.values())
+    def expects(self, owner: str, *, key: str | None, attempt: int) -> bool:
+        """Whether a request of ``owner`` may turn out to repeat one that is here, and so cost no new job."""
+        if key is not None:
+            return (owner, key) in self._by_key
+        return any(flight.owner == owner and self._claimable(flight, attempt) for flight in self._by_id.values())
 
     def sweep(self) -> None:
         """Forget what landed longer than ``result_s`` ago."""
@@ -229,14 +233,14 @@ class Flights:
         return next((f for f in self._by_fingerprint.get(fingerprint, ()) if self._claimable(f, attempt)), None)
 
     def _claimable(self, flight: Flight, attempt: int) -> bool:
-        if flight.waiters or flight.handed_over or flight.key is not None:
+        if flight.waiters or flight.key is not None:
             return False
         if flight.failure is not None and (flight.delivered_at is not None or not flight.submitted):
             return False
-        if flight.delivered_at is None:
-            return attempt == 0 or flight.attempt < attempt
-        fresh = self._clock.monotonic() - flight.delivered_at < _RECLAIMABLE_S
-        return attempt > 0 and flight.attempt < attempt and fresh
+        if attempt == 0:
+            return flight.delivered_at is None
+        fresh = flight.delivered_at is None or self._clock.monotonic() - flight.delivered_at < _RECLAIMABLE_S
+        return flight.attempt < attempt and fresh
 
     def _start(self, order: Order, key: str | None, attempt: int) -> Flight:
         leftovers = self._take_leftovers(order.fingerprint)
@@ -254,6 +258,7 @@ class Flights:
             attempt=attempt,
         )
         flight.progress = [Progress(flight.changed) for _ in range(order.request.n)]
+        self.in_air += 1
         self._by_id[flight.id] = flight
         self._by_fingerprint.setdefault(order.fingerprint, []).append(flight)
         if key is not None:
@@ -276,7 +281,7 @@ class Flights:
         except Failure as failure:
             flight.failure = failure
         except asyncio.CancelledError:
-            flight.failure = Overloaded("The job was abandoned.", retry_after=2.0)
+            flight.failure = flight.failure or Overloaded("This service is shutting down.", retry_after=2.0)
             raise
         except Exception as error:  # noqa: BLE001 (a flight must land whatever happened; the cause is logged)
             flight.failure = InternalError()
@@ -297,6 +302,7 @@ class Flights:
         finally:
             for task in tasks.values():
                 task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
         failures = []
         for number, task in tasks.items():
             if task.cancelled():
@@ -314,18 +320,20 @@ class Flights:
         return await self._deliverable(flight.order, made)
 
     def _land(self, flight: Flight, pictures: dict[int, Picture]) -> None:
+        self.in_air -= 1
         flight.ended_at = self._clock.monotonic()
-        if flight.id in self._by_id:
+        kept = flight.id in self._by_id
+        if kept:
             self._landed.append(flight)
         if flight.failure is not None:
             for progress in flight.progress:
                 if progress.state != "done":
                     progress.state = "failed"
-            if pictures and flight.id in self._by_id:
+            if pictures and kept:
                 leftovers = _Leftovers(pictures, flight.seed, flight.ended_at + self._result_s)
                 self._leftovers.setdefault(flight.order.fingerprint, deque()).append(leftovers)
             if not flight.submitted:
-                self._by_key.pop((flight.owner, flight.key or ""), None)
+                self._forget_key(flight)
         flight.task = None
         flight.changed()
         flight.release("done")
@@ -337,5 +345,8 @@ class Flights:
             alike.remove(flight)
             if not alike:
                 del self._by_fingerprint[flight.order.fingerprint]
+        self._forget_key(flight)
+
+    def _forget_key(self, flight: Flight) -> None:
         if flight.key is not None and self._by_key.get((flight.owner, flight.key)) is flight:
             del self._by_key[flight.owner, flight.key]

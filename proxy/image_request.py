@@ -153,9 +153,11 @@ def parse(values: Mapping[str, Any]) -> tuple[ImageRequest, tuple[str, ...]]:
     unknown: list[str] = []
     for name, value in values.items():
         own = ALIASES.get(name, name)
+        if value is None:
+            continue
         if own not in _FIELDS:
             unknown.append(name)
-        elif value is not None and (value != "" or own == "prompt") and (own == name or values.get(own) is None):
+        elif (value != "" or own == "prompt") and (own == name or values.get(own) in (None, "")):
             known[own] = value
     if isinstance(known.get("output_format"), str) and known["output_format"].lower() == "jpg":
         known["output_format"] = "jpeg"
@@ -192,6 +194,10 @@ def _invalid(errors: list[ErrorDetails]) -> InvalidRequest:
         return InvalidRequest(message, param=name, code="invalid_value")
     if kind in ("bad_size", "bad_ratio"):
         return InvalidRequest(error["msg"], param=name, code="invalid_value")
+    if kind == "string_unicode":
+        return InvalidRequest(f"'{name}' is not valid Unicode text.", param=name, code="invalid_value")
+    if kind == "finite_number":
+        return InvalidRequest(f"Invalid '{name}': expected a finite number.", param=name, code="invalid_value")
     got = _JSON_TYPES.get(type(value), "something else")
     message = f"Invalid type for '{name}': expected {_expected(name)}, but got {got} instead."
     return InvalidRequest(message, param=name, code="invalid_type")

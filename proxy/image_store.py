@@ -24,7 +24,7 @@ class ImageSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     directory: str = ""
-    keep: float = Field(default=3600, gt=0)
+    keep: float = Field(default=3600, gt=0, allow_inf_nan=False)
     max_bytes: int = Field(default=2_147_483_648, gt=0)
     copies: Literal["when-needed", "always"] = "when-needed"
 

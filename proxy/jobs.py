@@ -63,6 +63,7 @@ class Progress:
     preview: str | None = None
     submits: int = 0
     submitted: bool = False
+    outlet: "Outlet | None" = None
 
     def set(
         self,
@@ -213,6 +214,7 @@ class Jobs:
         limit_s = lifetime.remaining if call.picture else self._limits.submit_s
         progress.submits += 1
         progress.submitted = True
+        progress.outlet = outlet
         progress.set("generating" if call.picture else "queued")
         try:
             reply = await outlet.upstream.send(call, limit_s)
@@ -270,7 +272,7 @@ class _Follower:
                 now = self.clock.monotonic()
                 wait_s = self.pace.next_wait(
                     now=now,
-                    state=pending.state,
+                    state=None if at_least_s else pending.state,
                     progress=pending.progress,
                     at_least_s=max(at_least_s, self.outlet.polls.wait_s),
                     deadlines=self.deadlines,
@@ -310,7 +312,7 @@ class _Follower:
         if reply.status == 429:
             self.outlet.polls.skipped()
             hint = hint_s(reply)
-            return _BUSY_S if hint is None else hint
+            return hint or _BUSY_S
         if reply.status in (404, 410):
             self._strike("lost", JobLost("The provider no longer knows the job."))
             self.outlet.polls.skipped()

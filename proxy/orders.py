@@ -79,7 +79,7 @@ def place(wish: Wish, public: PublicModel, *, strict: bool, able: Sequence[str] 
             candidates.append(Candidate(route, translation))
     if not candidates:
         raise _none_left(wish, public, refusals, able)
-    form = wish.request.response_format or public.response_format
+    form = "b64_json" if wish.request.stream else wish.request.response_format or public.response_format
     return Order(wish, public, tuple(candidates), form, _fingerprint(wish, public.name, form))
 
 

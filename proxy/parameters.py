@@ -36,8 +36,12 @@ class Translation:
         """Return the settings of one picture; seeds beyond the model's range wrap around."""
         if self.seeds is None:
             return dict(self.settings)
-        span = int(self.seeds.high - self.seeds.low) + 1
-        return {**self.settings, "seed": int(self.seeds.low) + seed % span}
+        return {**self.settings, "seed": _wrap(seed, self.seeds)}
+
+
+def _wrap(seed: int, seeds: Range) -> int:
+    span = int(seeds.high - seeds.low) + 1
+    return int(seeds.low) + seed % span
 
 
 class _Report:
@@ -170,7 +174,15 @@ def _drop_unsupported(request: ImageRequest, model: Model, report: _Report) -> N
         report.dropped.append("moderation")
     if request.input_fidelity is not None:
         report.dropped.append("input_fidelity")
-    if request.seed not in (None, -1) and "seed" not in model.numbers:
-        report.dropped.append("seed")
+    _report_seed(request, model.numbers.get("seed"), report)
     if request.output_compression is not None and request.output_format not in ("jpeg", "webp"):
         report.dropped.append("output_compression")
+
+
+def _report_seed(request: ImageRequest, seeds: Range | None, report: _Report) -> None:
+    if request.seed is None or request.seed == -1:
+        return
+    if seeds is None:
+        report.dropped.append("seed")
+    elif _wrap(request.seed, seeds) != request.seed:
+        report.map("seed", request.seed, _wrap(request.seed, seeds))

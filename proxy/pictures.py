@@ -14,6 +14,8 @@ EXTENSIONS: dict[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 MAX_PIXELS = 50_000_000
 """Pixels of a picture that is decoded; more is refused from its header, before any decoding."""
 HEAD_BYTES = 65_536
+_LONGEST_HEAD_BYTES = 4_194_304
+"""Thumbnails and colour profiles may stand before a JPEG's size."""
 _WAITING_CONVERSIONS = 64
 
 
@@ -31,7 +33,7 @@ class Facts:
 
 
 def inspect(head: bytes) -> Facts:
-    """Read type and size from a picture's first bytes (64 KiB are ample). Raises NotAPicture."""
+    """Read type and size from a picture's first bytes. Raises NotAPicture, also when they end too early to tell."""
     try:
         facts = _inspect(head)
     except (struct.error, IndexError):
@@ -44,7 +46,11 @@ def inspect(head: bytes) -> Facts:
 def inspect_file(path: Path) -> Facts:
     """Read type and size from the first bytes of a file. Raises NotAPicture."""
     with path.open("rb") as file:
-        return inspect(file.read(HEAD_BYTES))
+        head = file.read(HEAD_BYTES)
+        try:
+            return inspect(head)
+        except NotAPicture:
+            return inspect(head + file.read(_LONGEST_HEAD_BYTES))
 
 
 def _inspect(head: bytes) -> Facts:
@@ -94,7 +100,7 @@ def decode_and_encode(data: bytes, wanted: Format, quality: int | None) -> bytes
     """Return the picture as ``wanted``; ``quality`` is 0–100 for jpeg and webp. Raises NotAPicture. Blocks."""
     from PIL import Image  # noqa: PLC0415 (a service that never converts never pays for loading it)
 
-    inspect(data[:HEAD_BYTES])
+    inspect(data)
     try:
         with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as picture:
             picture.load()

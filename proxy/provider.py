@@ -77,9 +77,12 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class InputPicture:
-    """A picture that the caller brought: verified bytes and the type found in them (``png``, ``jpeg``, ``webp``)."""
+    """A picture that the caller brought: verified bytes and the type found in them (``png``, ``jpeg``, ``webp``).
 
-    data: bytes = field(repr=False)
+    ``data`` may look into a file, so that large uploads don't fill the memory.
+    """
+
+    data: bytes | memoryview = field(repr=False)
     format: str
     width: int
     height: int
@@ -110,7 +113,7 @@ class File:
     part: str
     name: str
     content_type: str
-    data: bytes = field(repr=False)
+    data: bytes | memoryview = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

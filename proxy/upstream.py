@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -140,17 +141,27 @@ class Upstream:
         headers = {name.lower(): value for name, value in response.headers.items()}
         is_picture = call.picture and response.status == 200 and _looks_like_picture(headers)
         if not is_picture:
-            body = bytearray()
-            await self._drain(response, body.extend, limit)
-            return Reply(call, response.status, headers, bytes(body))
+            body = await self._body(response, limit)
+            return Reply(call, response.status, headers, body)
         draft = self._draft()
         try:
             with draft.file as file:
-                await self._drain(response, file.write, limit)
+                await self._drain(response, partial(_write_whole, file), limit)
         except BaseException:
             draft.discard()
             raise
         return Reply(call, response.status, headers, picture=draft.path)
+
+    async def _body(self, response: ClientResponse, limit: int) -> bytes:
+        body = bytearray()
+        accepted = 200 <= response.status < 300
+        try:
+            await self._drain(response, body.extend, limit if accepted else min(limit, MAX_ANSWER))
+        except ProviderBadResponse:
+            # A refusal's status says what it means however long its page is: it must not end a job that runs.
+            if accepted:
+                raise
+        return bytes(body)
 
     async def _drain(self, response: ClientResponse, write: Callable[[bytes], Any], limit: int) -> None:
         loop = asyncio.get_running_loop()
@@ -184,5 +195,12 @@ def _form(call: Call) -> aiohttp.FormData:
     return form
 
 
+def _write_whole(file: BinaryIO, data: bytes) -> None:
+    """An unbuffered file may take less than it is given, on a disk that fills up for one."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
 def _looks_like_picture(headers: dict[str, str]) -> bool:
-    return headers.get("content-type", "").startswith(("image/", "application/octet-stream", "binary/octet-stream"))
+    return headers.get("content-type", "").lower().startswith(("image/", "application/octet-stream", "binary/octet-stream"))

@@ -15,13 +15,16 @@ from proxy.config import ServerSettings, is_loopback
 from proxy.errors import NotAuthenticated, OriginNotAllowed
 
 _MAX_SHOWN = 100
+_BLANKS = " \t"  # no other: read as Latin-1, the last byte of a UTF-8 key may look like a no-break space
+_NO_KEY = b","
+"""What no configured key can be, since commas separate them."""
 
 
 class Access:
     """The rules of one service. Keys are kept as SHA-256 digests only."""
 
     def __init__(self, keys: Iterable[str], server: ServerSettings) -> None:
-        self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+        self._digests = tuple(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest() for key in keys)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in server.cors_origins)
         self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
         self._public_host = urlsplit(server.public_url).netloc.lower()
@@ -73,13 +76,19 @@ class Access:
     def _is_known_origin(self, origin: str, host: str) -> bool:
         if origin in self._origins:
             return True
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         if parts.scheme not in ("http", "https") or not parts.hostname:
             return False
         return is_loopback(parts.hostname) or (parts.netloc == host and self._is_ours(host))
 
     def _is_ours(self, host: str) -> bool:
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
         return is_loopback(name) or host in self._hosts or name in self._hosts or host == self._public_host
 
 
@@ -87,10 +96,10 @@ def _key(headers: Headers) -> bytes:
     """Return the key of ``Authorization: Bearer`` (any case, extra blanks) or ``api-key``; two of a kind are none."""
     given = headers.getlist("authorization")
     if given:
-        scheme, _, value = given[0].strip().partition(" ")
-        return value.strip().encode("latin-1") if len(given) == 1 and scheme.lower() == "bearer" else b"?"
+        scheme, _, value = given[0].strip(_BLANKS).partition(" ")
+        return value.strip(_BLANKS).encode("latin-1") if len(given) == 1 and scheme.lower() == "bearer" else _NO_KEY
     keys = headers.getlist("api-key")
-    return keys[0].strip().encode("latin-1") if len(keys) == 1 else b""
+    return keys[0].strip(_BLANKS).encode("latin-1") if len(keys) == 1 else b""
 
 
 def _shown(value: str) -> str:

@@ -1,4 +1,6 @@
-"""POST /v1/images/generations, and the jobs that were handed over."""
+"""POST /v1/images/generations, /edits and /variations, and the jobs that were handed over."""
+
+import asyncio
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -6,9 +8,17 @@ from starlette.types import ASGIApp
 
 from proxy.api.body import read_json
 from proxy.api.holding import Desk, job_status
+from proxy.api.streaming import image_stream
+from proxy.api.uploads import Upload, read_upload
 from proxy.api.visit import Visit
 from proxy.errors import InvalidRequest, NotFound
 from proxy.flights import Flight
+from proxy.masks import luminance
+from proxy.orders import Order
+from proxy.pictures import NotAPicture
+from proxy.provider import InputPicture
+
+_VARIATION_PROMPT = "A variation of this picture."
 
 
 async def create_image(request: Request) -> ASGIApp:
@@ -16,14 +26,21 @@ async def create_image(request: Request) -> ASGIApp:
     desk: Desk = request.app.state.desk
     visit: Visit = request.state.visit
     desk.admit(request)
-    settings = desk.engine.settings
-    values = await read_json(request, settings.server.max_body)
+    values = await read_json(request, desk.engine.settings.server.max_body)
     if visit.deployment:
         values.setdefault("model", visit.deployment)
     order = desk.engine.order(values, owner=visit.owner)
-    if order.request.stream:
-        raise InvalidRequest("Streaming is not offered.", param="stream", code="unknown_parameter")
-    return await desk.serve(request, order)
+    return await _serve(desk, request, order, "image_generation")
+
+
+async def edit_image(request: Request) -> ASGIApp:
+    """Make pictures from pictures and a prompt, within a mask if there is one."""
+    return await _edit(request, {})
+
+
+async def vary_image(request: Request) -> ASGIApp:
+    """Make pictures from a picture alone."""
+    return await _edit(request, {"prompt": _VARIATION_PROMPT})
 
 
 async def get_job(request: Request) -> ASGIApp:
@@ -42,6 +59,46 @@ async def delete_job(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     desk.engine.flights.abandon(_flight(request))
     return Response(status_code=204)
+
+
+async def _edit(request: Request, defaults: dict[str, str]) -> ASGIApp:
+    desk: Desk = request.app.state.desk
+    visit: Visit = request.state.visit
+    desk.admit(request)
+    server = desk.engine.settings.server
+    upload = await read_upload(request, server.max_upload, server.max_body)
+    values = {**defaults, **upload.fields}
+    if visit.deployment:
+        values.setdefault("model", visit.deployment)
+    mask = await _mask(upload)
+    order = desk.engine.order(
+        values,
+        "inpaint" if mask else "edit",
+        owner=visit.owner,
+        images=upload.images,
+        mask=mask,
+    )
+    return await _serve(desk, request, order, "image_edit")
+
+
+async def _mask(upload: Upload) -> InputPicture | None:
+    """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
+    if upload.mask is None:
+        return None
+    try:
+        data = await asyncio.to_thread(luminance, upload.mask.data)
+    except NotAPicture as problem:
+        message = f"The file in 'mask' cannot be used: {problem}."
+        raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
+    return InputPicture(data, "png", upload.mask.width, upload.mask.height)
+
+
+async def _serve(desk: Desk, request: Request, order: Order, kind: str) -> ASGIApp:
+    if not order.request.stream:
+        return await desk.serve(request, order)
+    if order.request.n > 1:
+        raise InvalidRequest("Streaming is only supported with n=1.", param="n")
+    return image_stream(desk, request, desk.board(request, order).flight, kind)
 
 
 def _flight(request: Request) -> Flight:

@@ -101,17 +101,23 @@ class ImageLabs:
         status = status if isinstance(status, str) else ""
         final = answer.get("final_image_url")
         if isinstance(final, str) and final:
-            return Finished(urljoin(f"{self.base_url}/", final))
+            return Finished(self._address(final))
         if "error" in status.lower():
             raise failed_job(str(answer))
         if status == "Done":
             raise ProviderBadResponse("The provider calls the job done but names no picture.")
         preview = answer.get("current_image_url")
-        preview = urljoin(f"{self.base_url}/", preview) if isinstance(preview, str) and preview else None
+        preview = self._address(preview) if isinstance(preview, str) and preview else None
         progress = answer.get("progress")
         progress = float(progress) if isinstance(progress, int | float) and 0 <= progress <= 1 else None
         running = bool(preview or progress)
         return Pending(next=call, state="generating" if running else "queued", progress=progress, preview=preview)
+
+    def _address(self, address: str) -> str:
+        try:
+            return urljoin(f"{self.base_url}/", address)
+        except ValueError:  # not an address at all: whoever wants to use it refuses it
+            return address
 
     def _post(self, path: str, body: dict[str, Any]) -> Call:
         headers = {
@@ -127,5 +133,5 @@ class ImageLabs:
         return Call("POST", f"{self.base_url}{path}", headers=headers, json=body)
 
 
-def _data_url(picture_format: str, data: bytes) -> str:
+def _data_url(picture_format: str, data: bytes | memoryview) -> str:
     return f"data:image/{picture_format};base64,{base64.b64encode(data).decode()}"

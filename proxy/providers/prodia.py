@@ -31,9 +31,13 @@ from proxy.providers.settings import ProviderSettings
 
 _IMAGE_HOSTS = ("images.prodia.xyz",)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
+_PICTURE_NAMES = (".png", ".jpg", ".jpeg", ".webp")
+_TEXT_NAMES = (".txt", ".json")
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 _DONE = {"processed", "completed", "succeeded"}
 _FAILED = {"failed", "cancelled", "canceled"}
+_LONGEST_JOB_S = 86_400.0
+"""More is no figure for one job, and may be no number that arithmetic can bear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,11 @@ class Prodia:
         answer = reply.json_object()
         _raise_if_failed(answer)
         if rest.endswith("/job.json"):
-            raise failed_job()
+            raise failed_job(_reason(answer))
         if reply.call.url.endswith("/job/async"):
             return Pending(next=self._get(f"{job_id(answer.get('id'))}/job.state.current"), state="queued")
+        if reason := _reason(answer):
+            raise failed_job(reason)
         raise ProviderBadResponse("The provider answered without a picture.")
 
     def refusal(self, reply: Reply) -> str:
@@ -134,11 +140,14 @@ class Prodia:
         return Pending(next=reply.call, state="queued" if word == "queued" else "generating")
 
     def _output(self, reply: Reply) -> Pending | Finished:
-        names = reply.json()
-        name = names[0] if isinstance(names, list) and names else None
-        if isinstance(name, str) and name.startswith(("https://", "http://")):
+        listed = reply.json()
+        names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+        # Some types put a text (message.txt) beside the picture, before it or after.
+        others = (name for name in names if not name.lower().endswith(_TEXT_NAMES))
+        name = next((name for name in names if name.lower().endswith(_PICTURE_NAMES)), next(others, ""))
+        if name.startswith(("https://", "http://")):
             return Finished(name)
-        if not isinstance(name, str) or not _FILE_NAME.match(name):
+        if not _FILE_NAME.match(name):
             raise ProviderBadResponse("The provider calls the job done but names no picture.")
         call = Call("GET", f"{reply.call.url}/{name}", self._headers("*/*"), picture=True)
         return Pending(next=call, state="generating", at_once=True)
@@ -174,7 +183,10 @@ def _read_multipart(reply: Reply) -> Finished:
 
 def _parts(reply: Reply) -> Iterator[tuple[str, bytes]]:
     """Yield name and bytes of each part. Raises UnreadableReply when the body is not the multipart it claims to be."""
-    _, options = parse_options_header(reply.headers.get("content-type", ""))
+    try:
+        _, options = parse_options_header(reply.headers.get("content-type", ""))
+    except ValueError:  # characters that no header may hold
+        raise UnreadableReply from None
     boundary = options.get(b"boundary")
     if not boundary:
         raise UnreadableReply
@@ -234,9 +246,9 @@ class _Collector:
 def _raise_if_failed(answer: dict[str, Any]) -> None:
     state = answer.get("state")
     word = state.get("current") if isinstance(state, dict) else None
-    reason = _reason(answer)
-    if reason or word in _FAILED:
-        raise failed_job(reason)
+    # Only these two say that a job failed: its history may hold messages of jobs that went well.
+    if answer.get("error") or (isinstance(word, str) and word in _FAILED):
+        raise failed_job(_reason(answer))
 
 
 def _reason(answer: dict[str, Any]) -> str:
@@ -253,4 +265,4 @@ def _reason(answer: dict[str, Any]) -> str:
 def _elapsed(answer: dict[str, Any]) -> float | None:
     metrics = answer.get("metrics")
     elapsed = metrics.get("elapsed") if isinstance(metrics, dict) else None
-    return float(elapsed) if isinstance(elapsed, int | float) and elapsed >= 0 else None
+    return float(elapsed) if isinstance(elapsed, int | float) and 0 <= elapsed <= _LONGEST_JOB_S else None

@@ -1,0 +1,84 @@
+"""The part of Automatic1111's API that frontends need which speak nothing else (SillyTavern's stable-diffusion.cpp)."""
+
+import base64
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from proxy.api.body import read_json
+from proxy.api.holding import Desk
+from proxy.api.visit import Visit
+from proxy.engine import Engine
+from proxy.errors import InvalidRequest
+from proxy.image_request import MAX_SIDE, MIN_SIDE
+
+_COPIED = ("prompt", "negative_prompt", "steps", "cfg_scale", "seed", "width", "height")
+
+
+async def txt2img(request: Request) -> Response:
+    """Make pictures and return them as base64 in ``images``."""
+    desk: Desk = request.app.state.desk
+    visit: Visit = request.state.visit
+    desk.admit(request)
+    asked = await read_json(request, desk.engine.settings.server.max_body)
+    order = desk.engine.order(_translate(asked), owner=visit.owner)
+    flight = desk.board(request, order).flight
+    await desk.hold(request, flight)
+    desk.body(request, flight)
+    images = []
+    for picture in flight.pictures:
+        assert picture.stored is not None  # noqa: S101 (base64 was ordered, so there is a file)
+        images.append(base64.b64encode(picture.stored.path.read_bytes()).decode())
+    parameters = {name: value for name, value in asked.items() if name in _COPIED}
+    info = {"sd_model_name": order.public.name, "width": flight.pictures[0].width, "height": flight.pictures[0].height}
+    return JSONResponse({"images": images, "parameters": parameters, "info": json.dumps(info)})
+
+
+async def list_models(request: Request) -> Response:
+    """List the models under the names by which ``txt2img`` takes them."""
+    engine: Engine = request.app.state.desk.engine
+    names = [name for name, _ in engine.routing.listed()]
+    return JSONResponse([{"title": name, "model_name": name, "filename": name, "config": None} for name in names])
+
+
+async def list_samplers(request: Request) -> Response:
+    """List the samplers that any usable model knows."""
+    engine: Engine = request.app.state.desk.engine
+    suppliers = (supplier for supplier in engine.suppliers.values() if not supplier.why_not)
+    names = dict.fromkeys(
+        name
+        for supplier in suppliers
+        for model in supplier.models.values()
+        for name in model.choices.get("sampler", ())
+    )
+    return JSONResponse([{"name": name, "aliases": [], "options": {}} for name in names])
+
+
+async def options(request: Request) -> Response:
+    """Tell the model in use: the default one, since each call names its own."""
+    engine: Engine = request.app.state.desk.engine
+    return JSONResponse({"sd_model_checkpoint": engine.settings.server.default_model})
+
+
+def _translate(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the request in our words. Raises InvalidRequest."""
+    values = {name: asked[name] for name in _COPIED if name in asked}
+    override = asked.get("override_settings")
+    checkpoint = override.get("sd_model_checkpoint") if isinstance(override, dict) else None
+    values["model"] = asked.get("model") or checkpoint
+    values["sampler"] = asked.get("sampler_name") or asked.get("sampler_index")
+    values["n"] = _count(asked, "batch_size") * _count(asked, "n_iter")
+    values["response_format"] = "b64_json"
+    for side in ("width", "height"):
+        if isinstance(values.get(side), int):
+            values[side] = min(MAX_SIDE, max(MIN_SIDE, values[side]))
+    return values
+
+
+def _count(asked: dict[str, Any], name: str) -> int:
+    value = asked.get(name, 1)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidRequest(f"Invalid '{name}': expected a whole number of at least 1.", param=name)
+    return value

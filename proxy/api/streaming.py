@@ -1,0 +1,214 @@
+"""Server-sent events: pictures as OpenAI streams them, with comments as heartbeats while nothing happens.
+
+No byte goes out before there is something to say, so what fails early still has its own status. Each event ends in
+a blank line, the last one too: Python's SDK loses an event without it (contract §3).
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Literal
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from proxy.api.body import CallerLeft
+from proxy.api.holding import Desk, describe, hold_s, pending
+from proxy.api.responses import base64_pieces, facts, usage
+from proxy.api.visit import Visit
+from proxy.clock import Deadline
+from proxy.errors import Failure, ProviderFailure
+from proxy.flights import Flight
+from proxy.pictures import NotAPicture, inspect_file
+
+BEAT_S = 10.0
+BEAT = b": waiting\n\n"
+
+Happening = Literal["changed", "beat", "done", "late", "left"]
+
+
+async def follow(flight: Flight, receive: Receive, until: Deadline, beat_s: float) -> AsyncIterator[Happening]:
+    """Yield what happens to a flight: changes, and silences of ``beat_s``; last its end, the hold's, or a leave."""
+    news = asyncio.Event()
+    state: dict[str, Happening] = {}
+
+    async def watch_caller() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        state["end"] = "left"
+        news.set()
+
+    watcher = asyncio.get_running_loop().create_task(watch_caller())
+    unwatch = flight.watch(news.set)
+    try:
+        while not flight.done:
+            try:
+                async with asyncio.timeout(min(beat_s, until.remaining)):
+                    await news.wait()
+            except TimeoutError:
+                if until.passed:
+                    yield "late"
+                    return
+                yield "beat"
+                continue
+            news.clear()
+            if state.get("end") == "left":
+                yield "left"
+                return
+            if not flight.done:
+                yield "changed"
+        yield "done"
+    finally:
+        unwatch()
+        watcher.cancel()
+
+
+def event(name: str, data: dict[str, Any]) -> bytes:
+    """Return one event."""
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+class Stream:
+    """An event stream that starts when the first bytes are written."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes, the response's start before the first of them."""
+        if not self.started:
+            self.started = True
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+            headers.append((b"x-accel-buffering", b"no"))
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """End the response."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class HeldStream:
+    """An ASGI response that follows a flight as a stream; subclass-free: what is said is given as functions."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        request: Request,
+        flight: Flight,
+        *,
+        changed: Callable[[Stream], Awaitable[None]],
+        finished: Callable[[], Iterator[bytes]],
+        failed: Callable[[Failure], Iterator[bytes]],
+        beat: Callable[[], bytes] = lambda: BEAT,
+    ) -> None:
+        self._desk, self._request, self._flight = desk, request, flight
+        self._changed, self._finished, self._failed, self._beat = changed, finished, failed, beat
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
+        """Follow the flight to its end. Raises Failure as long as nothing was sent, CallerLeft."""
+        engine = self._desk.engine
+        visit: Visit = self._request.state.visit
+        timeouts = engine.settings.timeouts
+        until = Deadline.after(engine.clock, hold_s(self._request, timeouts.hold))
+        stream = Stream(send)
+        happening: Happening = "left"
+        with self._desk.admission.hold(visit.owner):
+            try:
+                async for happening in follow(self._flight, receive, until, timeouts.heartbeat or BEAT_S):
+                    describe(visit, self._flight)
+                    if happening == "changed":
+                        await self._changed(stream)
+                    elif happening == "beat":
+                        await stream.write(self._beat())
+            finally:
+                engine.flights.leave(self._flight, delivered=happening == "done")
+        if happening == "left":
+            visit.left = True
+            raise CallerLeft
+        failure = pending(engine, self._flight) if happening == "late" else self._flight.failure
+        await self._say_end(stream, visit, failure)
+
+    async def _say_end(self, stream: Stream, visit: Visit, failure: Failure | None) -> None:
+        if failure is not None and not stream.started:
+            raise failure.with_traceback(None)
+        if failure is not None:
+            visit.failed(failure)
+        for piece in self._finished() if failure is None else self._failed(failure):
+            await stream.write(piece)
+        await stream.end()
+
+
+class Previews:
+    """The unfinished pictures that a provider really shows, at most as many as were asked for."""
+
+    def __init__(self, flight: Flight, kind: str) -> None:
+        self._flight = flight
+        self._kind = kind
+        self._sent = 0
+        self._last = ""
+
+    async def __call__(self, stream: Stream) -> None:
+        """Send the newest preview as an event, if there is a new one."""
+        preview = self._flight.progress[0].preview
+        outlet = self._flight.progress[0].outlet
+        if self._sent >= self._flight.order.request.partial_images or not preview or outlet is None:
+            return
+        if preview == self._last:
+            return
+        self._last = preview
+        with contextlib.suppress(ProviderFailure, NotAPicture, OSError):
+            path = await outlet.upstream.fetch(preview)
+            try:
+                seen = inspect_file(path)
+                values = {
+                    "type": f"{self._kind}.partial_image",
+                    "created_at": self._flight.created,
+                    "partial_image_index": self._sent,
+                    "background": "opaque",
+                    "quality": self._flight.order.candidates[0].translation.quality,
+                    "size": f"{seen.width}x{seen.height}",
+                    "output_format": seen.format,
+                }
+                for piece in _event_with_picture(values, base64_pieces(path)):
+                    await stream.write(piece)
+                self._sent += 1
+            finally:
+                path.unlink(missing_ok=True)
+
+
+def completed(flight: Flight, kind: str) -> Iterator[bytes]:
+    """Yield the event that carries the finished picture."""
+    picture = flight.pictures[0]
+    counts = usage(flight.order, flight.pictures)
+    del counts["output_tokens_details"]
+    values = {"type": f"{kind}.completed", "created_at": flight.created, **facts(flight.pictures), "usage": counts}
+    stored = picture.stored
+    assert stored is not None  # noqa: S101 (a stream is always answered in base64, from a file)
+    yield from _event_with_picture(values, base64_pieces(stored.path))
+
+
+def error_event(failure: Failure) -> Iterator[bytes]:
+    """Yield the event for a failure after the first byte; nested under ``error``, where the SDKs look for it."""
+    yield event("error", {"type": "error", **failure.body()})
+
+
+def _event_with_picture(values: dict[str, Any], base64: Iterator[bytes]) -> Iterator[bytes]:
+    head = json.dumps(values, separators=(",", ":"))[:-1]
+    yield f'event: {values["type"]}\ndata: {head},"b64_json":"'.encode()
+    yield from base64
+    yield b'"}\n\n'
+
+
+def image_stream(desk: Desk, request: Request, flight: Flight, kind: str) -> HeldStream:
+    """Return the response that streams one picture; ``kind`` is image_generation or image_edit."""
+    return HeldStream(
+        desk,
+        request,
+        flight,
+        changed=Previews(flight, kind),
+        finished=lambda: completed(flight, kind),
+        failed=error_event,
+    )

@@ -1,0 +1,226 @@
+"""Pictures that callers bring: multipart or data URLs, streamed to limits, told by their bytes, never by their names.
+
+Clients name the parts ``image``, ``image[]`` or ``image[0]``, label them ``application/octet-stream`` and send them
+chunked (clients §3 point 15), so neither names, types nor lengths are relied on.
+"""
+
+import asyncio
+import base64
+import binascii
+import mmap
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from proxy.api.body import CallerLeft, read_json
+from proxy.errors import InvalidRequest, RequestTooLarge
+from proxy.pictures import HEAD_BYTES, NotAPicture, inspect
+from proxy.provider import InputPicture
+
+MAX_PICTURES = 16
+_MAX_FIELDS = 64
+_MAX_FIELD_BYTES = 131_072
+_IMAGE_FIELD = re.compile(r"image(?:\[\d*\])?\Z")
+_DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A request with pictures: its text fields, its pictures in order, and its mask."""
+
+    fields: dict[str, Any]
+    images: tuple[InputPicture, ...]
+    mask: InputPicture | None = None
+
+
+async def read_upload(request: Request, max_picture: int, max_json: int) -> Upload:
+    """Read a multipart or JSON request that brings pictures of at most ``max_picture`` bytes each.
+
+    Raises InvalidRequest, RequestTooLarge, CallerLeft.
+    """
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if content_type == b"multipart/form-data":
+        boundary = options.get(b"boundary")
+        if not boundary:
+            raise InvalidRequest("The multipart body names no boundary.", code="invalid_multipart")
+        return await _read_multipart(request, boundary, max_picture)
+    # A data URL holds four characters for three bytes.
+    values = await read_json(request, max_json + max_picture * 4 // 3)
+    return await asyncio.to_thread(_from_json, values, max_picture)
+
+
+@dataclass(slots=True)
+class _Part:
+    name: str
+    is_file: bool
+    file: BinaryIO
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Form:
+    """Gathers the parts that the parser reports; files go to unnamed temporary files."""
+
+    max_picture: int
+    parts: list[_Part] = field(default_factory=list)
+    ended: bool = False
+    _headers: dict[bytes, bytes] = field(default_factory=dict)
+    _field: bytes = b""
+    _value: bytes = b""
+    _files: int = 0
+
+    def callbacks(self) -> Any:
+        handlers: dict[str, Callable[..., None]] = {
+            "on_part_begin": self._headers.clear,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._begin,
+            "on_part_data": self._data,
+            "on_end": self._end,
+        }
+        return handlers
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._field.lower()] = self._value
+        self._field, self._value = b"", b""
+
+    def _begin(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        is_file = b"filename" in options or bool(_IMAGE_FIELD.match(name)) or name == "mask"
+        self._files += is_file
+        if self._files > MAX_PICTURES + 1 or len(self.parts) >= _MAX_FIELDS:
+            raise InvalidRequest(f"Too many parts: at most {MAX_PICTURES} pictures.", param="image")
+        self.parts.append(_Part(name, is_file, tempfile.TemporaryFile()))  # noqa: SIM115 (lives with the part)
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        part = self.parts[-1]
+        part.size += end - start
+        limit = self.max_picture if part.is_file else _MAX_FIELD_BYTES
+        if part.size > limit:
+            message = f"The part '{part.name[:64]}' is over its limit of {limit} bytes."
+            raise RequestTooLarge(message, param=part.name[:64], headers={"connection": "close"})
+        part.file.write(data[start:end])
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -> Upload:
+    form = _Form(max_picture)
+    parser = MultipartParser(boundary, form.callbacks())
+    try:
+        async for chunk in request.stream():
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError:
+        raise InvalidRequest("The multipart body is broken.", code="invalid_multipart") from None
+    except ClientDisconnect:
+        raise CallerLeft from None
+    if not form.ended:
+        raise InvalidRequest("The multipart body ends too early.", code="invalid_multipart")
+    fields: dict[str, Any] = {}
+    images, mask = [], None
+    for part in form.parts:
+        part.file.flush()
+        if not part.is_file:
+            part.file.seek(0)
+            fields[part.name] = _text(part.name, part.file.read())
+        elif part.name == "mask":
+            mask = _picture(_view(part), "mask")
+        elif _IMAGE_FIELD.match(part.name):
+            images.append(_picture(_view(part), "image"))
+        else:
+            raise InvalidRequest(f"No file is expected in '{part.name[:64]}'; send 'image'.", param=part.name[:64])
+    return _complete(fields, images, mask)
+
+
+def _text(name: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        message = f"The field '{name[:64]}' is not UTF-8."
+        raise InvalidRequest(message, param=name[:64], code="invalid_type") from None
+
+
+def _view(part: _Part) -> memoryview | bytes:
+    if not part.size:
+        return b""
+    return memoryview(mmap.mmap(part.file.fileno(), part.size, access=mmap.ACCESS_READ))
+
+
+def _picture(data: bytes | memoryview, param: str) -> InputPicture:
+    try:
+        facts = inspect(bytes(data[:HEAD_BYTES]))
+    except NotAPicture as problem:
+        message = f"The file in '{param}' cannot be used: {problem}."
+        raise InvalidRequest(message, param=param, code="invalid_image_file") from None
+    return InputPicture(data, facts.format, facts.width, facts.height)
+
+
+def _complete(fields: dict[str, Any], images: list[InputPicture], mask: InputPicture | None) -> Upload:
+    if not images:
+        message = "Missing required parameter: 'image'."
+        raise InvalidRequest(message, param="image", code="missing_required_parameter")
+    if len(images) > MAX_PICTURES:
+        raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="image")
+    if mask and (mask.width, mask.height) != (images[0].width, images[0].height):
+        raise InvalidRequest("The mask must have the size of the first picture.", param="mask")
+    return Upload(fields, tuple(images), mask)
+
+
+def _from_json(values: dict[str, Any], max_picture: int) -> Upload:
+    for name in ("image", "image[]"):
+        if name in values and "images" not in values:
+            message = f"In JSON the pictures go in 'images', a list of {{\"image_url\": …}}; '{name}' is for multipart."
+            raise InvalidRequest(message, param=name, code="unknown_parameter")
+    fields = {name: value for name, value in values.items() if name not in ("images", "mask")}
+    given = values.get("images")
+    if not isinstance(given, list) or not given:
+        raise InvalidRequest("Missing required parameter: 'images'.", param="images", code="missing_required_parameter")
+    if len(given) > MAX_PICTURES:
+        raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="images")
+    images = [_picture(_reference(item, "images", max_picture), "images") for item in given]
+    mask = values.get("mask")
+    return _complete(fields, images, _picture(_reference(mask, "mask", max_picture), "mask") if mask else None)
+
+
+def _reference(item: Any, param: str, max_picture: int) -> bytes:
+    url = item.get("image_url") if isinstance(item, dict) else item
+    if not isinstance(url, str):
+        message = f'Each entry of \'{param}\' must be {{"image_url": "data:image/png;base64,…"}}.'
+        raise InvalidRequest(message, param=param, code="invalid_type")
+    return decode_data_url(url, param, max_picture)
+
+
+def decode_data_url(url: str, param: str, max_picture: int) -> bytes:
+    """Return the bytes of a base64 data URL; other addresses are not fetched. Raises InvalidRequest."""
+    match = _DATA_URL.match(url)
+    if match is None:
+        message = f"'{param}' must hold base64 data URLs: addresses and file ids are not fetched here."
+        raise InvalidRequest(message, param=param)
+    try:
+        data = base64.b64decode(url[match.end() :], validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(f"A data URL in '{param}' is not base64.", param=param) from None
+    if len(data) > max_picture:
+        raise RequestTooLarge(f"A picture in '{param}' is over its limit of {max_picture} bytes.", param=param)
+    return data
+
+
+def picture_of(data: bytes, param: str) -> InputPicture:
+    """Return ``data`` as a verified picture. Raises InvalidRequest."""
+    return _picture(data, param)
