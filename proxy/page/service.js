@@ -55,12 +55,13 @@ async function json(response) {
   }
 }
 
-/** The models the service offers, as /v1/models lists them. Throws ServiceError. */
+/** The models that can draw from a prompt alone, as /v1/models lists them. Throws ServiceError. */
 export async function listModels(key) {
   const response = await call("/v1/models", { headers: headersFor(key) });
   if (!response.ok) throw await failure(response);
   const body = await json(response);
-  return Array.isArray(body.data) ? body.data : [];
+  const models = Array.isArray(body.data) ? body.data : [];
+  return models.filter((model) => !model.operations || model.operations.includes("generate"));
 }
 
 function pause(milliseconds, signal) {
