@@ -27,6 +27,7 @@ class WireLimits:
     header_bytes: int = 32768
     """Bytes of request line and headers together; also of a chunked body's framing between two pieces of data."""
     header_count: int = 100
+    """Header lines of one request, its trailers included."""
     header_s: float = 5.0
     """Seconds to receive the headers."""
     body_s: float = 10.0

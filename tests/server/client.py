@@ -1,8 +1,10 @@
 """A client that sends exactly the bytes it is told and reads answers strictly."""
 
 import json
+import re
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -41,6 +43,12 @@ class Client:
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def drip(self, data: bytes) -> None:
+        """Send byte by byte, 20 ms apart."""
+        for number in range(len(data)):
+            self.send(data[number : number + 1])
+            time.sleep(0.02)
 
     def get(self, path: str) -> Answer:
         self.send(b"GET " + path.encode() + b" HTTP/1.1\r\n" + HEAD + b"\r\n")
@@ -83,3 +91,14 @@ class Client:
     def reset(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
+
+
+def check_refusal(answer: Answer, status: int, code: str | None) -> None:
+    """Check that an answer is a refusal in the envelope, and the connection's last."""
+    assert (answer.status, answer.json["error"]["code"]) == (status, code)
+    assert set(answer.json["error"]) == {"message", "type", "param", "code"}
+    assert answer.headers["content-type"] == "application/json"
+    assert re.fullmatch(r"req_[0-9a-f]{32}", answer.headers["x-request-id"])
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["connection"] == "close"

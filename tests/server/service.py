@@ -40,6 +40,7 @@ class Service:
         self.scopes.append(scope)
         answers = {
             "/early": self.refuse_unread,
+            "/early-after-a-while": self.refuse_unread_late,
             "/held": self.hold,
             "/stuck": self.hang,
             "/crash": self.crash,
@@ -85,6 +86,10 @@ class Service:
 
     async def refuse_unread(self, _receive: Receive, send: Send) -> None:
         await answer(send, 413, {"early": True})
+
+    async def refuse_unread_late(self, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.1)
+        await self.refuse_unread(receive, send)
 
     async def hold(self, receive: Receive, send: Send) -> None:
         if await self.read(receive) is None:

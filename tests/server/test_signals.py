@@ -32,11 +32,12 @@ def test_idle_service_stops_cleanly(start: Start, number: signal.Signals) -> Non
 
 
 def test_held_request_finishes_while_readiness_fails(start: Start) -> None:
-    service = start("--finish", "0.4")
+    service = start("--finish", "0.8")
     with service.held(HELD) as client:
         service.signal(signal.SIGTERM)
         assert service.process.stdout is not None
         assert service.process.stdout.readline() == "drain 5\n"
+        time.sleep(0.4)
         with Client(service.port) as balancer:  # the listener is still there
             assert balancer.get("/readyz").status == 503
         answer = client.answer()
@@ -73,11 +74,11 @@ def test_stuck_handler_is_cut_with_an_envelope(start: Start) -> None:
 
 
 def test_notice_keeps_the_listener_for_a_balancer(start: Start) -> None:
-    service = start("--notice", "0.5")
+    service = start("--notice", "1")
     service.signal(signal.SIGTERM)
     assert service.process.stdout is not None
     assert service.process.stdout.readline() == "drain 5\n"
-    time.sleep(0.05)
+    time.sleep(0.3)
     with Client(service.port) as balancer:
         assert balancer.get("/readyz").status == 503
     assert service.end()[0] == 0
