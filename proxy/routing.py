@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from proxy.errors import InvalidRequest, NotConfigured, UnknownModel
 from proxy.image_request import PROVIDER_FIELDS, parse
-from proxy.provider import Model
+from proxy.provider import Model, Operation
 
 _MAX_SHOWN = 100
 
@@ -106,6 +106,14 @@ class Routing:
             if not supplier.why_not:
                 for model in supplier.models:
                     yield f"{supplier.name}/{model}", supplier.name
+
+    def operations(self, name: str) -> frozenset[Operation]:
+        """Return what a name can do by its usable routes; nothing when it has none."""
+        try:
+            routes = self.resolve(name).routes
+        except (NotConfigured, UnknownModel):
+            return frozenset()
+        return frozenset().union(*(route.model.operations for route in routes))
 
     def configured(self) -> Iterable[tuple[str, ModelSettings]]:
         """Yield the configured names, patterns included, with their settings."""

@@ -7,14 +7,19 @@ from starlette.responses import JSONResponse, Response
 
 from proxy.engine import Engine
 from proxy.errors import NotConfigured, UnknownModel
+from proxy.provider import Operation
 
 _SIZES = ["auto", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792", "512x512", "256x256"]
 _CREATED = 1_767_225_600
 """2026-01-01: clients want an integer, and a model here has no birthday of its own."""
 
 
-def describe(name: str, owner: str) -> dict[str, Any]:
-    """Return OpenAI's model object, with the additions that other frontends look for (clients §3 point 17)."""
+def describe(name: str, owner: str, operations: frozenset[Operation]) -> dict[str, Any]:
+    """Return OpenAI's model object, with the additions that other frontends look for (clients §3 point 17).
+
+    ``operations``: what it can do: generate, edit, inpaint (edit within a mask).
+    """
+    takes_images = bool(operations - {"generate"})
     return {
         "id": name,
         "object": "model",
@@ -25,14 +30,18 @@ def describe(name: str, owner: str) -> dict[str, Any]:
         "supported_endpoint_types": ["image-generation"],
         "capabilities": ["image"],
         "labels": ["image"],
-        "architecture": {"input_modalities": ["text"], "output_modalities": ["image"]},
+        "operations": sorted(operations),
+        "architecture": {
+            "input_modalities": ["text", "image"] if takes_images else ["text"],
+            "output_modalities": ["image"],
+        },
     }
 
 
 async def list_models(request: Request) -> Response:
     """List the configured names, then the models of usable providers."""
     engine: Engine = request.app.state.desk.engine
-    models = [describe(name, owner) for name, owner in engine.routing.listed()]
+    models = [describe(name, owner, engine.routing.operations(name)) for name, owner in engine.routing.listed()]
     return JSONResponse({"object": "list", "data": models})
 
 
@@ -46,4 +55,4 @@ async def get_model(request: Request) -> Response:
             engine.routing.resolve(name)
         except NotConfigured as refusal:
             raise UnknownModel(refusal.message) from None
-    return JSONResponse(describe(name, owners.get(name, "images-proxy")))
+    return JSONResponse(describe(name, owners.get(name, "images-proxy"), engine.routing.operations(name)))
