@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import sys
 from contextlib import AsyncExitStack
 from typing import NoReturn
@@ -12,6 +11,7 @@ from starlette.applications import Starlette
 from proxy import __version__, config, logs
 from proxy.app import create_app
 from proxy.server import PortInUse, StartupFailed, loop_factory, serve
+from proxy.start import enter_configuration
 from proxy.wire import WireLimits
 
 _CURL = """\
@@ -110,22 +110,6 @@ async def _serve(options: argparse.Namespace) -> int:
             on_drain=app.state.desk.engine.drain,
             on_started=lambda bound: _greet(app, bound[0][1], demo=options.demo),
         )
-
-
-async def enter_configuration(stack: AsyncExitStack, options: argparse.Namespace) -> config.Configuration:
-    """Load the configuration that the options name; for the demo, start the simulator first.
-
-    Raises config.ConfigurationError, OSError.
-    """
-    given = {"host": getattr(options, "host", None), "port": getattr(options, "port", None)}
-    server = {name: value for name, value in given.items() if value is not None}
-    overrides = {"server": server} if server else {}
-    path = config.find_file(options.config, os.environ, look_here=not options.demo)
-    if not options.demo:
-        return config.load(path, os.environ, **overrides)
-    from proxy.demo import simulated  # noqa: PLC0415 (only the demo draws pictures)
-
-    return await stack.enter_async_context(simulated(path, os.environ, options.demo_speed, **overrides))
 
 
 def _greet(app: Starlette, port: int, *, demo: bool) -> None:

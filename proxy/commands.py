@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli import enter_configuration
 from proxy.engine import Engine
 from proxy.errors import Failure
 from proxy.flights import Flight
+from proxy.start import enter_configuration
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _REDRAW_S = 0.1
