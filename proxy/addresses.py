@@ -59,7 +59,7 @@ def public_socket(info: AddrInfoType) -> socket.socket:
 
 @dataclass(frozen=True, slots=True)
 class ResultAddresses:
-    """The rule for one provider: exact lower-case ``hosts`` (empty: any); ``allow_private``: private ones and http too."""
+    """The rule for one provider: exact lower-case ``hosts`` (empty: any); ``allow_private``: private and http too."""
 
     hosts: Sequence[str] = ()
     allow_private: bool = False

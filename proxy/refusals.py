@@ -16,6 +16,8 @@ from proxy.provider import Job, Provider, Reply, failed_job
 
 _CHALLENGE = re.compile(rb"Just a moment\.\.\.|Attention Required! \| Cloudflare|cf-(?:please-wait|spinner)|cloudfront")
 _LONGEST_HINT_S = 30.0
+_SHAPE_WORDS = {"resolution": "size", "upscale": "size"}
+"""Words that only a shape brings into a job; the caller asked for them as ``size``."""
 _WORDS = ("prompt", "width", "height", "seed", "size", "image", "mask")
 
 
@@ -53,7 +55,7 @@ def _rejected(reason: str, name: str, job: Job) -> ContentRefused | ProviderReje
     failure = failed_job(reason)
     if isinstance(failure, ContentRefused):
         return failure
-    words = {job.model.wire.get(word, word): word for word in (*job.settings, *_WORDS)}
+    words = {job.model.wire.get(word, word): _SHAPE_WORDS.get(word, word) for word in (*job.settings, *_WORDS)}
     param = next((own for word, own in words.items() if re.search(rf"\b{re.escape(word)}\b", reason)), None)
     detail = f" It names '{param}'." if param else ""
     return ProviderRejected(f"The provider '{name}' refused the parameters.{detail}", param=param)

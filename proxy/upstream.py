@@ -28,6 +28,7 @@ MAX_ANSWER = 65_536
 MAX_CATALOGUE = 1_048_576
 MAX_PICTURE = 52_428_800
 _KEEPALIVE_S = 15.0
+_PICTURE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 
 
 class NotSent(Exception):
@@ -203,4 +204,4 @@ def _write_whole(file: BinaryIO, data: bytes) -> None:
 
 
 def _looks_like_picture(headers: dict[str, str]) -> bool:
-    return headers.get("content-type", "").lower().startswith(("image/", "application/octet-stream", "binary/octet-stream"))
+    return headers.get("content-type", "").lower().startswith(_PICTURE_TYPES)

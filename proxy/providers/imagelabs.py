@@ -103,7 +103,7 @@ class ImageLabs:
         if isinstance(final, str) and final:
             return Finished(self._address(final))
         if "error" in status.lower():
-            raise failed_job(str(answer))
+            raise failed_job(" ".join(value for value in answer.values() if isinstance(value, str)))
         if status == "Done":
             raise ProviderBadResponse("The provider calls the job done but names no picture.")
         preview = answer.get("current_image_url")

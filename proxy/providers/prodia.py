@@ -191,8 +191,8 @@ def _parts(reply: Reply) -> Iterator[tuple[str, bytes]]:
     if not boundary:
         raise UnreadableReply
     collector = _Collector()
-    parser = MultipartParser(boundary, collector.callbacks())
     try:
+        parser = MultipartParser(boundary, collector.callbacks())
         parser.write(reply.body)
         parser.finalize()
     except FormParserError:

@@ -1,0 +1,110 @@
+"""Pictures, jobs and replies that the tests of every dialect share."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from proxy.provider import Call, Finished, InputPicture, Job, Model, Operation, Pending, Provider, Reply
+from proxy.providers import KINDS, build
+from proxy.providers.settings import ProviderSettings
+from proxy.upstream import Upstream
+
+JOB = "0f4c6b0e-0d3b-4e7e-9f57-3a5b0c0a9d11"
+KEY = "key-that-nobody-may-see"
+PROMPT = 'a fox & a hen, 50% ü +1 #?/[x]\n"quoted"'
+BOUNDARY = "----seam"
+PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>"
+_MOST_CALLS = 10
+
+
+def picture(size: tuple[int, int] = (8, 8), kind: str = "PNG") -> bytes:
+    """Return a small picture of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", size, "teal").save(file, kind)
+    return file.getvalue()
+
+
+PNG = picture()
+AWKWARD = PNG + f"\r\n--{BOUNDARY}x\r\n--{BOUNDARY[:-1]}\r\n\r\n--\r\n\x00\xff".encode("latin-1") + b"\r\n"
+"""A picture whose bytes hold line ends, NUL, and nearly the boundary that surrounds it."""
+
+
+def provider(kind: str, base_url: str = "", **settings: Any) -> Provider:
+    """Return a dialect bound to ``base_url`` (its usual address when empty) and to KEY."""
+    values = {"kind": kind, "base_url": base_url or KINDS[kind].base_url, **settings}
+    return build(ProviderSettings.model_validate(values), KEY)
+
+
+def model(dialect: Provider, name: str) -> Model:
+    """Return the model of that name or alias."""
+    return next(one for one in dialect.models() if name in (one.name, *one.aliases))
+
+
+def brought(data: bytes = PNG, kind: str = "png") -> InputPicture:
+    """Return a picture that the caller brought."""
+    return InputPicture(data, kind, 8, 8)
+
+
+def job(
+    made_by: Model,
+    operation: Operation = "generate",
+    images: Sequence[InputPicture] = (),
+    mask: InputPicture | None = None,
+    output_format: str = "png",
+    prompt: str = PROMPT,
+    **settings: Any,
+) -> Job:
+    """Return a job in the model's default shape; ``settings`` come on top."""
+    shaped = {**made_by.shapes.default.settings, **settings}
+    return Job(made_by, operation, prompt, shaped, output_format, tuple(images), mask)
+
+
+def reply(call: Call, body: object = b"", status: int = 200, **headers: str) -> Reply:
+    """Return a reply; a ``body`` that isn't bytes is sent as JSON. ``content_type`` becomes ``content-type``."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    usual = {} if isinstance(body, bytes) else {"content-type": "application/json"}
+    return Reply(call, status, {**usual, **{name.replace("_", "-"): value for name, value in headers.items()}}, data)
+
+
+def multipart(*parts: tuple[str, str, str, bytes], boundary: str = BOUNDARY) -> bytes:
+    """Return a multipart body; each part is its name, file name, content type and bytes."""
+    body = b""
+    for name, file_name, content_type, data in parts:
+        disposition = f'Content-Disposition: form-data; name="{name}"; filename="{file_name}"'
+        body += f"--{boundary}\r\n{disposition}\r\nContent-Type: {content_type}\r\n\r\n".encode() + data + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode()
+
+
+def job_part(**values: Any) -> tuple[str, str, str, bytes]:
+    """Return the part that holds a job's JSON."""
+    return ("job", "job.json", "application/json", json.dumps({"id": JOB, **values}).encode())
+
+
+def output_part(data: bytes, name: str = "output.png", content_type: str = "image/png") -> tuple[str, str, str, bytes]:
+    """Return a part that holds an output."""
+    return ("output", name, content_type, data)
+
+
+async def follow(upstream: Upstream, dialect: Provider, wanted: Job) -> Finished:
+    """Submit ``wanted`` and ask on without waiting until it is finished."""
+    call = dialect.submit(wanted)
+    for _ in range(_MOST_CALLS):
+        answer = dialect.read(await upstream.send(call, 2.0))
+        if isinstance(answer, Finished):
+            return answer
+        call = answer.next
+    raise AssertionError("the job was not finished")
+
+
+def pending(answer: Pending | Finished) -> Pending:
+    """Return the answer of a job that runs on."""
+    assert isinstance(answer, Pending)
+    return answer
+
+
+def lower(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with lower-case names."""
+    return {name.lower(): value for name, value in headers.items()}

@@ -1,0 +1,273 @@
+"""The values that cross the boundary, and what every dialect has in common."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse, ProviderFailure
+from proxy.provider import (
+    Call,
+    File,
+    Finished,
+    InputPicture,
+    Job,
+    Pending,
+    Range,
+    Reply,
+    UnreadableReply,
+    failed_job,
+    job_id,
+)
+from proxy.providers import KINDS
+from tests.providers.examples import BOUNDARY, JOB, KEY, PROMPT, brought, job, provider, reply
+
+ASKED = Call("GET", "https://provider.test/job")
+
+
+def _calls(kind: str) -> list[Call]:
+    """Return one call of every sort that the dialect makes, as far as its replies are read differently."""
+    dialect = provider(kind)
+    submit = dialect.submit(job(dialect.models()[0], seed=1))
+    base = KINDS[kind].base_url
+    followed = {
+        "imagelabs": ["/progress"],
+        "prodia-legacy": [f"/job/{JOB}"],
+        "prodia-v1": [f"/job/{JOB}"],
+        "prodia": [
+            "/job/async",
+            f"/job/async/{JOB}/job.state.current",
+            f"/job/async/{JOB}/job.json",
+            f"/job/async/{JOB}/output",
+            f"/job/async/{JOB}/output/output.png",
+        ],
+    }
+    return [submit, *(Call("GET", f"{base}{path}") for path in followed[kind])]
+
+
+CALLS = [(kind, call) for kind in KINDS for call in _calls(kind)]
+
+OBJECTS = [(kind, call) for kind, call in CALLS if not call.url.endswith(("/job.state.current", "/output"))]
+"""Those answered with a JSON object; the word and the list of the asynchronous variant are tested with it."""
+
+_words = st.sampled_from(
+    ["queued", "generating", "succeeded", "failed", "Done", "Error", "processed", JOB, "http://[x"]
+)
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | _words
+_values = st.recursive(
+    _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+)
+_fields = (
+    *("job", "id", "status", "state", "task_id", "final_image_url", "current_image_url", "progress", "imageUrl"),
+    *("error", "detail", "message", "metrics"),
+)
+_objects = st.fixed_dictionaries({}, optional=dict.fromkeys(_fields, _values))
+_nested = st.fixed_dictionaries(
+    {"id": st.just(JOB)},
+    optional={
+        "state": st.fixed_dictionaries({"current": _values, "history": _values}),
+        "metrics": st.fixed_dictionaries({"elapsed": _values}),
+    },
+)
+
+
+@pytest.mark.parametrize(("kind", "call"), CALLS)
+@given(value=_objects | _nested | _values)
+@settings(max_examples=15, deadline=None)
+def test_any_json_is_read_or_refused_as_the_providers_failure(kind: str, call: Call, value: Any) -> None:
+    dialect = provider(kind)
+    for status in (200, 400):
+        said = reply(call, json.dumps(value).encode(), status, content_type="application/json")
+        assert isinstance(dialect.refusal(said), str)
+        try:
+            answer = dialect.read(said)
+        except ProviderFailure:
+            continue
+        assert isinstance(answer, Pending | Finished)
+
+
+@pytest.mark.parametrize(("kind", "call"), CALLS)
+@given(body=st.binary(max_size=200), content_type=st.sampled_from(["multipart/form-data; boundary=x", "text/html", ""]))
+@settings(max_examples=15, deadline=None)
+def test_any_bytes_are_read_or_refused_as_the_providers_failure(
+    kind: str, call: Call, body: bytes, content_type: str
+) -> None:
+    dialect = provider(kind)
+    said = reply(call, body, content_type=content_type)
+    assert isinstance(dialect.refusal(said), str)
+    try:
+        dialect.read(said)
+    except ProviderFailure:
+        return
+
+
+@pytest.mark.parametrize(("kind", "call"), OBJECTS)
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html><title>Bad Gateway</title></html>", b'{"job": "0f4c', b"[" * 100_000, b"\xff\xfe{", b"[1]", b"null"],
+    ids=["empty", "html", "cut", "deep", "garbled", "list", "null"],
+)
+def test_what_is_not_the_dialect_is_unreadable(kind: str, call: Call, body: bytes) -> None:
+    with pytest.raises(UnreadableReply):
+        provider(kind).read(reply(call, body, content_type="application/json"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dialect_knows_its_models_and_asks_a_free_question(kind: str) -> None:
+    dialect = provider(kind)
+    names = [one.name for one in dialect.models()]
+    assert len(set(names)) == len(names) > 0
+    assert dialect.probe().url.startswith(KINDS[kind].base_url)
+    assert "generate" not in dialect.probe().url
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_base_urls_may_end_in_a_slash(kind: str) -> None:
+    assert (
+        provider(kind, "https://provider.test/v9/").probe().url
+        == provider(kind, "https://provider.test/v9").probe().url
+    )
+
+
+@pytest.mark.parametrize("kind", ["imagelabs", "prodia", "prodia-legacy"])
+def test_a_fixed_list_of_models_is_not_asked_for(kind: str) -> None:
+    dialect = provider(kind)
+    assert dialect.catalogue() == ()
+    assert dialect.read_catalogue(()) == dialect.models()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_representations_hide_keys_prompts_and_addresses(kind: str) -> None:
+    dialect = provider(kind)
+    made_by = next(one for one in dialect.models() if "edit" in one.operations or kind == "prodia-legacy")
+    wanted = job(made_by, images=() if kind == "prodia-legacy" else (brought(b"pixels"),), seed=1)
+    call = dialect.submit(wanted)
+    said = Reply(call, 200, {"set-cookie": "session=s3cret"}, b"s3cret body")
+    for shown in map(repr, (dialect, wanted, call, said, *wanted.images, *call.files)):
+        for secret in (KEY, "fox", "pixels", "s3cret", "txt2img", "/job"):
+            assert secret not in shown or (secret == "txt2img" and shown.startswith("Job("))
+
+
+def test_the_rest_of_the_values_hide_what_they_carry() -> None:
+    assert "secret" not in repr(Finished("https://pictures.test/secret.png"))
+    assert "secret" not in repr(File("input", "a.png", "image/png", b"secret"))
+    assert "secret" not in repr(InputPicture(b"secret", "png", 1, 1))
+    assert PROMPT not in repr(Job(provider("imagelabs").models()[0], "generate", PROMPT, {"negative_prompt": PROMPT}))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("2", 2.0),
+        ("0", 0.0),
+        ("1.5", 1.5),
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("1e999", None),
+    ],
+)
+def test_retry_after_is_a_number_of_seconds_or_nothing(value: str, seconds: float | None) -> None:
+    assert reply(ASKED, retry_after=value).retry_after == seconds
+    assert Reply(ASKED, 429).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type"),
+    [("image/PNG; q=1", "image/png"), ("", ""), (" Text/HTML ;charset=x", "text/html"), (";", "")],
+)
+def test_content_type_is_the_bare_media_type(value: str, content_type: str) -> None:
+    assert reply(ASKED, content_type=value).content_type == content_type
+
+
+def test_json_is_read_whatever_the_content_type_says() -> None:
+    assert reply(ASKED, b'{"a": 1}', content_type="text/html").json_object() == {"a": 1}
+    assert reply(ASKED, '{"a": "ü"}'.encode("utf-16")).json_object() == {"a": "ü"}
+
+
+@pytest.mark.parametrize("value", [JOB, "a" * 8, "A_-9" * 16])
+def test_a_job_id_is_handed_through(value: str) -> None:
+    assert job_id(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        12345678,
+        "short",
+        "a" * 65,
+        "../../../etc",
+        "abcdefgh/..",
+        "abcdefgh?x=1",
+        "abcdefgh\n",
+        "äbcdefgh",
+        ["abcdefgh"],
+        {"id": JOB},
+        True,
+        "abc defgh",
+        "abcdefgh#",
+        "%2e%2e%2f%2e%2e",
+    ],
+)
+def test_nothing_else_passes_for_a_job_id(value: Any) -> None:
+    with pytest.raises(ProviderBadResponse, match="names no job"):
+        job_id(value)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "NSFW content detected",
+        "violates our content policy",
+        "content_policy",
+        "Safety system",
+        "moderated",
+        "inappropriate",
+        "prohibited words",
+        "sensitive",
+    ],
+)
+def test_a_failure_over_content_is_told_by_its_words(reason: str) -> None:
+    failure = failed_job(reason)
+    assert isinstance(failure, ContentRefused)
+    assert reason not in failure.message
+
+
+@pytest.mark.parametrize("reason", ["", "out of memory", "None", "steps: maximum: got 1,000"])
+def test_any_other_failure_is_just_a_failure(reason: str) -> None:
+    assert isinstance(failed_job(reason), GenerationFailed)
+
+
+@pytest.mark.parametrize(
+    ("limits", "value", "kept"),
+    [
+        (Range(1, 4), 9, 4),
+        (Range(1, 4), 0, 1),
+        (Range(1, 4), 2.9, 2),
+        (Range(1, 10, whole=False), 2.5, 2.5),
+        (Range(1.5, 10, whole=False), 0, 1.5),
+    ],
+)
+def test_numbers_are_brought_into_range(limits: Range, value: float, kept: float) -> None:
+    assert limits.clamp(value) == kept
+    assert isinstance(limits.clamp(value), int) is limits.whole
+
+
+def test_the_boundary_of_the_examples_is_awkward_indeed() -> None:
+    assert provider("prodia").read(
+        reply(
+            ASKED,
+            f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=job\r\n\r\n{{}}\r\n"
+            f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=output\r\n\r\n".encode()
+            + b"\xff\xd8\xff--"
+            + f"\r\n--{BOUNDARY}--\r\n".encode(),
+            content_type=f"multipart/form-data; boundary={BOUNDARY}",
+        )
+    ) == Finished(b"\xff\xd8\xff--")

@@ -1,0 +1,336 @@
+"""Prodia v2's blocking call: what it sends, and its answers as bytes and as multipart (upstreams §3, F10–F16)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import FormData
+from aioresponses import aioresponses
+from yarl import URL
+
+from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
+from proxy.provider import Call, Finished, Operation, Reply, UnreadableReply
+from proxy.upstream import Upstream
+from tests.providers.examples import (
+    AWKWARD,
+    BOUNDARY,
+    JOB,
+    KEY,
+    PAGE,
+    PNG,
+    PROMPT,
+    brought,
+    job,
+    job_part,
+    model,
+    multipart,
+    output_part,
+    picture,
+    provider,
+    reply,
+)
+
+BASE = "https://inference.prodia.com/v2"
+DIALECT = provider("prodia")
+SCHNELL = model(DIALECT, "flux-fast.schnell.txt2img.v2")
+SUBMIT = DIALECT.submit(job(SCHNELL, seed=1))
+JPEG, WEBP = picture(kind="JPEG"), picture(kind="WEBP")
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def _read(*parts: tuple[str, str, str, bytes], content_type: str = FORM, boundary: str = BOUNDARY) -> Finished:
+    answer = DIALECT.read(reply(SUBMIT, multipart(*parts, boundary=boundary), content_type=content_type))
+    assert isinstance(answer, Finished)
+    return answer
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_submit_asks_for_the_pictures_bytes(output_format: str) -> None:
+    call = DIALECT.submit(job(SCHNELL, output_format=output_format, seed=5, steps=4, style_preset="anime"))
+    assert (call.method, call.url, call.query, call.files, call.picture) == ("POST", f"{BASE}/job", {}, (), True)
+    assert call.headers == {"authorization": f"Bearer {KEY}", "accept": f"image/{output_format}"}
+    assert call.json == {
+        "type": "inference.flux-fast.schnell.txt2img.v2",
+        "config": {"prompt": PROMPT, "width": 1024, "height": 1024, "seed": 5, "steps": 4, "style_preset": "anime"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("flux-2.flex.txt2img.v1", "guidance"), ("seedream.txt2img.v1", "guidance_scale")]
+)
+def test_a_setting_goes_by_the_types_own_name(name: str, word: str) -> None:
+    call = DIALECT.submit(job(model(DIALECT, name), cfg=3.5))
+    assert call.json is not None
+    assert call.json["config"][word] == 3.5
+    assert "cfg" not in call.json["config"]
+
+
+def _form(name: str, operation: Operation, count: int, mask: bool) -> tuple[Call, dict[str, Any]]:
+    images = [
+        brought(b"picture %d" % number, kind) for number, kind in zip(range(count), ("png", "jpeg"), strict=False)
+    ]
+    call = DIALECT.submit(
+        job(model(DIALECT, name), operation, images, brought(b"mask", "webp") if mask else None, output_format="webp")
+    )
+    assert call.json is None
+    part = call.files[0]
+    assert (part.part, part.name, part.content_type) == ("job", "job.json", "application/json")
+    return call, json.loads(bytes(part.data))
+
+
+def test_pictures_go_as_parts_that_the_job_names() -> None:
+    call, told = _form("flux-2.pro.img2img.v1", "edit", 2, mask=False)
+    assert told == {
+        "type": "inference.flux-2.pro.img2img.v1",
+        "config": {"prompt": PROMPT, "width": 1024, "height": 1024, "images": ["image0.png", "image1.jpeg"]},
+    }
+    assert [(file.part, file.name, file.content_type, file.data) for file in call.files[1:]] == [
+        ("input", "image0.png", "image/png", b"picture 0"),
+        ("input", "image1.jpeg", "image/jpeg", b"picture 1"),
+    ]
+    assert call.headers == {"authorization": f"Bearer {KEY}", "accept": "image/webp"}
+    assert call.picture
+
+
+def test_some_types_take_one_picture_by_its_name() -> None:
+    _, told = _form("recraft.img2img.v1", "edit", 1, mask=False)
+    assert told["config"] == {"prompt": PROMPT, "image": "image0.png"}
+
+
+@pytest.mark.parametrize("name", ["sdxl.inpainting.v1", "sd15.inpainting.v1"])
+def test_a_mask_is_one_more_part(name: str) -> None:
+    call, told = _form(name, "inpaint", 1, mask=True)
+    assert told["config"] == {"prompt": PROMPT, "image": "image0.png", "mask": "mask.webp"}
+    assert [(file.part, file.name, file.data) for file in call.files[1:]] == [
+        ("input", "image0.png", b"picture 0"),
+        ("input", "mask.webp", b"mask"),
+    ]
+
+
+def test_a_streamed_picture_is_the_result() -> None:
+    path = Path("a.part")
+    assert DIALECT.read(Reply(SUBMIT, 200, {"content-type": "image/png"}, picture=path)) == Finished(path)
+
+
+@pytest.mark.parametrize("data", [PNG, JPEG, WEBP, AWKWARD, PNG + b"\r\n", PNG + b"\r", PNG + b"--", PNG + b"\n\r\n"])
+def test_multipart_hands_back_the_same_bytes(data: bytes) -> None:
+    assert _read(job_part(state={"current": "completed", "history": None}), output_part(data)) == Finished(data)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "boundary"),
+    [
+        (f'multipart/form-data; boundary="{BOUNDARY}"', BOUNDARY),
+        ('multipart/form-data; boundary="a b:c=d;e"', "a b:c=d;e"),
+        (f"Multipart/Form-Data;charset=x;boundary={BOUNDARY}", BOUNDARY),
+        (f"multipart/form-data; BOUNDARY={BOUNDARY}", BOUNDARY),
+        ("multipart/form-data; boundary=x", "x"),
+    ],
+)
+def test_the_boundary_is_the_headers(content_type: str, boundary: str) -> None:
+    assert _read(job_part(), output_part(PNG), content_type=content_type, boundary=boundary).image == PNG
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [job_part(), output_part(JPEG), output_part(PNG)],
+        [output_part(JPEG), job_part()],
+        [job_part(), output_part(b"Here is your fox.", "message.txt", "text/plain"), output_part(JPEG)],
+        [job_part(), ("other", "x", "image/png", PNG), output_part(JPEG, "x", "application/octet-stream")],
+        [job_part(), output_part(b"", "empty.png"), output_part(JPEG)],
+    ],
+    ids=["several", "job-last", "text-first", "other-part", "empty-first"],
+)
+def test_the_first_picture_among_the_outputs_is_taken(parts: list[tuple[str, str, str, bytes]]) -> None:
+    assert _read(*parts).image == JPEG
+
+
+@pytest.mark.parametrize(
+    ("metrics", "elapsed_s"),
+    [
+        ({"metrics": {"elapsed": 7.53, "ips": 13.4}}, 7.53),
+        ({"metrics": {"elapsed": 0}}, 0.0),
+        ({"metrics": {"elapsed": -1}}, None),
+        ({"metrics": {"elapsed": "7"}}, None),
+        ({"metrics": {"elapsed": 10**400}}, None),
+        ({"metrics": {"elapsed": float("inf")}}, None),
+        ({"metrics": {"elapsed": float("nan")}}, None),
+        ({"metrics": None}, None),
+        ({"metrics": []}, None),
+        ({}, None),
+    ],
+)
+def test_the_jobs_own_time_is_read_where_it_makes_sense(metrics: dict[str, Any], elapsed_s: float | None) -> None:
+    assert _read(job_part(**metrics), output_part(PNG)).elapsed_s == elapsed_s
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"state": {"current": "completed", "history": [{"message": "started"}, {"message": "done"}]}},
+        {"state": {"current": ["failed"]}},
+        {"state": "failed"},
+        {"state": None, "price": None, "error": None},
+        {"error": ""},
+        {"message": "thank you"},
+    ],
+)
+def test_a_picture_counts_unless_the_job_says_error(values: dict[str, Any]) -> None:
+    assert _read(job_part(**values), output_part(PNG)).image == PNG
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"error": "out of memory"}, GenerationFailed),
+        ({"error": {"code": 5}}, GenerationFailed),
+        ({"error": "NSFW content"}, ContentRefused),
+        ({"state": {"current": "failed"}}, GenerationFailed),
+        ({"state": {"current": "cancelled", "history": None}}, GenerationFailed),
+        (
+            {"state": {"current": "failed", "history": [{"message": "ok"}, {"message": "flagged: nsfw"}]}},
+            ContentRefused,
+        ),
+        ({"state": {"current": "failed", "history": ["odd"]}}, GenerationFailed),
+    ],
+)
+def test_an_error_in_the_job_part_wins_over_its_outputs(values: dict[str, Any], kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        _read(job_part(**values), output_part(PNG))
+    with pytest.raises(kind):
+        DIALECT.read(reply(SUBMIT, {"id": JOB, **values}))
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([output_part(PNG)], "no job part"),
+        ([job_part()], "no picture"),
+        ([job_part(), output_part(b"GIF89a..", "a.gif", "image/gif")], "no picture"),
+        ([job_part(), output_part(b"A fox.", "message.txt", "text/plain")], "no picture"),
+        ([job_part(), output_part(b"")], "no picture"),
+        ([job_part(), ("input", "a.png", "image/png", PNG)], "no picture"),
+    ],
+)
+def test_a_multipart_answer_that_lacks_a_part_is_a_bad_response(
+    parts: list[tuple[str, str, str, bytes]], words: str
+) -> None:
+    with pytest.raises(ProviderBadResponse, match=words):
+        _read(*parts)
+
+
+WHOLE = multipart(job_part(), output_part(PNG))
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (WHOLE, "multipart/form-data"),
+        (WHOLE, "multipart/form-data; boundary="),
+        (WHOLE, "multipart/form-data; boundary=other"),
+        (WHOLE, f"multipart/form-data; boundary={'x' * 5000}"),
+        (WHOLE, f"multipart/form-data; boundary={BOUNDARY}; name=漢"),
+        (WHOLE[:-20], FORM),
+        (WHOLE[:-8], FORM),
+        (WHOLE[:60], FORM),
+        (b"", FORM),
+        (PAGE, FORM),
+        (multipart(("job", "job.json", "application/json", b"{"), output_part(PNG)), FORM),
+        (multipart(("job", "job.json", "application/json", b"[]"), output_part(PNG)), FORM),
+        (multipart(("job", "job.json", "application/json", b"[" * 100_000), output_part(PNG)), FORM),
+    ],
+)
+def test_a_broken_multipart_answer_is_unreadable(body: bytes, content_type: str) -> None:
+    said = reply(SUBMIT, body, content_type=content_type)
+    with pytest.raises(UnreadableReply):
+        DIALECT.read(said)
+    assert isinstance(DIALECT.refusal(said), str)
+
+
+@pytest.mark.parametrize(
+    "body", [{"id": JOB, "state": {"current": "completed"}}, {}, {"job": JOB, "status": "queued"}, {"imageUrl": "x"}]
+)
+def test_json_where_a_picture_was_asked_for_is_a_bad_response(body: dict[str, Any]) -> None:
+    with pytest.raises(ProviderBadResponse, match="without a picture"):
+        DIALECT.read(reply(SUBMIT, body))
+
+
+def test_json_with_a_reason_and_no_picture_is_a_failed_job() -> None:
+    with pytest.raises(ContentRefused):
+        DIALECT.read(reply(SUBMIT, {"id": JOB, "state": {"history": [{"message": "moderation: nsfw"}]}}))
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "words"),
+    [
+        (b"token is invalid", "text/plain", "token is invalid"),
+        (b'{"error": "steps: maximum: got 1,000"}', "application/json", "steps: maximum: got 1,000"),
+        (b'{"detail": "a", "error": "b", "message": "c"}', "application/json", "a"),
+        (b'{"message": "c"}', "application/json", "c"),
+        (b'{"detail": {"steps": "too many"}}', "application/json", "{'steps': 'too many'}"),
+        (b'{"state": {"history": [{"message": "late"}]}}', "application/json", "late"),
+        (b"{}", "application/json", ""),
+        (b'["x"]', "application/json", "['x']"),
+        (multipart(job_part(error="steps: maximum: got 1,000")), FORM, "steps: maximum: got 1,000"),
+        (multipart(output_part(PNG)), FORM, ""),
+        (b"broken", FORM, ""),
+        (PAGE, "text/html", PAGE.decode()),
+    ],
+)
+def test_the_words_of_a_refusal(body: bytes, content_type: str, words: str) -> None:
+    assert DIALECT.refusal(reply(SUBMIT, body, 400, content_type=content_type)) == words
+
+
+def test_the_probe_is_the_smallest_legal_job() -> None:
+    probe = DIALECT.probe()
+    assert (probe.method, probe.url, probe.json) == ("POST", f"{BASE}/job", {"type": "inference.ping.v1"})
+    assert (probe.headers["authorization"], probe.picture) == (f"Bearer {KEY}", False)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("data", [PNG, AWKWARD])
+async def test_bytes_stream_into_a_file(upstream: Upstream, web: aioresponses, data: bytes) -> None:
+    web.post(f"{BASE}/job", body=data, content_type="image/png")
+    answer = DIALECT.read(await upstream.send(SUBMIT, 1.0))
+    assert isinstance(answer, Finished)
+    assert isinstance(answer.image, Path)
+    assert answer.image.read_bytes() == data
+    (sent,) = web.requests["POST", URL(f"{BASE}/job")]
+    assert sent.kwargs["json"] == SUBMIT.json
+    assert sent.kwargs["headers"] == SUBMIT.headers
+    assert sent.kwargs["params"] is None
+    assert sent.kwargs["allow_redirects"] is False
+
+
+@pytest.mark.anyio
+async def test_a_form_and_its_multipart_answer(upstream: Upstream, web: aioresponses) -> None:
+    body = multipart(job_part(metrics={"elapsed": 0.3}), output_part(AWKWARD))
+    web.post(f"{BASE}/job", body=body, headers={"Content-Type": f'multipart/form-data; boundary="{BOUNDARY}"'})
+    wanted = job(model(DIALECT, "flux-2.pro.img2img.v1"), "edit", [brought(AWKWARD)])
+    answer = DIALECT.read(await upstream.send(DIALECT.submit(wanted), 1.0))
+    assert answer == Finished(AWKWARD, elapsed_s=0.3)
+    (sent,) = web.requests["POST", URL(f"{BASE}/job")]
+    assert sent.kwargs["json"] is None
+    assert isinstance(sent.kwargs["data"], FormData)
+    assert sent.kwargs["data"].is_multipart
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("status", "body", "content_type", "headers"),
+    [
+        (401, b"token is invalid", "text/plain", {}),
+        (429, b"", "application/json", {"Retry-After": "2"}),
+        (400, multipart(job_part(error="steps: maximum: got 1,000")), FORM, {}),
+        (500, PNG, "image/png", {}),
+    ],
+)
+async def test_a_refusal_is_never_taken_for_a_picture(
+    upstream: Upstream, web: aioresponses, status: int, body: bytes, content_type: str, headers: dict[str, str]
+) -> None:
+    web.post(f"{BASE}/job", status=status, body=body, headers={"Content-Type": content_type, **headers})
+    said = await upstream.send(SUBMIT, 1.0)
+    assert (said.status, said.body, said.picture) == (status, body, None)
+    assert said.retry_after == (2.0 if headers else None)

@@ -1,0 +1,195 @@
+"""Prodia v2's asynchronous variant: submit, state, output, bytes (upstreams §3.4, F17, F18)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aioresponses import aioresponses
+from yarl import URL
+
+from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
+from proxy.provider import Call, Finished, Reply, UnreadableReply
+from proxy.upstream import Upstream
+from tests.providers.examples import JOB, KEY, PAGE, PNG, brought, follow, job, model, pending, provider, reply
+
+BASE = "https://inference.prodia.com/v2/job/async"
+DIALECT = provider("prodia", mode="async")
+SCHNELL = model(DIALECT, "flux-fast.schnell.txt2img.v2")
+SUBMIT = DIALECT.submit(job(SCHNELL, seed=1))
+
+
+def _asked(path: str) -> Call:
+    return Call("GET", f"{BASE}/{JOB}/{path}", SUBMIT.headers)
+
+
+STATE, OUTPUT, DETAILS = _asked("job.state.current"), _asked("output"), _asked("job.json")
+
+
+def test_submit_is_the_same_body_elsewhere() -> None:
+    sync = provider("prodia").submit(job(SCHNELL, seed=1))
+    assert (SUBMIT.method, SUBMIT.url, SUBMIT.json, SUBMIT.picture) == ("POST", BASE, sync.json, False)
+    assert SUBMIT.headers == {"authorization": f"Bearer {KEY}", "accept": "application/json"}
+
+
+def test_an_edit_is_the_same_form_elsewhere() -> None:
+    wanted = job(model(DIALECT, "recraft.img2img.v1"), "edit", [brought()])
+    call = DIALECT.submit(wanted)
+    assert (call.url, call.files, call.picture) == (BASE, provider("prodia").submit(wanted).files, False)
+
+
+def test_an_accepted_job_is_asked_after_with_the_token() -> None:
+    answer = pending(DIALECT.read(reply(SUBMIT, {"id": JOB, "state": {"current": "processing"}}, 201)))
+    assert (answer.next.method, answer.next.url, answer.state) == ("GET", STATE.url, "queued")
+    assert answer.next.headers == {"authorization": f"Bearer {KEY}", "accept": "*/*"}
+    assert not answer.at_once
+
+
+@pytest.mark.parametrize("body", [{}, {"id": None}, {"id": "../../x"}, {"job": JOB}, {"id": 5, "detail": "x"}])
+def test_an_answer_without_an_id_is_a_bad_response(body: dict[str, Any]) -> None:
+    with pytest.raises(ProviderBadResponse, match="names no job"):
+        DIALECT.read(reply(SUBMIT, body, 201))
+
+
+def test_an_error_beside_the_id_is_a_failed_job() -> None:
+    with pytest.raises(GenerationFailed):
+        DIALECT.read(reply(SUBMIT, {"id": JOB, "error": "bad config"}, 201))
+
+
+@pytest.mark.parametrize(
+    ("body", "state"),
+    [
+        (b"processing", "generating"),
+        (b'"processing"\n', "generating"),
+        (b"queued", "queued"),
+        (b"Warming", "generating"),
+    ],
+)
+def test_a_running_job_is_asked_again(body: bytes, state: str) -> None:
+    answer = pending(DIALECT.read(reply(STATE, body, content_type="text/plain")))
+    assert (answer.next, answer.state, answer.at_once) == (STATE, state, False)
+
+
+@pytest.mark.parametrize("body", [b"processed", b'"processed"', b"completed", b" Succeeded\r\n"])
+def test_a_processed_jobs_outputs_are_asked_for_at_once(body: bytes) -> None:
+    answer = pending(DIALECT.read(reply(STATE, body)))
+    assert (answer.next.url, answer.next.headers["authorization"]) == (OUTPUT.url, f"Bearer {KEY}")
+    assert (answer.at_once, answer.next.picture) == (True, False)
+
+
+@pytest.mark.parametrize("body", [b"failed", b"cancelled", b"canceled"])
+def test_a_failed_jobs_reason_is_asked_for_at_once(body: bytes) -> None:
+    answer = pending(DIALECT.read(reply(STATE, body)))
+    assert (answer.next.url, answer.at_once) == (DETAILS.url, True)
+
+
+@pytest.mark.parametrize("body", [b"", PAGE, b'{"state": "processed"}', b"\xff\xff", b"5"])
+def test_a_state_that_is_no_word_is_unreadable(body: bytes) -> None:
+    with pytest.raises(UnreadableReply):
+        DIALECT.read(reply(STATE, body))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"id": JOB, "state": {"current": "failed", "history": [{"message": "nsfw"}]}}, ContentRefused),
+        ({"id": JOB, "state": {"current": "failed"}}, GenerationFailed),
+        ({"id": JOB, "error": "content policy"}, ContentRefused),
+        ({"message": "moderated"}, ContentRefused),
+        ({}, GenerationFailed),
+    ],
+)
+def test_a_failed_jobs_reason_decides_its_failure(body: dict[str, Any], kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        DIALECT.read(reply(DETAILS, body))
+
+
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        (["output.png"], "output.png"),
+        (["a.jpg", "b.png"], "a.jpg"),
+        (["message.txt", "image.PNG"], "image.PNG"),
+        (["job.json", "picture"], "picture"),
+        (["picture", "b.webp"], "b.webp"),
+        ([None, 5, "a.png"], "a.png"),
+    ],
+)
+def test_the_first_picture_among_the_outputs_is_collected(names: list[Any], name: str) -> None:
+    answer = pending(DIALECT.read(reply(OUTPUT, names)))
+    assert (answer.next.method, answer.next.url) == ("GET", f"{OUTPUT.url}/{name}")
+    assert answer.next.headers["authorization"] == f"Bearer {KEY}"
+    assert (answer.next.picture, answer.at_once) == (True, True)
+
+
+def test_an_output_may_be_an_address() -> None:
+    assert DIALECT.read(reply(OUTPUT, ["https://images.prodia.xyz/a"])) == Finished("https://images.prodia.xyz/a")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        {},
+        None,
+        [None],
+        [5],
+        [""],
+        ["../secret.png"],
+        ["a/b.png"],
+        ["..png"],
+        [".png"],
+        ["a\n.png"],
+        ["a?b.png"],
+        ["message.txt"],
+        ["message.txt", "job.json"],
+        ["x" * 200 + ".png"],
+        ["%2e%2e.png"],
+        "a.png",
+        [["a.png"]],
+    ],
+)
+def test_outputs_without_a_usable_name_are_a_bad_response(body: Any) -> None:
+    with pytest.raises(ProviderBadResponse, match="names no picture") as caught:
+        DIALECT.read(reply(OUTPUT, body))
+    assert not isinstance(caught.value, UnreadableReply)
+
+
+@pytest.mark.parametrize("body", [PAGE, b"", b'["a.png'])
+def test_an_unreadable_list_may_be_asked_for_again(body: bytes) -> None:
+    with pytest.raises(UnreadableReply):
+        DIALECT.read(reply(OUTPUT, body))
+
+
+@pytest.mark.parametrize("name", ["output.png", "output", "job.json", "job.state.current"])
+def test_collected_bytes_are_the_result_whatever_their_name(name: str) -> None:
+    call = Call("GET", f"{OUTPUT.url}/{name}", picture=True)
+    assert DIALECT.read(Reply(call, 200, {"content-type": "image/png"}, picture=Path("a"))) == Finished(Path("a"))
+
+
+@pytest.mark.anyio
+async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) -> None:
+    web.post(BASE, status=201, payload={"id": JOB, "state": {"current": "processing"}})
+    web.get(STATE.url, body="processing", content_type="text/plain")
+    web.get(STATE.url, body='"processed"', content_type="text/plain")
+    web.get(OUTPUT.url, body='["message.txt", "output.png"]')
+    web.get(f"{OUTPUT.url}/output.png", body=PNG, content_type="image/png")
+    finished = await follow(upstream, DIALECT, job(SCHNELL, seed=1))
+    assert isinstance(finished.image, Path)
+    assert finished.image.read_bytes() == PNG
+
+    (submit,) = web.requests["POST", URL(BASE)]
+    assert submit.kwargs["json"] == SUBMIT.json
+    assert len(web.requests["GET", URL(STATE.url)]) == 2
+    sent = [call for calls in web.requests.values() for call in calls]
+    assert len(sent) == 5
+    assert {call.kwargs["headers"]["authorization"] for call in sent} == {f"Bearer {KEY}"}
+    assert not any(call.kwargs["allow_redirects"] or call.kwargs["params"] for call in sent)
+
+
+@pytest.mark.anyio
+async def test_a_failed_job_on_the_wire(upstream: Upstream, web: aioresponses) -> None:
+    web.post(BASE, status=201, payload={"id": JOB})
+    web.get(STATE.url, body="failed", content_type="text/plain")
+    web.get(DETAILS.url, payload={"id": JOB, "state": {"current": "failed"}, "error": "NSFW"})
+    with pytest.raises(ContentRefused):
+        await follow(upstream, DIALECT, job(SCHNELL, seed=1))
