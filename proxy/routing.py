@@ -12,6 +12,8 @@ from proxy.image_request import PROVIDER_FIELDS, parse
 from proxy.provider import Model, Operation
 
 _MAX_SHOWN = 100
+_SAME_START, _MAX_COMPARED = 16, 30
+"""Comparing a name with every known one would block the event loop for tens of milliseconds."""
 
 
 class ModelSettings(BaseModel):
@@ -84,12 +86,12 @@ class Routing:
 
     def resolve(self, name: str) -> PublicModel:
         """Return the usable routes of ``name``. Raises UnknownModel, or NotConfigured when none is usable now."""
-        settings = self._configured.get(name)
-        if settings is None or name.endswith("*"):
+        settings = None if name.endswith("*") else self._configured.get(name)
+        if settings is None:
             native = self._native(name)
             if native is not None:
                 return self._usable(name, ModelSettings(routes=(str(native),)), (native,))
-            settings = self._pattern(name)
+            settings = None if name.endswith("*") else self._pattern(name)
         if settings is None and name.startswith("openai/"):
             return self.resolve(name.removeprefix("openai/"))
         if settings is None:
@@ -164,7 +166,9 @@ class Routing:
 
     def _unknown(self, name: str) -> UnknownModel:
         known = [listed for listed, _ in self.listed()]
-        near = difflib.get_close_matches(name[:_MAX_SHOWN], known, n=1)
+        start = name[:_SAME_START].lower()
+        alike = [other for other in known if other.lower().startswith(start) or "/" not in known][:_MAX_COMPARED]
+        near = difflib.get_close_matches(name[:_MAX_SHOWN], alike, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else " GET /v1/models lists the known ones."
         return UnknownModel(f"The model '{_shown(name)}' does not exist.{hint}")
 

@@ -89,7 +89,7 @@ class Access:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return is_loopback(name) or host in self._hosts or name in self._hosts or host == self._public_host
+        return is_loopback(name) or (bool(host) and host in (*self._hosts, self._public_host)) or name in self._hosts
 
 
 def _key(headers: Headers) -> bytes:

@@ -15,15 +15,24 @@ def base_of(scope: Scope, headers: Headers, server: ServerSettings) -> str:
     """Return ``public_url``, else scheme and host of the request; forwarded ones only from a trusted proxy."""
     if server.public_url:
         return server.public_url.rstrip("/")
-    scheme, host = scope.get("scheme", "http"), headers.get("host", "")
+    own_scheme, own_host = scope.get("scheme", "http"), headers.get("host", "")
+    scheme, host = own_scheme, own_host
     if "x-forwarded-host" in headers or "x-forwarded-proto" in headers:
         client = scope.get("client")
         if client and _is_trusted(client[0], server):
             scheme = headers.get("x-forwarded-proto", scheme).partition(",")[0].strip().lower()
             host = headers.get("x-forwarded-host", host).partition(",")[0].strip()
-    if scheme not in ("http", "https") or not _HOST.match(host):
-        return f"http://{server.host}:{server.port}"
+    if scheme not in ("http", "https"):
+        scheme = own_scheme
+    host = next((name for name in (host, own_host) if _HOST.match(name)), None) or _bound(scope)
     return f"{scheme}://{host}"
+
+
+def _bound(scope: Scope) -> str:
+    """Return the address that the request came to, for callers who name no host."""
+    name, port = scope.get("server") or ("127.0.0.1", None)
+    name = f"[{name}]" if ":" in name else name
+    return f"{name}:{port}" if port else name
 
 
 def _is_trusted(client: str, server: ServerSettings) -> bool:

@@ -15,6 +15,7 @@ from proxy.api.addresses import base_of
 from proxy.api.body import CallerLeft
 from proxy.api.errors import write_failure
 from proxy.api.paths import canonical
+from proxy.api.responses import AnswerBroken
 from proxy.api.visit import Visit, log_visit
 from proxy.clock import Clock
 from proxy.config import ServerSettings
@@ -60,6 +61,9 @@ class Edge:
                 await self._app(scope, receive, answer.send)
         except CallerLeft:
             visit.left = True
+        except AnswerBroken as broken:
+            visit.failed(broken.failure)
+            raise
         except Failure as failure:
             visit.failed(failure)
             await self._fail(failure, scope, receive, answer)
@@ -85,7 +89,7 @@ class Edge:
         picture = path.startswith("/images/") and scope["method"] in ("GET", "HEAD")
         if not picture and path not in _HEALTH:
             self._access.check_host(host)
-            self._access.check_origin(headers.get("origin"), host)
+            self._access.check_origin(", ".join(headers.getlist("origin")) or None, host)
         if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
             return
         visit.owner = self._access.owner(headers)
@@ -133,20 +137,20 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             self._visit.status = message["status"]
-            self._complete(MutableHeaders(raw=message["headers"]))
+            message["headers"] = [*message["headers"], *self._common()]
         await self._send(message)
 
-    def _complete(self, headers: Any) -> None:
+    def _common(self) -> Iterator[tuple[bytes, bytes]]:
         visit = self._visit
-        headers["x-request-id"] = visit.request_id
-        headers["openai-processing-ms"] = str(self._edge.processing_ms(visit))
+        yield b"x-request-id", visit.request_id.encode()
+        yield b"openai-processing-ms", str(self._edge.processing_ms(visit)).encode()
         for name, value in visit.headers.items():
-            headers[name] = value
+            yield name.encode(), value.encode("latin-1")
         origin = self._edge.allow_origin(self._scope, self._headers)
         if visit.code == "origin_not_allowed":
             origin = "*"
         if origin is not None:
-            headers["access-control-allow-origin"] = origin
-            headers["access-control-expose-headers"] = EXPOSED
+            yield b"access-control-allow-origin", origin.encode("latin-1")
+            yield b"access-control-expose-headers", _EXPOSED_BYTES
             if origin != "*":
-                headers.add_vary_header("origin")
+                yield b"vary", b"origin"

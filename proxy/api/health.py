@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from proxy.engine import Engine
+from proxy.errors import NotConfigured, Overloaded
 from proxy.metrics import CONTENT_TYPE
 
 
@@ -13,12 +14,13 @@ async def healthz(request: Request) -> Response:  # noqa: ARG001 (Starlette's si
 
 
 async def readyz(request: Request) -> Response:
-    """Say whether new work is taken: 200, or 503 while draining or when no provider is usable."""
+    """Say whether new work is taken. Raises Overloaded while draining, NotConfigured when no provider is usable."""
     engine: Engine = request.app.state.desk.engine
-    if engine.ready:
-        return JSONResponse({"status": "ready"})
-    reason = "draining" if engine.draining else "no provider is usable"
-    return JSONResponse({"status": "not ready", "reason": reason}, 503, {"retry-after": "1"})
+    if engine.draining:
+        raise Overloaded("This service is shutting down.")
+    if not engine.ready:
+        raise NotConfigured("No provider is usable now.")
+    return JSONResponse({"status": "ready"})
 
 
 async def metrics(request: Request) -> Response:

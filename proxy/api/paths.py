@@ -7,7 +7,7 @@ path; a 307 would lose the body in some of them (facts: clients §3 point 7).
 import re
 
 _SLASHES = re.compile(r"/{2,}")
-_DEPLOYMENT = re.compile(r"(?:/v1)?(?:/openai)?/deployments/(?P<model>[^/]+)(?P<rest>/(?:images|chat)/.+)\Z")
+_DEPLOYMENT = re.compile(r"(?:/v1)?(?:/openai)?/deployments/(?P<model>.+?)(?P<rest>/(?:images|chat)/.+)\Z")
 _PREFIX = re.compile(r"(?:/(?:api|openai|v1))*/v1(?=/)")
 _GLUED = re.compile(r"/v1(?=(?:images|models|chat)(?:/|\Z))")
 _BARE = re.compile(r"/(?:images/(?:generations|edits|variations|jobs/[^/]+)|models(?:/.+)?|chat/completions)\Z")

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from proxy.errors import Failure
 
@@ -27,6 +28,11 @@ class Visit:
     left: bool = False
     cause: BaseException | None = None
     headers: dict[str, str] = field(default_factory=dict)
+
+    def name_model(self, values: dict[str, Any]) -> None:
+        """Put the model that the path names into a request's values, unless they name one themselves."""
+        if self.deployment and values.get("model") in (None, ""):
+            values["model"] = self.deployment
 
     def failed(self, failure: Failure) -> None:
         """Note why the request failed."""
@@ -56,4 +62,5 @@ def log_visit(visit: Visit, method: str, status: int, milliseconds: int) -> None
     }
     fields.update((name, value) for name, value in optional.items() if value)
     exception = (type(visit.cause), visit.cause, visit.cause.__traceback__) if visit.cause is not None else None
-    _log.log(level, "request", extra={"fields": fields}, exc_info=exception)
+    # Made and handled here: Logger.log would walk the stack for a place in the code that nobody is told.
+    _log.handle(_log.makeRecord(_log.name, level, "", 0, "request", (), exception, extra={"fields": fields}))
