@@ -30,7 +30,7 @@ class Flight:
     """The jobs of one wish, and its end: pictures, or a failure."""
 
     id: str
-    order: Order
+    order: Order = field(repr=False)
     owner: str
     seed: int
     hold: Deadline
@@ -150,11 +150,16 @@ class Flights:
         self._by_key: dict[tuple[str, str], Flight] = {}
         self._landed: deque[Flight] = deque()
         self._leftovers: dict[bytes, deque[_Leftovers]] = {}
-        self.in_air = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
 
     def __iter__(self) -> Iterator[Flight]:
         return iter(tuple(self._by_id.values()))
+
+    @property
+    def in_air(self) -> int:
+        """How many have not ended, whether anybody waits for them or not."""
+        return len(self._tasks)
 
     def board(
         self, order: Order, *, key: str | None = None, attempt: int = 0, may_start: Callable[[], None] = lambda: None
@@ -224,13 +229,20 @@ class Flights:
 
     async def close(self) -> None:
         """Stop everything and wait for it."""
-        tasks = [flight.task for flight in self if flight.task is not None]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _claim(self, fingerprint: bytes, attempt: int) -> Flight | None:
-        return next((f for f in self._by_fingerprint.get(fingerprint, ()) if self._claimable(f, attempt)), None)
+        """Return the flight that a repeat takes over, first in, first out.
+
+        A counted one takes the highest counter below its own: were it to take another's lower one, that caller's
+        retry would find only a flight that it is too early for, and buy again.
+        """
+        claimable = [flight for flight in self._by_fingerprint.get(fingerprint, ()) if self._claimable(flight, attempt)]
+        if not attempt:
+            return claimable[0] if claimable else None
+        return max(claimable, key=lambda flight: (flight.attempt, flight.delivered_at is None), default=None)
 
     def _claimable(self, flight: Flight, attempt: int) -> bool:
         if flight.waiters or flight.key is not None:
@@ -258,12 +270,15 @@ class Flights:
             attempt=attempt,
         )
         flight.progress = [Progress(flight.changed) for _ in range(order.request.n)]
-        self.in_air += 1
         self._by_id[flight.id] = flight
         self._by_fingerprint.setdefault(order.fingerprint, []).append(flight)
         if key is not None:
             self._by_key[flight.owner, key] = flight
-        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, leftovers.pictures if leftovers else {}))
+        pictures = leftovers.pictures if leftovers else {}
+        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, pictures))
+        self._tasks.add(flight.task)
+        # Not a finally block of the task: one that is cancelled before its first step runs none.
+        flight.task.add_done_callback(lambda task: self._land(flight, pictures, task))
         return flight
 
     def _take_leftovers(self, fingerprint: bytes) -> _Leftovers | None:
@@ -280,14 +295,9 @@ class Flights:
             flight.pictures = tuple(pictures[number] for number in sorted(pictures))
         except Failure as failure:
             flight.failure = failure
-        except asyncio.CancelledError:
-            flight.failure = flight.failure or Overloaded("This service is shutting down.", retry_after=2.0)
-            raise
         except Exception as error:  # noqa: BLE001 (a flight must land whatever happened; the cause is logged)
             flight.failure = InternalError()
             flight.failure.__cause__ = error
-        finally:
-            self._land(flight, pictures)
 
     async def _make_all(self, flight: Flight, missing: list[int], pictures: dict[int, Picture]) -> None:
         """Make several pictures. After a failure nothing more is bought, but what was bought is brought home."""
@@ -319,9 +329,11 @@ class Flights:
         made = await self._make(flight.order, flight.seed + number, flight.progress[number], flight.hold)
         return await self._deliverable(flight.order, made)
 
-    def _land(self, flight: Flight, pictures: dict[int, Picture]) -> None:
-        self.in_air -= 1
+    def _land(self, flight: Flight, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         flight.ended_at = self._clock.monotonic()
+        if task.cancelled() and flight.failure is None:
+            flight.failure = Overloaded("This service is shutting down.", retry_after=2.0)
         kept = flight.id in self._by_id
         if kept:
             self._landed.append(flight)

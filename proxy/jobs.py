@@ -6,7 +6,7 @@ stays one paid picture. A job that was accepted is followed to its end whatever 
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
@@ -19,6 +19,7 @@ from proxy.errors import (
     Overloaded,
     ProviderAuth,
     ProviderBadResponse,
+    ProviderBusy,
     ProviderFailure,
     ProviderUnavailable,
     SubmitOutcomeUnknown,
@@ -33,6 +34,8 @@ from proxy.upstream import FETCH_S, Interrupted, NotSent, Upstream
 _STRIKES = 3
 """So many final answers in a row (job unknown, key refused) end a job that was accepted; one may be a hiccup."""
 _BUSY_S = 2.0
+_BEFORE_HOLD_S = 0.05
+"""So much before its hold is over a request hears that no slot came free: the later answer would be "pending"."""
 _POLL_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
 
 
@@ -111,32 +114,41 @@ class Jobs:
     async def make(self, order: Order, seed: int, progress: Progress, hold: Deadline) -> Made:
         """Make one picture by the first route that takes it; ``hold`` bounds the wait before its submit.
 
-        Routes are tried in order while nothing was started. When all are busy, the shortest hint is waited for
-        once, within the hold. Raises Failure.
+        Routes are tried in order while nothing was started. When none took it, the one that is the first to say
+        when it may be asked again is asked once more, then, within the hold. Raises Failure.
         """
         failures: list[Failure] = []
-        for last in (False, True):
-            failures = []
-            for candidate in order.candidates:
-                try:
-                    return await self._make_at(
-                        self.outlets[candidate.route.provider], candidate, order, seed, progress, hold
-                    )
-                except (ProviderFailure, Overloaded) as failure:
-                    if progress.submitted or not getattr(failure, "nothing_started", True):
-                        raise
-                    failures.append(failure)
-            hints = [
-                failure.retry_after for failure in failures if failure.retry_after is not None and failure.status == 429
-            ]
-            if last or not hints or min(hints) >= hold.remaining:
-                break
-            await self._clock.sleep(min(hints))
+        hints: list[tuple[float, int]] = []
+        for number, candidate in enumerate(order.candidates):
+            outcome = await self._try(candidate, order, seed, progress, hold)
+            if isinstance(outcome, Made):
+                return outcome
+            failures.append(outcome)
+            if isinstance(outcome, ProviderBusy) and outcome.retry_after is not None:
+                hints.append((self._clock.monotonic() + outcome.retry_after, number))
+        at, number = min(hints, default=(hold.at, 0))
+        if at < hold.at:
+            await self._clock.sleep(max(0.0, at - self._clock.monotonic()))
+            outcome = await self._try(order.candidates[number], order, seed, progress, hold)
+            if isinstance(outcome, Made):
+                return outcome
+            failures.insert(0, outcome)
         raise next((failure for failure in failures if failure.should_retry), failures[0])
 
-    async def _make_at(
-        self, outlet: Outlet, candidate: Candidate, order: Order, seed: int, progress: Progress, hold: Deadline
-    ) -> Made:
+    async def _try(
+        self, candidate: Candidate, order: Order, seed: int, progress: Progress, hold: Deadline
+    ) -> Made | Failure:
+        """Return the picture, or the failure after which another route may be tried. Raises any other Failure."""
+        try:
+            return await self._make_at(candidate, order, seed, progress, hold)
+        except (ProviderFailure, Overloaded) as failure:
+            nothing_started = isinstance(failure, Overloaded) or failure.nothing_started
+            if progress.submitted or not nothing_started or hold.remaining <= _BEFORE_HOLD_S:
+                raise
+            return failure
+
+    async def _make_at(self, candidate: Candidate, order: Order, seed: int, progress: Progress, hold: Deadline) -> Made:
+        outlet = self.outlets[candidate.route.provider]
         if not outlet.submits.allow():
             raise Overloaded(
                 f"The provider '{outlet.name}' is failing; it is left alone for a moment.",
@@ -164,7 +176,7 @@ class Jobs:
             return
         with self._metrics.queue.labels(outlet.name).track_inprogress():
             try:
-                async with asyncio.timeout(hold.remaining):
+                async with asyncio.timeout(max(0.0, hold.remaining - _BEFORE_HOLD_S)):
                     await outlet.slots.acquire()
             except TimeoutError:
                 message = f"All {outlet.max_jobs} places at the provider '{outlet.name}' stayed taken."
@@ -335,8 +347,3 @@ class _Follower:
         longest = min(_LONGEST_BACKOFF_S, _POLL_BACKOFF_S * 2**self._troubles)
         self._troubles += 1
         return self.clock.random.uniform(longest / 2, longest)
-
-
-def outlets_usable(outlets: Sequence[Outlet]) -> bool:
-    """Whether any provider would take a submit now."""
-    return any(outlet.submits.state != "open" for outlet in outlets)

@@ -29,7 +29,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a caller wants, checked but not yet routed. ``owner`` tells callers apart (the digest of a key)."""
+    """What a caller wants, checked but not yet routed. ``owner`` tells callers apart (the digest of a key).
+
+    ``arrived``: the moment on the monotonic clock at which the request had been read.
+    """
 
     request: ImageRequest
     unknown: tuple[str, ...] = ()
@@ -37,6 +40,7 @@ class Wish:
     images: tuple[InputPicture, ...] = field(default=(), repr=False)
     mask: InputPicture | None = None
     owner: str = ""
+    arrived: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

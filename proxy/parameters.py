@@ -74,6 +74,7 @@ def translate(request: ImageRequest, model: Model, defaults: Mapping[str, Any]) 
     given = request.model_dump(include=set(_SETTINGS), exclude_none=True)
     wanted = {**{name: value for name, value in defaults.items() if name in _SETTINGS}, **given}
     report = _Report()
+    shape = _choose_shape(request, model, defaults, report)
     settings: dict[str, Any] = {}
     for name, value in wanted.items():
         kept = _keep(name, value, model, report if name in given else _Report())
@@ -81,7 +82,6 @@ def translate(request: ImageRequest, model: Model, defaults: Mapping[str, Any]) 
             settings[name] = kept
     quality = _apply_quality(request, model, settings, report)
     _apply_style(request, model, settings, report)
-    shape = _choose_shape(request, model, defaults, report)
     settings.update(shape.settings)
     _drop_unsupported(request, model, report)
     seed = request.seed if request.seed is not None else defaults.get("seed")

@@ -74,9 +74,11 @@ class Results:
                 return self._store.publish(draft, facts)
             target: Format = wanted or facts.format
             converted = await self._converter.convert(draft, target, quality)
-            return self._store.write(converted, Facts(target, facts.width, facts.height))
-        finally:
+        except BaseException:
             draft.unlink(missing_ok=True)
+            raise
+        draft.unlink()
+        return self._store.write(converted, Facts(target, facts.width, facts.height))
 
     async def _fetch(self, made: Made, address: str) -> Path:
         """Fetch a paid picture, trying again when its host isn't ready. Raises ProviderBadResult."""

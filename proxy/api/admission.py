@@ -20,12 +20,15 @@ class Admission:
         self._held: Counter[str] = Counter()
         self.in_flight = 0
 
-    def check(self, owner: str) -> None:
-        """Raise RateLimited or Overloaded when one more request of ``owner`` would be too many."""
+    def check(self, owner: str, in_air: int = 0) -> None:
+        """Raise RateLimited or Overloaded when one more request of ``owner`` would be too many.
+
+        ``in_air``: flights that run, held or not: those handed over or left behind fill the process too.
+        """
         if self._max_per_key and self._held[owner] >= self._max_per_key:
             message = f"This key already holds {self._max_per_key} requests, its limit. Try again when one is answered."
             raise RateLimited(message, retry_after=self._hint_s())
-        if self.in_flight >= self._max_in_flight:
+        if max(self.in_flight, in_air) >= self._max_in_flight:
             raise Overloaded("This service holds as many requests as it may.", retry_after=self._hint_s())
 
     @contextmanager

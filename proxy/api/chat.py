@@ -42,7 +42,7 @@ class Conversation:
 
     text: str
     images: tuple[InputPicture, ...]
-    systems: tuple[str, ...]
+    talk: housekeeping.Talk
     values: dict[str, Any]
     stream: bool
     include_usage: bool
@@ -55,10 +55,9 @@ async def complete_chat(request: Request) -> ASGIApp:
     visit: Visit = request.state.visit
     server = desk.engine.settings.server
     values = await read_json(request, server.max_body + server.max_upload * 4 // 3)
-    if visit.deployment:
-        values.setdefault("model", visit.deployment)
+    visit.name_model(values)
     talk = read_conversation(values, server.max_upload)
-    text = housekeeping.answer(talk.systems, talk.text)
+    text = housekeeping.answer(talk.talk)
     if text is not None:
         return _Text(talk, text).response(desk, request)
     desk.admit(request)
@@ -80,13 +79,16 @@ async def complete_chat(request: Request) -> ASGIApp:
 def read_conversation(values: dict[str, Any], max_picture: int) -> Conversation:
     """Read a chat request. Raises InvalidRequest when it holds no user text."""
     messages = values.get("messages")
-    if not isinstance(messages, list):
+    if messages is None:
         code = "missing_required_parameter"
         raise InvalidRequest("Missing required parameter: 'messages'.", param="messages", code=code)
+    if not isinstance(messages, list):
+        raise InvalidRequest("'messages' must be an array.", param="messages", code="invalid_type")
     messages = [message for message in messages if isinstance(message, dict)]
     systems = tuple(_text_of(m.get("content")) for m in messages if m.get("role") in ("system", "developer"))
     users = [message for message in messages if message.get("role") == "user"]
-    text = _text_of(users[-1].get("content")).strip() if users else ""
+    said = tuple(_text_of(message.get("content")).strip() for message in users)
+    text = housekeeping.wish(said[-1]).strip() if said else ""
     if not text:
         message = "The conversation holds no text of a user to make a picture from."
         raise InvalidRequest(message, param="messages", code="invalid_value")
@@ -95,12 +97,22 @@ def read_conversation(values: dict[str, Any], max_picture: int) -> Conversation:
     return Conversation(
         text=text,
         images=_images_of(users[-1].get("content"), max_picture),
-        systems=systems,
+        talk=housekeeping.Talk(systems, said, _demanded_schema(values)),
         values={name: value for name, value in values.items() if name in _OURS},
         stream=values.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         wants_images=isinstance(modalities, list) and "image" in modalities,
     )
+
+
+def _demanded_schema(values: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the schema of the JSON that the answer must be, as nobody asks who wants a picture."""
+    form = values.get("response_format")
+    if not isinstance(form, dict) or form.get("type") not in ("json_object", "json_schema"):
+        return None
+    wrapper = form.get("json_schema")
+    schema = wrapper.get("schema") if isinstance(wrapper, dict) else None
+    return schema if isinstance(schema, dict) else {}
 
 
 def _text_of(content: Any) -> str:

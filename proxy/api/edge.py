@@ -4,9 +4,10 @@ Pure ASGI: behind Starlette's BaseHTTPMiddleware a handler could not see its cal
 """
 
 import secrets
-from typing import Any
+from collections.abc import Iterator
+from functools import lru_cache
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,9 +23,9 @@ from proxy.config import ServerSettings
 from proxy.errors import Failure, InternalError, UnsupportedContentEncoding
 from proxy.metrics import Metrics
 
-EXPOSED = (
-    "x-request-id, openai-processing-ms, x-should-retry, retry-after, location, x-images-provider, x-images-model, "
-    "x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-job"
+_EXPOSED = (
+    b"x-request-id, openai-processing-ms, x-should-retry, retry-after, location, x-images-provider, x-images-model, "
+    b"x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-job"
 )
 _HEALTH = frozenset({"/healthz", "/readyz"})
 _WITHOUT_KEY = _HEALTH | {"/", "/openapi.json", "/favicon.ico"}
@@ -38,6 +39,8 @@ class Edge:
     def __init__(self, app: ASGIApp, *, access: Access, server: ServerSettings, clock: Clock, metrics: Metrics) -> None:
         self._app = app
         self._access = access
+        # A name that may be asked for needs taking apart once; refusals are raised, and so never remembered.
+        self._check_host = lru_cache(maxsize=256)(access.check_host)
         self._server = server
         self._clock = clock
         self._metrics = metrics
@@ -88,7 +91,7 @@ class Edge:
         visit.origin = base_of(scope, headers, self._server)
         picture = path.startswith("/images/") and scope["method"] in ("GET", "HEAD")
         if not picture and path not in _HEALTH:
-            self._access.check_host(host)
+            self._check_host(host)
             self._access.check_origin(", ".join(headers.getlist("origin")) or None, host)
         if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
             return
@@ -137,7 +140,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             self._visit.status = message["status"]
-            message["headers"] = [*message["headers"], *self._common()]
+            message["headers"] = [*message.get("headers", ()), *self._common()]
         await self._send(message)
 
     def _common(self) -> Iterator[tuple[bytes, bytes]]:
@@ -151,6 +154,6 @@ class _Answer:
             origin = "*"
         if origin is not None:
             yield b"access-control-allow-origin", origin.encode("latin-1")
-            yield b"access-control-expose-headers", _EXPOSED_BYTES
+            yield b"access-control-expose-headers", _EXPOSED
             if origin != "*":
                 yield b"vary", b"origin"

@@ -5,15 +5,15 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
-from proxy.api.responses import ImagesResponse, PicturesBody, images_body
+from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, PicturesBody, images_body
 from proxy.api.visit import Visit
 from proxy.clock import Deadline
 from proxy.engine import Engine
-from proxy.errors import Failure, GenerationPending, InvalidRequest, Overloaded
+from proxy.errors import Failure, GenerationPending, InvalidRequest, Overloaded, RateLimited
 from proxy.flights import Boarding, Flight
 from proxy.orders import Order
 
@@ -34,11 +34,14 @@ class Desk:
     def admit(self, request: Request) -> None:
         """Refuse early what could only start new work: full, over the key's limit, draining. Raises Failure."""
         visit: Visit = request.state.visit
-        if may_reattach(request) or self.engine.flights.has_orphans(visit.owner):
-            return
-        if self.engine.draining:
-            raise Overloaded("This service is shutting down.", retry_after=2.0)
-        self.admission.check(visit.owner)
+        try:
+            if self.engine.draining:
+                raise Overloaded("This service is shutting down.", retry_after=2.0)
+            self._may_start(visit.owner)
+        except (Overloaded, RateLimited):
+            key, attempt = idempotency_key(request), attempt_of(request)
+            if not self.engine.flights.expects(visit.owner, key=key, attempt=attempt):
+                raise
 
     def board(self, request: Request, order: Order) -> Boarding:
         """Find or start the flight for ``order``. Raises Failure."""
@@ -47,7 +50,7 @@ class Desk:
             order,
             key=idempotency_key(request),
             attempt=attempt_of(request),
-            may_start=lambda: self.admission.check(visit.owner),
+            may_start=lambda: self._may_start(visit.owner),
         )
         metrics = self.engine.metrics
         if boarding.how is not None:
@@ -59,15 +62,25 @@ class Desk:
         visit.model = order.public.name if order.public.name in self.engine.listed_names else "other"
         return boarding
 
+    def _may_start(self, owner: str) -> None:
+        self.admission.check(owner, self.engine.flights.in_air)
+
     async def serve(self, request: Request, order: Order) -> ASGIApp:
         """Answer ``order``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
-        boarding = self.board(request, order)
-        flight = boarding.flight
-        if prefers_handover(request):
-            flight.handed_over = True
-            self.engine.flights.leave(flight, delivered=False)
+        flight = self.board(request, order).flight
+        preferred = preferences(request)
+        if "respond-async" in preferred and "wait" not in preferred and not flight.done:
+            self.engine.flights.leave(flight, delivered=True)
             return job_status(flight, request)
-        await self.hold(request, flight)
+        if self.engine.settings.timeouts.heartbeat and "wait" not in preferred:
+            return BeatingAnswer(self, request, flight)
+        try:
+            await self.hold(request, flight)
+        except GenerationPending:
+            if "wait" not in preferred:
+                raise
+            flight.delivered_at = self.engine.clock.monotonic()
+            return job_status(flight, request)
         return self.answer(request, flight)
 
     async def hold(self, request: Request, flight: Flight) -> None:
@@ -90,7 +103,7 @@ class Desk:
         if ending == "late":
             raise pending(self.engine, flight)
 
-    def answer(self, request: Request, flight: Flight) -> ASGIApp:
+    def answer(self, request: Request, flight: Flight) -> ImagesResponse:
         """Return the answer of an ended flight. Raises its Failure."""
         body = self.body(request, flight)
         return ImagesResponse(body, {})
@@ -102,6 +115,31 @@ class Desk:
         if flight.failure is not None:
             raise flight.failure.with_traceback(None)
         return images_body(flight.order, flight.pictures, flight.created, visit.origin)
+
+
+class BeatingAnswer:
+    """An answer that begins with blanks when it is long in coming, for balancers that cut silent connections.
+
+    A blank commits it to status 200. What fails after that breaks it off, and the retry is told the true status.
+    """
+
+    def __init__(self, desk: Desk, request: Request, flight: Flight) -> None:
+        self._desk, self._request, self._flight = desk, request, flight
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold the request and answer it. Raises Failure as long as nothing was sent, then AnswerBroken; CallerLeft."""
+        blanks = Blanks(send, self._desk.engine.settings.timeouts.heartbeat)
+        visit: Visit = self._request.state.visit
+        try:
+            async with blanks.sent(self._desk.engine.clock.sleep, lambda: describe(visit, self._flight)):
+                await self._desk.hold(self._request, self._flight)
+            answer = self._desk.answer(self._request, self._flight)
+        except Failure as failure:
+            if not blanks.begun:
+                raise
+            self._flight.delivered_at = None
+            raise AnswerBroken(failure) from failure
+        await (answer.send_body(send) if blanks.begun else answer(scope, receive, send))
 
 
 def pending(engine: Engine, flight: Flight) -> Failure:
@@ -159,11 +197,6 @@ def attempt_of(request: Request) -> int:
     return int(value) if value.isascii() and value.isdigit() and len(value) < 4 else 0
 
 
-def may_reattach(request: Request) -> bool:
-    """Whether the request may be a repeat that costs no new job."""
-    return attempt_of(request) > 0 or "idempotency-key" in request.headers
-
-
 def hold_s(request: Request, longest_s: float) -> float:
     """Return the seconds to hold: two less than the caller announces to wait, at least one, at most ``longest_s``."""
     announced = [
@@ -174,7 +207,7 @@ def hold_s(request: Request, longest_s: float) -> float:
     wait = preferences(request).get("wait", "")
     if wait.isascii() and wait.isdigit() and len(wait) < 6:
         seconds.append(float(wait) + _BEFORE_CALLER_S)
-    return max(_SHORTEST_HOLD_S, min([longest_s, *(value - _BEFORE_CALLER_S for value in seconds)]))
+    return min([longest_s, *(max(_SHORTEST_HOLD_S, value - _BEFORE_CALLER_S) for value in seconds)])
 
 
 def preferences(request: Request) -> dict[str, str]:
@@ -185,12 +218,6 @@ def preferences(request: Request) -> dict[str, str]:
             name, _, setting = part.partition(";")[0].partition("=")
             found.setdefault(name.strip().lower(), setting.strip().strip('"'))
     return found
-
-
-def prefers_handover(request: Request) -> bool:
-    """Whether the caller wants the job's address at once and not the pictures later."""
-    wanted = preferences(request)
-    return "respond-async" in wanted and "wait" not in wanted
 
 
 def job_path(flight: Flight) -> str:

@@ -27,8 +27,7 @@ async def create_image(request: Request) -> ASGIApp:
     visit: Visit = request.state.visit
     desk.admit(request)
     values = await read_json(request, desk.engine.settings.server.max_body)
-    if visit.deployment:
-        values.setdefault("model", visit.deployment)
+    visit.name_model(values)
     order = desk.engine.order(values, owner=visit.owner)
     return await _serve(desk, request, order, "image_generation")
 
@@ -43,18 +42,22 @@ async def vary_image(request: Request) -> ASGIApp:
     return await _edit(request, {"prompt": _VARIATION_PROMPT})
 
 
-async def get_job(request: Request) -> ASGIApp:
+async def job(request: Request) -> ASGIApp:
+    """Tell how a job is doing, or abandon it."""
+    return await (_abandon_job(request) if request.method == "DELETE" else _get_job(request))
+
+
+async def _get_job(request: Request) -> ASGIApp:
     """Tell how a job is doing; in the end, its answer."""
     desk: Desk = request.app.state.desk
     flight = _flight(request)
     if not flight.done:
         return job_status(flight, request)
-    answer = desk.answer(request, flight)
     flight.delivered_at = desk.engine.clock.monotonic()
-    return answer
+    return desk.answer(request, flight)
 
 
-async def delete_job(request: Request) -> Response:
+async def _abandon_job(request: Request) -> Response:
     """Stop following a job and forget it; the provider may finish it all the same."""
     desk: Desk = request.app.state.desk
     desk.engine.flights.abandon(_flight(request))
@@ -68,8 +71,7 @@ async def _edit(request: Request, defaults: dict[str, str]) -> ASGIApp:
     server = desk.engine.settings.server
     upload = await read_upload(request, server.max_upload, server.max_body)
     values = {**defaults, **upload.fields}
-    if visit.deployment:
-        values.setdefault("model", visit.deployment)
+    visit.name_model(values)
     mask = await _mask(upload)
     order = desk.engine.order(
         values,
@@ -106,5 +108,4 @@ def _flight(request: Request) -> Flight:
     flight = desk.engine.flights.find(request.path_params["id"], request.state.visit.owner)
     if flight is None:
         raise NotFound("There is no such job, or no longer.")
-    flight.handed_over = True
     return flight

@@ -1,15 +1,17 @@
 """Answers in OpenAI's shape. Base64 is encoded in pieces while it is sent, so a picture is never held as text."""
 
+import asyncio
 import binascii
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from proxy.errors import ProviderBadResult
+from proxy.errors import Failure, ProviderBadResult
 from proxy.orders import Order
 from proxy.results import Picture
 
@@ -79,7 +81,16 @@ class PicturesBody:
         self.length = sum(map(len, self._texts)) + sum(4 * math.ceil(size / 3) for size in sizes)
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the body."""
+        """Yield the body; what is short goes with its neighbour, for each piece costs a call to the kernel."""
+        waiting = b""
+        for part in self._parts():
+            waiting = waiting + part if waiting else part
+            if len(waiting) >= PIECE_BYTES:
+                yield waiting
+                waiting = b""
+        yield waiting
+
+    def _parts(self) -> Iterator[bytes]:
         for text, file in zip(self._texts, self._files, strict=False):
             yield text
             yield from base64_pieces(file)
@@ -113,6 +124,47 @@ class ImagesResponse:
         headers.append((b"content-type", b"application/json"))
         headers.append((b"content-length", str(self._body.length).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.send_body(send)
+
+    async def send_body(self, send: Send) -> None:
+        """Send the body alone."""
+        left = self._body.length
         for piece in self._body.pieces():
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            left -= len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+
+
+class AnswerBroken(Exception):
+    """An answer failed after its status had gone out; raised through the server, so that the connection is cut."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code)
+        self.failure = failure
+
+
+class Blanks:
+    """Blanks before a JSON body (RFC 8259 allows them), one every ``every_s`` seconds; ``begun`` with the first."""
+
+    def __init__(self, send: Send, every_s: float) -> None:
+        self._send = send
+        self._every_s = every_s
+        self.begun = False
+
+    @asynccontextmanager
+    async def sent(self, sleep: Callable[[float], Awaitable[None]], before: Callable[[], None]) -> AsyncIterator[None]:
+        """Send them inside the context; ``before`` is called once, when the headers are about to go out."""
+        task = asyncio.get_running_loop().create_task(self._beat(sleep, before))
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _beat(self, sleep: Callable[[float], Awaitable[None]], before: Callable[[], None]) -> None:
+        await sleep(self._every_s)
+        before()
+        self.begun = True
+        headers = [(b"content-type", b"application/json")]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        while True:
+            await self._send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await sleep(self._every_s)

@@ -78,7 +78,9 @@ def _translate(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _count(asked: dict[str, Any], name: str) -> int:
-    value = asked.get(name, 1)
+    value = asked.get(name)
+    if value is None:
+        return 1
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InvalidRequest(f"Invalid '{name}': expected a whole number of at least 1.", param=name)
     return value

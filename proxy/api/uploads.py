@@ -7,10 +7,11 @@ chunked (clients §3 point 15), so neither names, types nor lengths are relied o
 import asyncio
 import base64
 import binascii
+import io
 import mmap
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -20,12 +21,14 @@ from starlette.requests import ClientDisconnect, Request
 
 from proxy.api.body import CallerLeft, read_json
 from proxy.errors import InvalidRequest, RequestTooLarge
-from proxy.pictures import HEAD_BYTES, NotAPicture, inspect
+from proxy.pictures import NotAPicture, inspect
 from proxy.provider import InputPicture
 
 MAX_PICTURES = 16
 _MAX_FIELDS = 64
 _MAX_FIELD_BYTES = 131_072
+_LONG_HEAD_BYTES = 1_048_576
+"""Cameras put thumbnails and colour profiles of some hundred kilobytes before a JPEG's size."""
 _IMAGE_FIELD = re.compile(r"image(?:\[\d*\])?\Z")
 _DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
 
@@ -104,7 +107,8 @@ class _Form:
         self._files += is_file
         if self._files > MAX_PICTURES + 1 or len(self.parts) >= _MAX_FIELDS:
             raise InvalidRequest(f"Too many parts: at most {MAX_PICTURES} pictures.", param="image")
-        self.parts.append(_Part(name, is_file, tempfile.TemporaryFile()))  # noqa: SIM115 (lives with the part)
+        # An unnamed file has no path to be left behind; text is short, and so many descriptors aren't to be had.
+        self.parts.append(_Part(name, is_file, tempfile.TemporaryFile() if is_file else io.BytesIO()))  # noqa: SIM115
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         part = self.parts[-1]
@@ -121,7 +125,17 @@ class _Form:
 
 async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -> Upload:
     form = _Form(max_picture)
-    parser = MultipartParser(boundary, form.callbacks())
+    try:
+        await _receive(request, MultipartParser(boundary, form.callbacks()))
+        if not form.ended:
+            raise InvalidRequest("The multipart body ends too early.", code="invalid_multipart")
+        return _read_parts(form.parts)
+    finally:
+        for part in form.parts:
+            part.file.close()
+
+
+async def _receive(request: Request, parser: MultipartParser) -> None:
     try:
         async for chunk in request.stream():
             parser.write(chunk)
@@ -130,11 +144,12 @@ async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -
         raise InvalidRequest("The multipart body is broken.", code="invalid_multipart") from None
     except ClientDisconnect:
         raise CallerLeft from None
-    if not form.ended:
-        raise InvalidRequest("The multipart body ends too early.", code="invalid_multipart")
+
+
+def _read_parts(parts: Sequence[_Part]) -> Upload:
     fields: dict[str, Any] = {}
     images, mask = [], None
-    for part in form.parts:
+    for part in parts:
         part.file.flush()
         if not part.is_file:
             part.file.seek(0)
@@ -157,6 +172,7 @@ def _text(name: str, data: bytes) -> str:
 
 
 def _view(part: _Part) -> memoryview | bytes:
+    """Return the part's bytes, looking into its file; the view outlives the file's closing."""
     if not part.size:
         return b""
     return memoryview(mmap.mmap(part.file.fileno(), part.size, access=mmap.ACCESS_READ))
@@ -164,7 +180,7 @@ def _view(part: _Part) -> memoryview | bytes:
 
 def _picture(data: bytes | memoryview, param: str) -> InputPicture:
     try:
-        facts = inspect(bytes(data[:HEAD_BYTES]))
+        facts = inspect(bytes(data[:_LONG_HEAD_BYTES]))
     except NotAPicture as problem:
         message = f"The file in '{param}' cannot be used: {problem}."
         raise InvalidRequest(message, param=param, code="invalid_image_file") from None

@@ -1,0 +1,35 @@
+from collections.abc import AsyncIterator
+from itertools import count
+
+import pytest
+
+from proxy.breaker import Breaker
+from tests.service import Service, running
+
+_numbers = count()
+
+
+@pytest.fixture(scope="package")
+def anyio_backend() -> str:
+    """One loop for all, so that one service can serve them."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="package")
+async def shared(anyio_backend: str) -> AsyncIterator[Service]:  # noqa: ARG001 (it chooses the loop)
+    async with running(server={"max_body": 65_536}) as service:
+        yield service
+
+
+@pytest.fixture
+def service(shared: Service) -> Service:
+    """A service with the default limits, whose breakers remember nothing."""
+    for outlet in shared.engine.outlets.values():
+        outlet.submits, outlet.polls = Breaker(shared.engine.clock), Breaker(shared.engine.clock)
+    return shared
+
+
+@pytest.fixture
+def tag() -> str:
+    """A tag for the simulator's counts that no other test uses."""
+    return f"t{next(_numbers)}"

@@ -1,0 +1,94 @@
+"""Rows 22-27: what can go wrong while a paid job runs."""
+
+import asyncio
+
+import pytest
+from starlette.responses import JSONResponse
+
+from proxy.simulator.replies import Hang
+from tests.service import Service, running
+
+from .scripted import JOB, Upstream, before
+from .wire import LABS, LEGACY, SCHNELL, V1, assert_failed
+
+pytestmark = pytest.mark.anyio
+ISE = "image_generation_server_error"
+
+
+async def test_row_22_one_failed_poll_costs_nothing_but_time(service: Service, tag: str) -> None:
+    faults = {"gateway": "F28:1", "reset": "reset-poll:1", "truncated": "F29:1", "challenge": "F20:poll:1"}
+    prompts = [f"[seconds:0.02] [tag:{tag}{name}] [fault:{fault}]" for name, fault in faults.items()]
+    answers = await asyncio.gather(*(service.generate(prompt, model=LABS) for prompt in prompts))
+    assert [answer.status for answer in answers] == [200] * len(faults)
+    for name in faults:
+        counts = await service.counts(f"{tag}{name}")
+        assert (counts["submits"], counts["polls"]) == (1, 2), name
+
+
+async def test_row_22_a_poll_without_an_answer() -> None:
+    done = JSONResponse({"job": JOB, "status": "succeeded", "imageUrl": "http://127.0.0.1:1/pictures/a.png"})
+    upstream = Upstream(polls=[Hang(), done])
+    async with before(upstream, timeouts={"poll": 0.2}) as service:
+        assert (await service.generate("a", model=LEGACY)).status == 200
+        assert upstream.calls() == ["/generate", f"/job/{JOB}", f"/job/{JOB}"]
+
+
+async def test_row_23_polls_that_go_on_failing() -> None:
+    async with running(timeouts={"hold": 1.5}) as service:
+        prompts = [f"{number} [seconds:0.02] [tag:t] [fault:F28:9]" for number in range(6)]
+        answers = await asyncio.gather(*(service.generate(prompt, model=LABS) for prompt in prompts))
+        for answer in answers:
+            assert_failed(answer, 504, "timeout_error", "generation_pending", retry=True)
+            assert answer.headers["x-images-job"].startswith("/v1/images/jobs/imgjob_")
+        outlet = service.engine.outlets["imagelabs"]
+        assert (outlet.polls.state, outlet.submits.state) == ("open", "closed")
+        assert (await service.counts("t"))["submits"] == 6
+        assert service.engine.flights.in_air == 6
+
+
+async def test_row_24_a_job_that_the_provider_forgot(service: Service, tag: str) -> None:
+    answer = await service.generate(f"[seconds:9] [tag:{tag}] [fault:gone]", model=LABS)
+    assert_failed(answer, 502, ISE, "job_lost")
+    counts = await service.counts(tag)
+    assert (counts["submits"], counts["polls"]) == (1, 3)
+
+
+async def test_row_25_a_busy_poll_is_repeated_when_it_was_told_to_and_not_before(service: Service, tag: str) -> None:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    answer = await service.generate(f"[seconds:0.02] [tag:{tag}] [fault:retryafter:1:1]", model=V1)
+    assert answer.status == 200
+    assert loop.time() - started >= 1
+    counts = await service.counts(tag)
+    assert (counts["submits"], counts["polls"]) == (1, 2)
+
+
+async def test_row_26_unknown_words_mean_that_it_runs(service: Service) -> None:
+    prompts = [f"[seconds:0.6] [fault:F23{which}]" for which in (":unknown", "", ":missing")]
+    answers = await asyncio.gather(*(service.generate(prompt, model=LABS) for prompt in prompts))
+    assert [answer.status for answer in answers] == [200] * 3
+
+
+async def test_row_26_done_without_a_picture(service: Service) -> None:
+    answer = await service.generate("[seconds:0.02] [fault:F22]", model=LABS)
+    assert_failed(answer, 502, "server_error", "provider_bad_response")
+
+
+@pytest.mark.parametrize("model", [SCHNELL, V1, LEGACY, LABS], ids=["v2", "v1", "legacy", "labs"])
+async def test_row_27_a_job_that_failed(service: Service, tag: str, model: str) -> None:
+    before = _samples(service)
+    answer = await service.generate(f"[seconds:0.02] [tag:{tag}] [fault:failed]", model=model)
+    assert_failed(answer, 502, ISE, "image_generation_failed")
+    assert (await service.counts(tag))["submits"] == 1
+    assert _samples(service) == before, "a failed job is no sample"
+
+
+def _samples(service: Service) -> int:
+    return sum(figures[0] for _, *three in service.engine.schedule.dump()["keys"] for figures in three)
+
+
+async def test_a_job_past_its_lifetime() -> None:
+    async with running(timeouts={"lifetime": 0.7}) as service:
+        answer = await service.generate("[tag:t] [fault:F25]", model=LABS)
+        assert_failed(answer, 504, "timeout_error", "generation_timeout")
+        assert (await service.counts("t"))["submits"] == 1

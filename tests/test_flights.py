@@ -1,0 +1,633 @@
+"""Flights: who repeats whom. The state machine plays callers that leave, lose answers and repeat, in any order."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from starlette.types import Message
+
+from proxy.clock import Clock, Deadline
+from proxy.config import compose
+from proxy.engine import Engine
+from proxy.errors import (
+    Failure,
+    GenerationFailed,
+    IdempotencyKeyReused,
+    InternalError,
+    JobLost,
+    Overloaded,
+    ProviderUnavailable,
+    RateLimited,
+)
+from proxy.flights import Boarding, Flight, Flights
+from proxy.jobs import Made, Progress
+from proxy.orders import Order
+from proxy.results import Picture
+
+T = TypeVar("T")
+RESULT_S = 120.0
+_ENGINE = Engine(compose({}, {}))
+
+
+def wish(prompt: str = "a fox", owner: str = "", **values: Any) -> Order:
+    """Return the order for a request body; equal for equal bodies."""
+    return _ENGINE.order({"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, owner=owner)
+
+
+@dataclass
+class Time:
+    """A clock that stands still until told."""
+
+    now: float = 1000.0
+
+    def clock(self) -> Clock:
+        return Clock(monotonic=lambda: self.now, wall=lambda: self.now, sleep=asyncio.sleep, random=Random(7))  # noqa: S311
+
+
+@dataclass
+class Job:
+    """A call of ``make``: begun at once, over when told."""
+
+    seed: int
+    progress: Progress
+    end: asyncio.Future[None]
+    brought: bool = False
+
+    def finish(self, failure: Exception | None = None) -> None:
+        if self.end.done():
+            return
+        if failure is None:
+            self.end.set_result(None)
+        else:
+            self.end.set_exception(failure)
+
+
+@dataclass
+class Studio:
+    """Stands for jobs and results."""
+
+    submitting: bool = True
+    jobs: list[Job] = field(default_factory=list)
+
+    async def make(self, _order: Order, seed: int, progress: Progress, _hold: Deadline) -> Made:
+        job = Job(seed, progress, asyncio.get_running_loop().create_future())
+        self.jobs.append(job)
+        if self.submitting:
+            progress.submits, progress.submitted = 1, True
+        await job.end
+        progress.set("done", 1.0)
+        return job  # type: ignore[return-value]
+
+    async def deliverable(self, _order: Order, made: Made) -> Picture:
+        assert isinstance(made, Job)
+        made.brought = True
+        return made  # type: ignore[return-value]
+
+    @property
+    def submits(self) -> int:
+        return sum(job.progress.submits for job in self.jobs)
+
+
+@dataclass
+class Airport:
+    """Flights with everything around them played."""
+
+    time: Time = field(default_factory=Time)
+    studio: Studio = field(default_factory=Studio)
+    result_s: float = RESULT_S
+    flights: Flights = field(init=False)
+
+    def __post_init__(self) -> None:
+        clock = self.time.clock()
+        self.flights = Flights(self.studio.make, self.studio.deliverable, clock, hold_s=60.0, result_s=self.result_s)
+
+    async def settle(self) -> None:
+        """Let everything run that can."""
+        for _ in range(8):
+            await asyncio.sleep(0)
+
+    async def board(self, order: Order, *, key: str | None = None, attempt: int = 0) -> Boarding:
+        boarding = self.flights.board(order, key=key, attempt=attempt)
+        await self.settle()
+        return boarding
+
+    async def land(self, flight: Flight, failure: Failure | None = None) -> None:
+        for job in self.studio.jobs:
+            if any(job.progress is progress for progress in flight.progress):
+                job.finish(failure)
+        await self.settle()
+
+    def assert_nothing_is_kept(self) -> None:
+        flights = self.flights
+        kept = (flights._by_id, flights._by_fingerprint, flights._by_key, flights._landed, flights._leftovers)
+        assert not any(kept)
+        assert flights.in_air == 0
+
+
+@pytest.fixture
+def airport() -> Airport:
+    return Airport()
+
+
+# --- any order of events --------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Caller:
+    """One intent: its request, and what became of the last call. ``lost_at``: its answer was written, not received."""
+
+    body: str
+    key: str | None
+    flight: Flight = field(repr=False)
+    attempt: int = 0
+    waiting: bool = True
+    lost_at: float | None = None
+
+
+class Traffic(RuleBasedStateMachine):
+    """Intents are counted as calls are made for the first time; repeats must not raise the number of submits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.airport = Airport(result_s=1e6)
+        self.callers: list[Caller] = []
+        self.intents = 0
+        self.keys: dict[str, str] = {}
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(coroutine)
+
+    def waiting(self) -> list[Caller]:
+        return [caller for caller in self.callers if caller.waiting]
+
+    def may_repeat(self) -> list[Caller]:
+        """Who was cut off or lost an answer, and repeats while the service still remembers."""
+        now = self.airport.time.now
+        return [
+            caller
+            for caller in self.callers
+            if not caller.waiting and (caller.lost_at is None or now < caller.lost_at + 10)
+        ]
+
+    @rule(body=st.sampled_from("ab"))
+    def ask(self, body: str) -> None:
+        self.intents += 1
+        boarding = self.run(self.airport.board(wish(body)))
+        assert boarding.how in (None, "orphan")
+        self.callers.append(Caller(body, None, boarding.flight))
+
+    @rule(key=st.sampled_from("xyz"), body=st.sampled_from("ab"))
+    def ask_with_key(self, key: str, body: str) -> None:
+        known = key in self.keys and any(flight.key == key for flight in self.airport.flights)
+        if known and self.keys[key] != body:
+            with pytest.raises(IdempotencyKeyReused):
+                self.airport.flights.board(wish(body), key=key)
+            return
+        self.intents += not known
+        self.keys[key] = body
+        boarding = self.run(self.airport.board(wish(body), key=key))
+        assert boarding.how == ("key" if known else None)
+        self.callers.append(Caller(body, key, boarding.flight))
+
+    @precondition(lambda self: bool(self.waiting()))
+    @rule(data=st.data())
+    def cut(self, data: st.DataObject) -> None:
+        caller = data.draw(st.sampled_from(self.waiting()))
+        caller.waiting = False
+        self.airport.flights.leave(caller.flight, delivered=False)
+
+    @precondition(lambda self: bool(self.waiting()))
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        self.run(self.airport.land(data.draw(st.sampled_from(self.waiting())).flight))
+
+    @precondition(lambda self: bool(self.waiting()))
+    @rule(data=st.data())
+    def collect(self, data: st.DataObject) -> None:
+        caller = data.draw(st.sampled_from(self.waiting()))
+        if caller.flight.done:
+            self.airport.flights.leave(caller.flight, delivered=True)
+            self.callers.remove(caller)
+
+    @precondition(lambda self: bool(self.waiting()))
+    @rule(data=st.data())
+    def lose_the_answer(self, data: st.DataObject) -> None:
+        caller = data.draw(st.sampled_from(self.waiting()))
+        if caller.flight.done:
+            self.airport.flights.leave(caller.flight, delivered=True)
+            caller.waiting, caller.lost_at = False, self.airport.time.now
+
+    @precondition(lambda self: bool(self.may_repeat()))
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        caller = data.draw(st.sampled_from(self.may_repeat()))
+        caller.attempt += 1
+        boarding = self.run(self.airport.board(wish(caller.body), key=caller.key, attempt=caller.attempt))
+        # Which of two equal answers was lost cannot be told: a picture that nobody has goes before a written one,
+        # whose caller, should it have been the other, comes after its ten seconds.
+        self.intents += caller.lost_at is not None and boarding.flight is not caller.flight
+        caller.flight, caller.waiting, caller.lost_at = boarding.flight, True, None
+
+    @rule(seconds=st.sampled_from([1.0, 9.0, 60.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.airport.time.now += seconds
+        # Whom the service may have forgotten gives up: a later repeat would be an intent of its own.
+        alive = self.may_repeat()
+        self.callers = [caller for caller in self.callers if caller.waiting or caller in alive]
+
+    @invariant()
+    def no_intent_is_paid_twice(self) -> None:
+        assert self.airport.studio.submits <= self.intents
+
+    @invariant()
+    def nobody_shares_a_flight_without_a_key(self) -> None:
+        held = [caller.flight for caller in self.waiting() if caller.key is None]
+        assert len(held) == len(set(map(id, held)))
+
+    def teardown(self) -> None:
+        try:
+            self.run(self.end())
+        finally:
+            self.loop.close()
+
+    async def end(self) -> None:
+        for flight in self.airport.flights:
+            await self.airport.land(flight)
+        self.airport.time.now += self.airport.result_s
+        self.airport.flights.sweep()
+        self.airport.assert_nothing_is_kept()
+
+
+TestTraffic = Traffic.TestCase
+TestTraffic.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+# --- by one rule each -----------------------------------------------------------------------------------------
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_four_equal_calls_cut_and_repeated_are_four_flights(airport: Airport) -> None:
+    first = [await airport.board(wish()) for _ in range(4)]
+    assert len({boarding.flight.id for boarding in first}) == 4
+    for boarding in first:
+        airport.flights.leave(boarding.flight, delivered=False)
+    second = [await airport.board(wish(), attempt=1) for _ in range(4)]
+    assert [boarding.flight for boarding in second] == [boarding.flight for boarding in first]
+    assert {boarding.how for boarding in second} == {"retry"}
+    assert airport.studio.submits == 4
+    fifth = await airport.board(wish(), attempt=1)
+    assert fifth.how is None
+
+
+async def test_a_retry_leaves_the_lower_counter_to_whom_it_belongs(airport: Airport) -> None:
+    early, late = await airport.board(wish()), await airport.board(wish())
+    airport.flights.leave(late.flight, delivered=False)
+    again = await airport.board(wish(), attempt=1)
+    assert again.flight is late.flight
+    for boarding in (again, early):
+        airport.flights.leave(boarding.flight, delivered=False)
+    assert (await airport.board(wish(), attempt=2)).flight is late.flight
+    assert (await airport.board(wish(), attempt=1)).flight is early.flight
+    assert airport.studio.submits == 2
+
+
+async def test_orphans_go_first_in_first_out_and_once_each(airport: Airport) -> None:
+    first = [await airport.board(wish()) for _ in range(2)]
+    for boarding in first:
+        airport.flights.leave(boarding.flight, delivered=False)
+    claims = [await airport.board(wish()) for _ in range(3)]
+    assert [claim.how for claim in claims] == ["orphan", "orphan", None]
+    assert [claim.flight for claim in claims[:2]] == [boarding.flight for boarding in first]
+    assert (await airport.board(wish("another"))).how is None
+    assert (await airport.board(wish(owner="another"))).how is None
+
+
+async def test_a_flight_that_is_waited_for_is_no_orphan(airport: Airport) -> None:
+    first = await airport.board(wish())
+    assert (await airport.board(wish())).flight is not first.flight
+    assert (await airport.board(wish(), attempt=2)).flight is not first.flight
+
+
+async def test_a_landed_orphan_is_handed_out_at_once_until_its_time_is_over(airport: Airport) -> None:
+    first = await airport.board(wish())
+    airport.flights.leave(first.flight, delivered=False)
+    await airport.land(first.flight)
+    airport.time.now += RESULT_S - 0.1
+    second = await airport.board(wish())
+    assert second.flight.result() == first.flight.pictures
+    airport.flights.leave(second.flight, delivered=False)
+    airport.time.now += 0.1
+    assert (await airport.board(wish())).how is None
+
+
+@pytest.mark.parametrize(("attempt", "after_s", "claims"), [(1, 9.9, True), (1, 10.0, False), (0, 0.0, False)])
+async def test_a_delivered_flight_can_be_reclaimed_by_a_counted_retry_for_ten_seconds(
+    airport: Airport, attempt: int, after_s: float, claims: bool
+) -> None:
+    first = await airport.board(wish())
+    await airport.land(first.flight)
+    airport.flights.leave(first.flight, delivered=True)
+    airport.time.now += after_s
+    assert ((await airport.board(wish(), attempt=attempt)).flight is first.flight) is claims
+
+
+async def test_a_retry_that_repeats_a_counter_is_another_call(airport: Airport) -> None:
+    first = await airport.board(wish(), attempt=1)
+    airport.flights.leave(first.flight, delivered=False)
+    assert (await airport.board(wish(), attempt=1)).how is None
+
+
+async def test_a_job_that_was_handed_over_belongs_to_nobody_else(airport: Airport) -> None:
+    first = await airport.board(wish())
+    airport.flights.leave(first.flight, delivered=True)
+    assert (await airport.board(wish())).how is None
+    assert (await airport.board(wish(), attempt=1)).flight is first.flight
+
+
+async def test_an_idempotency_key_attaches_and_replays_the_same_body_only(airport: Airport) -> None:
+    first = await airport.board(wish(), key="k")
+    second = await airport.board(wish(), key="k")
+    assert (second.how, second.flight) == ("key", first.flight)
+    with pytest.raises(IdempotencyKeyReused) as refusal:
+        airport.flights.board(wish("other"), key="k")
+    assert (refusal.value.status, refusal.value.code) == (422, "idempotency_key_reused")
+    assert (await airport.board(wish(owner="other"), key="k")).how is None
+    await airport.land(first.flight)
+    for boarding in (first, second):
+        airport.flights.leave(boarding.flight, delivered=True)
+    airport.time.now += 60
+    assert (await airport.board(wish(), key="k")).flight.result() == first.flight.pictures
+    assert (await airport.board(wish())).how is None
+    assert (await airport.board(wish(), attempt=1)).how is None
+
+
+async def test_a_key_replays_a_failure_that_may_have_cost_something_and_forgets_any_other(airport: Airport) -> None:
+    first = await airport.board(wish(), key="k")
+    await airport.land(first.flight, GenerationFailed("no"))
+    assert (await airport.board(wish(), key="k")).flight is first.flight
+    airport.studio.submitting = False
+    second = await airport.board(wish(), key="l")
+    await airport.land(second.flight, ProviderUnavailable("no"))
+    assert (await airport.board(wish(), key="l")).flight is not second.flight
+
+
+async def test_a_failure_that_nobody_heard_is_told_to_the_retry_and_to_one_only(airport: Airport) -> None:
+    first = await airport.board(wish())
+    airport.flights.leave(first.flight, delivered=False)
+    await airport.land(first.flight, GenerationFailed("no"))
+    second = await airport.board(wish(), attempt=1)
+    with pytest.raises(GenerationFailed):
+        second.flight.result()
+    airport.flights.leave(second.flight, delivered=True)
+    assert (await airport.board(wish(), attempt=2)).how is None
+
+
+async def test_a_failure_before_any_submit_is_never_handed_out(airport: Airport) -> None:
+    airport.studio.submitting = False
+    first = await airport.board(wish())
+    airport.flights.leave(first.flight, delivered=False)
+    await airport.land(first.flight, ProviderUnavailable("no"))
+    assert (await airport.board(wish(), attempt=1)).how is None
+    assert (await airport.board(wish())).how is None
+
+
+async def test_pictures_of_a_failed_flight_are_kept_for_the_repeat(airport: Airport) -> None:
+    first = await airport.board(wish(n=3), attempt=0)
+    jobs = list(airport.studio.jobs)
+    jobs[1].finish(GenerationFailed("no"))
+    await airport.settle()
+    assert not first.flight.done, "what was bought is brought home first"
+    jobs[0].finish()
+    jobs[2].finish()
+    await airport.settle()
+    assert isinstance(first.flight.failure, GenerationFailed)
+    airport.flights.leave(first.flight, delivered=True)
+    second = await airport.board(wish(n=3))
+    third = await airport.board(wish(n=3))
+    await airport.land(second.flight)
+    await airport.land(third.flight)
+    assert (first.flight.submits, second.flight.submits, third.flight.submits) == (3, 1, 3)
+    assert second.flight.pictures[0] is jobs[0]  # type: ignore[comparison-overlap]
+    assert second.flight.pictures[2] is jobs[2]  # type: ignore[comparison-overlap]
+    seeds = [picture.seed for picture in second.flight.pictures]  # type: ignore[attr-defined]
+    assert seeds == [first.flight.seed, first.flight.seed + 1, first.flight.seed + 2]
+
+
+async def test_leftovers_survive_a_second_failure_and_go_with_time(airport: Airport) -> None:
+    first = await airport.board(wish(n=2))
+    airport.studio.jobs[0].finish()
+    airport.studio.jobs[1].finish(GenerationFailed("no"))
+    await airport.settle()
+    airport.flights.leave(first.flight, delivered=True)
+    second = await airport.board(wish(n=2))
+    airport.studio.jobs[2].finish(GenerationFailed("no"))
+    await airport.settle()
+    airport.flights.leave(second.flight, delivered=True)
+    third = await airport.board(wish(n=2))
+    assert third.flight.submits == 1
+    airport.studio.jobs[3].finish(GenerationFailed("no"))
+    await airport.settle()
+    airport.flights.leave(third.flight, delivered=True)
+    airport.time.now += RESULT_S
+    fourth = await airport.board(wish(n=2))
+    assert fourth.flight.submits == 2
+
+
+async def test_after_a_failure_nothing_more_is_bought(airport: Airport) -> None:
+    airport.studio.submitting = False
+    boarding = await airport.board(wish(n=3))
+    airport.studio.jobs[0].finish(Overloaded("full"))
+    await airport.settle()
+    assert isinstance(boarding.flight.failure, Overloaded)
+    assert all(job.end.cancelled() for job in airport.studio.jobs[1:])
+
+
+async def test_may_start_is_asked_for_new_flights_only(airport: Airport) -> None:
+    def refuse() -> None:
+        raise RateLimited("enough")
+
+    first = await airport.board(wish(), key="k")
+    other = await airport.board(wish())
+    airport.flights.leave(other.flight, delivered=False)
+    assert airport.flights.board(wish(), key="k", may_start=refuse).flight is first.flight
+    assert airport.flights.board(wish(), attempt=1, may_start=refuse).flight is other.flight
+    with pytest.raises(RateLimited):
+        airport.flights.board(wish("new"), attempt=1, may_start=refuse)
+    airport.flights.draining = True
+    assert airport.flights.board(wish(), key="k").flight is first.flight
+    with pytest.raises(Overloaded):
+        airport.flights.board(wish("new"))
+
+
+async def test_it_knows_whose_repeat_it_may_expect(airport: Airport) -> None:
+    expects = airport.flights.expects
+    kept = await airport.board(wish(owner="me"), key="k")
+    assert expects("me", key="k", attempt=0)
+    assert not expects("me", key="l", attempt=0)
+    assert not expects("you", key="k", attempt=0)
+    assert not expects("me", key=None, attempt=1)
+    airport.flights.leave(kept.flight, delivered=False)
+    assert not expects("me", key=None, attempt=1)
+    gone = await airport.board(wish(owner="me"))
+    airport.flights.leave(gone.flight, delivered=False)
+    assert expects("me", key=None, attempt=0)
+    assert expects("me", key=None, attempt=1)
+    assert not expects("you", key=None, attempt=1)
+    await airport.land(gone.flight)
+    airport.flights.leave((await airport.board(wish(owner="me"))).flight, delivered=True)
+    assert not expects("me", key=None, attempt=0)
+    assert expects("me", key=None, attempt=1)
+
+
+# --- waiting --------------------------------------------------------------------------------------------------
+
+
+class Line:
+    """A caller's connection, as ``receive`` shows it."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.spurious = 2
+
+    async def receive(self) -> Message:
+        if self.spurious:
+            self.spurious -= 1
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+
+def waits(airport: Airport, flight: Flight, line: Line, seconds: float = 60.0) -> asyncio.Task[str]:
+    until = Deadline.after(airport.time.clock(), seconds)
+    return asyncio.get_running_loop().create_task(flight.wait(line.receive, until))
+
+
+async def test_a_follower_is_served_after_the_leader_left(airport: Airport) -> None:
+    leader, follower = Line(), Line()
+    flight = (await airport.board(wish(), key="k")).flight
+    await airport.board(wish(), key="k")
+    waiting = [waits(airport, flight, leader), waits(airport, flight, follower)]
+    await airport.settle()
+    leader.gone.set()
+    assert await waiting[0] == "left"
+    airport.flights.leave(flight, delivered=False)
+    assert not flight.done
+    await airport.land(flight)
+    assert await waiting[1] == "done"
+    assert airport.studio.submits == 1
+    assert flight.waiters == 1
+
+
+async def test_waiting_ends_late_or_when_all_are_sent_away(airport: Airport) -> None:
+    flight = (await airport.board(wish())).flight
+    assert await waits(airport, flight, Line(), 0.0) == "late"
+    waiting = waits(airport, flight, Line())
+    await airport.settle()
+    flight.release("late")
+    assert await waiting == "late"
+    await airport.land(flight)
+    assert await waits(airport, flight, Line()) == "done"
+    assert not flight._waiting
+
+
+async def test_a_cancelled_handler_leaves_the_flight_in_the_air(airport: Airport) -> None:
+    flight = (await airport.board(wish())).flight
+    waiting = waits(airport, flight, Line())
+    await airport.settle()
+    waiting.cancel()
+    await airport.settle()
+    assert waiting.cancelled()
+    assert not flight._waiting
+    assert not flight.done
+
+
+async def test_watchers_hear_of_changes_until_they_stop(airport: Airport) -> None:
+    flight = (await airport.board(wish())).flight
+    heard: list[int] = []
+    stop = flight.watch(lambda: heard.append(1))
+    airport.studio.jobs[0].progress.set("generating", 0.5)
+    airport.studio.jobs[0].progress.set("generating", 0.5)
+    assert len(heard) == 1
+    stop()
+    await airport.land(flight)
+    assert len(heard) == 1
+
+
+# --- the end --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["at once", "under way"])
+def under_way(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "under way")
+
+
+async def test_an_abandoned_flight_is_forgotten_and_not_to_be_bought_again(airport: Airport, under_way: bool) -> None:
+    flight = airport.flights.board(wish(), key="k").flight
+    if under_way:
+        await airport.settle()
+    waiting = waits(airport, flight, Line())
+    airport.flights.abandon(flight)
+    new = airport.flights.board(wish(), key="k")
+    assert new.how is None
+    assert await waiting == "done"
+    assert isinstance(flight.failure, JobLost)
+    assert not flight.failure.should_retry
+    assert all(progress.state == "failed" for progress in flight.progress)
+    assert airport.flights.find(flight.id, "") is None
+    assert (await airport.board(wish(), key="k")).flight is new.flight
+    airport.flights.abandon(new.flight)
+    await airport.settle()
+    airport.assert_nothing_is_kept()
+
+
+async def test_a_landed_flight_can_be_abandoned(airport: Airport) -> None:
+    flight = (await airport.board(wish())).flight
+    await airport.land(flight)
+    airport.flights.abandon(flight)
+    assert flight.failure is None
+    assert (await airport.board(wish())).how is None
+
+
+async def test_a_job_is_found_by_its_caller_only(airport: Airport) -> None:
+    flight = (await airport.board(wish(owner="me"))).flight
+    assert airport.flights.find(flight.id, "me") is flight
+    assert airport.flights.find(flight.id, "you") is None
+    assert airport.flights.find("imgjob_0", "me") is None
+    await airport.land(flight)
+    airport.time.now += RESULT_S
+    assert airport.flights.find(flight.id, "me") is None
+
+
+async def test_closing_ends_every_job_and_waits_for_it(airport: Airport, under_way: bool) -> None:
+    several = airport.flights.board(wish(n=2)).flight
+    one = airport.flights.board(wish()).flight
+    gone = airport.flights.board(wish("gone")).flight
+    if under_way:
+        await airport.settle()
+    airport.flights.abandon(gone)
+    await airport.flights.close()
+    assert airport.flights.in_air == 0
+    assert all(job.end.cancelled() for job in airport.studio.jobs)
+    for flight in (several, one):
+        with pytest.raises(Overloaded):
+            flight.result()
+
+
+async def test_an_unforeseen_error_lands_the_flight_with_its_cause(airport: Airport) -> None:
+    flight = (await airport.board(wish())).flight
+    airport.studio.jobs[0].finish(ZeroDivisionError("a prompt"))
+    await airport.settle()
+    with pytest.raises(InternalError) as internal:
+        flight.result()
+    assert isinstance(internal.value.__cause__, ZeroDivisionError)
+    assert "a prompt" not in internal.value.message

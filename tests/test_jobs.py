@@ -1,0 +1,446 @@
+"""The life of a job, with the provider and the time played."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from proxy.breaker import Breaker
+from proxy.clock import Clock, Deadline
+from proxy.config import compose
+from proxy.engine import Engine
+from proxy.errors import (
+    ContentRefused,
+    Failure,
+    GenerationFailed,
+    GenerationTimeout,
+    JobLost,
+    Overloaded,
+    ProviderAuth,
+    ProviderBadResponse,
+    ProviderBusy,
+    ProviderRejected,
+    ProviderUnavailable,
+    SubmitOutcomeUnknown,
+)
+from proxy.jobs import Jobs, Limits, Made, Outlet, Progress
+from proxy.metrics import Metrics
+from proxy.orders import Order
+from proxy.provider import Call, Finished, Job, Pending, Provider, Reply, UnreadableReply
+from proxy.schedule import Schedule
+from proxy.upstream import Interrupted, NotSent, Upstream
+
+pytestmark = pytest.mark.anyio
+
+_ENGINE = Engine(compose({}, {"PRODIA_TOKEN": "t"}))
+FIRST, SECOND = "prodia", "imagelabs"
+LIFETIME_S = 300.0
+
+
+def order() -> Order:
+    """Return an order with two routes: FIRST, then SECOND."""
+    return _ENGINE.order({"prompt": "a fox", "model": "dall-e-3"})
+
+
+@dataclass
+class Time:
+    """A clock that jumps over every sleep."""
+
+    now: float = 0.0
+    slept: list[float] = field(default_factory=list)
+    on_sleep: Callable[[], None] = lambda: None
+
+    async def sleep(self, seconds: float) -> None:
+        self.on_sleep()
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class Dialect:
+    """JSON in plain words: ``{"job": …}``, ``{"done": …}``, ``{"failed": …}``."""
+
+    def submit(self, job: Job) -> Call:
+        return Call("POST", "http://provider/jobs", json={"prompt": job.prompt})
+
+    def read(self, reply: Reply) -> Pending | Finished:
+        answer = reply.json_object()
+        if "done" in answer:
+            return Finished("https://provider/1.png")
+        if "failed" in answer:
+            raise GenerationFailed("no")
+        if "job" not in answer:
+            raise UnreadableReply
+        return Pending(Call("GET", "http://provider/jobs/1"), answer["job"], answer.get("progress"))
+
+    def refusal(self, reply: Reply) -> str:
+        return reply.body.decode()
+
+
+@dataclass
+class Scripted:
+    """Answers calls as the script says, its last line for ever; remembers them with their limits in seconds."""
+
+    script: list[Any]
+    time: Time
+    calls: list[tuple[str, float, float]] = field(default_factory=list)
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def send(self, call: Call, timeout_s: float, max_bytes: int = 0) -> Reply:  # noqa: ARG002
+        self.calls.append((call.method, timeout_s, self.time.now))
+        line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if line == "hang":
+            await self.hanging.wait()
+            line = {"done": 1}
+        if isinstance(line, Exception):
+            raise line
+        status, headers, body = line if isinstance(line, tuple) else (200, {}, line)
+        text = body if isinstance(body, str) else json.dumps(body)
+        return Reply(call, status, headers, text.encode())
+
+    @property
+    def submits(self) -> int:
+        return sum(method == "POST" for method, _, _ in self.calls)
+
+    @property
+    def polls(self) -> int:
+        return len(self.calls) - self.submits
+
+
+def refused(status: int, hint: str = "", body: str = "", **headers: str) -> tuple[int, Mapping[str, str], str]:
+    return status, {**headers, **({"retry-after": hint} if hint else {})}, body
+
+
+class Studio:
+    """Two providers that follow scripts."""
+
+    def __init__(
+        self,
+        first: Sequence[Any],
+        second: Sequence[Any] = ({"done": 1},),
+        *,
+        max_jobs: int = 1,
+        real_time: bool = False,
+    ) -> None:
+        self.time = Time()
+        played = Clock(lambda: self.time.now, lambda: self.time.now, self.time.sleep, Random(5))  # noqa: S311
+        self.clock = Clock() if real_time else played
+        self.upstreams = {
+            FIRST: Scripted(list(first), self.time),
+            SECOND: Scripted(list(second), self.time),
+        }
+        self.outlets = {
+            name: Outlet(
+                name,
+                cast("Provider", Dialect()),
+                cast("Upstream", upstream),
+                max_jobs,
+                submits=Breaker(self.clock),
+                polls=Breaker(self.clock),
+            )
+            for name, upstream in self.upstreams.items()
+        }
+        schedule = Schedule(worth_s=0.06, random=self.clock.random, now=self.clock.monotonic)
+        self.jobs = Jobs(self.outlets, schedule, Limits(15.0, 5.0, LIFETIME_S), self.clock, Metrics())
+        self.progress = Progress(lambda: None)
+
+    async def make(self, hold_s: float = 280.0) -> Made:
+        self.progress = Progress(lambda: None)
+        return await self.jobs.make(order(), 7, self.progress, Deadline.after(self.clock, hold_s))
+
+    async def fail(self, kind: type[Failure], hold_s: float = 280.0) -> Failure:
+        with pytest.raises(kind) as caught:
+            await self.make(hold_s)
+        assert type(caught.value) is kind
+        self.assert_slots_are_free()
+        return caught.value
+
+    def submits(self) -> tuple[int, int]:
+        return self.upstreams[FIRST].submits, self.upstreams[SECOND].submits
+
+    def assert_slots_are_free(self) -> None:
+        for outlet in self.outlets.values():
+            assert outlet.slots._value == outlet.max_jobs
+
+
+# --- routes ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_route_makes_the_picture() -> None:
+    studio = Studio([{"done": 1}])
+    made = await studio.make()
+    assert (made.outlet.name, made.finished.image) == (FIRST, "https://provider/1.png")
+    assert studio.submits() == (1, 0)
+    assert (studio.progress.submits, studio.progress.state, studio.progress.fraction) == (1, "done", 1.0)
+    studio.assert_slots_are_free()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NotSent("ClientConnectorError"),
+        *(refused(status) for status in (429, 503, 401, 402, 403, 404)),
+        refused(400, body="prompt: too long"),
+        refused(422, body="sampler"),
+    ],
+    ids=str,
+)
+async def test_the_next_route_is_tried_when_nothing_was_started(refusal: Any) -> None:
+    studio = Studio([refusal])
+    assert (await studio.make()).outlet.name == SECOND
+    assert studio.submits() == (1, 1)
+    assert studio.progress.submitted
+    studio.assert_slots_are_free()
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (Interrupted("ServerDisconnectedError"), SubmitOutcomeUnknown),
+        (refused(500), SubmitOutcomeUnknown),
+        (refused(504, "2"), SubmitOutcomeUnknown),
+        (refused(400, body="NSFW content"), ContentRefused),
+        (refused(302), ProviderBadResponse),
+        ("<html>", UnreadableReply),
+        ({"failed": 1}, GenerationFailed),
+    ],
+    ids=str,
+)
+async def test_a_submit_that_may_cost_something_is_never_followed_by_another(
+    answer: Any, failure: type[Failure]
+) -> None:
+    studio = Studio([answer])
+    caught = await studio.fail(failure)
+    assert studio.submits() == (1, 0)
+    assert not caught.should_retry
+    assert studio.progress.submitted
+    assert studio.time.slept == []
+
+
+async def test_when_all_refuse_the_failure_that_may_pass_is_told() -> None:
+    assert (await Studio([refused(401)], [NotSent("DNS")]).fail(ProviderUnavailable)).should_retry
+    assert not (await Studio([refused(401)], [refused(400, body="prompt")]).fail(ProviderAuth)).should_retry
+    assert (await Studio([refused(400, body="prompt")], [refused(401)]).fail(ProviderRejected)).param == "prompt"
+
+
+async def test_an_unsent_call_is_no_submit() -> None:
+    studio = Studio([NotSent("DNS")], [NotSent("DNS")])
+    await studio.fail(ProviderUnavailable)
+    assert (studio.progress.submits, studio.progress.submitted) == (0, False)
+
+
+# --- busy providers -------------------------------------------------------------------------------------------
+
+
+async def test_the_first_to_be_free_again_is_asked_once_more_and_not_before_it_said() -> None:
+    studio = Studio([refused(429, "9")], [refused(429, "4"), {"done": 1}])
+    assert (await studio.make()).outlet.name == SECOND
+    assert studio.submits() == (1, 2)
+    assert studio.time.now == pytest.approx(4.0)
+
+
+async def test_a_busy_provider_is_asked_at_most_twice() -> None:
+    studio = Studio([refused(401)], [refused(429, "4"), refused(429, "6")])
+    caught = await studio.fail(ProviderBusy)
+    assert (caught.status, caught.retry_after, caught.should_retry) == (429, 6.0, True)
+    assert studio.submits() == (1, 2)
+
+
+@pytest.mark.parametrize(("hint", "hold_s"), [("", 280.0), ("5", 5.0), ("5", 0.5)])
+async def test_it_is_not_asked_again_without_a_hint_or_beyond_the_hold(hint: str, hold_s: float) -> None:
+    studio = Studio([refused(429, hint)], [refused(503, hint)])
+    await studio.fail(ProviderBusy, hold_s)
+    assert studio.submits() == (1, 1)
+    assert studio.time.slept == []
+
+
+# --- slots ----------------------------------------------------------------------------------------------------
+
+
+async def test_slots_are_given_in_order() -> None:
+    studio = Studio(["hang"], max_jobs=1)
+    upstream = studio.upstreams[FIRST]
+    waiting = [asyncio.create_task(studio.make()) for _ in range(3)]
+    finished: list[int] = []
+    for number, task in enumerate(waiting):
+        task.add_done_callback(lambda _, number=number: finished.append(number))  # type: ignore[misc]
+    await asyncio.sleep(0.01)
+    assert upstream.submits == 1
+    upstream.hanging.set()
+    await asyncio.gather(*waiting)
+    assert finished == [0, 1, 2]
+    studio.assert_slots_are_free()
+
+
+async def test_no_slot_within_the_hold_is_told_and_nothing_was_sent() -> None:
+    studio = Studio(["hang"], real_time=True)
+    busy = asyncio.create_task(studio.make())
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as caught:
+        await studio.make(0.08)
+    assert (caught.value.status, caught.value.code, caught.value.should_retry) == (503, "server_is_overloaded", True)
+    assert (studio.progress.submits, studio.progress.submitted) == (0, False)
+    assert studio.submits() == (1, 0)
+    studio.upstreams[FIRST].hanging.set()
+    await busy
+    studio.assert_slots_are_free()
+
+
+@pytest.mark.parametrize("script", [["hang"], [{"job": "queued"}, "hang"]], ids=["submit", "poll"])
+async def test_cancelling_frees_the_slot(script: list[Any]) -> None:
+    studio = Studio(script)
+    task = asyncio.create_task(studio.make())
+    waiting = asyncio.create_task(studio.make())
+    await asyncio.sleep(0.01)
+    for each in (waiting, task):
+        each.cancel()
+    await asyncio.gather(task, waiting, return_exceptions=True)
+    assert task.cancelled()
+    assert waiting.cancelled()
+    studio.assert_slots_are_free()
+    assert studio.outlets[FIRST].submits.state == "closed"
+
+
+# --- following ------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_is_polled_until_it_is_done() -> None:
+    studio = Studio([{"job": "queued"}, {"job": "generating", "progress": 0.5}, {"done": 1}])
+    await studio.make()
+    upstream = studio.upstreams[FIRST]
+    assert (upstream.submits, upstream.polls) == (1, 2)
+    assert [limit for _, limit, _ in upstream.calls] == [15.0, 5.0, 5.0]
+
+
+async def test_a_job_past_its_lifetime_is_given_up() -> None:
+    studio = Studio([{"job": "generating"}])
+    caught = await studio.fail(GenerationTimeout)
+    assert (caught.status, caught.code, caught.should_retry) == (504, "generation_timeout", False)
+    last = studio.upstreams[FIRST].calls[-1]
+    assert LIFETIME_S - 1 < last[2] < LIFETIME_S, "one last question just before the end"
+    assert studio.submits() == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "failure"), [(404, JobLost), (410, JobLost), (401, ProviderAuth), (400, ProviderBadResponse)]
+)
+async def test_three_final_answers_in_a_row_end_a_job(status: int, failure: type[Failure]) -> None:
+    studio = Studio([{"job": "queued"}, refused(status)])
+    assert not (await studio.fail(failure)).should_retry
+    assert studio.upstreams[FIRST].polls == 3
+    assert studio.submits() == (1, 0)
+
+
+async def test_a_good_answer_wipes_the_strikes_out() -> None:
+    lost, running = refused(404), {"job": "queued"}
+    studio = Studio([running, lost, lost, running, lost, lost, running, {"done": 1}])
+    await studio.make()
+    assert studio.upstreams[FIRST].polls == 7
+
+
+@pytest.mark.parametrize(
+    "hiccup", [Interrupted("reset"), NotSent("DNS"), refused(500), refused(403, body="<title>Just a moment...</title>",
+               **{"content-type": "text/html"}), "<html>"],
+    ids=["reset", "connect", "500", "challenge", "html"],
+)  # fmt: skip
+async def test_failed_polls_are_repeated_more_and_more_slowly(hiccup: Any) -> None:
+    studio = Studio([{"job": "queued"}, *[hiccup] * 4, {"done": 1}])
+    await studio.make()
+    waits = studio.time.slept[1:]
+    assert all(wait >= 0.25 * 2**number for number, wait in enumerate(waits))
+    assert all(wait <= 9 for wait in waits)
+    assert studio.submits() == (1, 0)
+
+
+@pytest.mark.parametrize(("hint", "least"), [("7", 7.0), ("", 2.0)])
+async def test_a_busy_poll_waits_as_long_as_it_is_told(hint: str, least: float) -> None:
+    studio = Studio([{"job": "queued"}, refused(429, hint), {"done": 1}])
+    await studio.make()
+    assert studio.time.slept[1] >= least
+    assert studio.outlets[FIRST].polls.state == "closed"
+
+
+async def test_a_job_that_failed_is_told_at_once() -> None:
+    studio = Studio([{"job": "queued"}, {"failed": 1}])
+    caught = await studio.fail(GenerationFailed)
+    assert (caught.status, caught.code) == (502, "image_generation_failed")
+    assert studio.outlets[FIRST].polls.state == "closed"
+
+
+# --- breakers -------------------------------------------------------------------------------------------------
+
+
+async def test_failing_submits_leave_the_provider_alone_and_its_running_jobs_followed() -> None:
+    studio = Studio([{"job": "queued"}, "hang"], max_jobs=2)
+    upstream = studio.upstreams[FIRST]
+    running = asyncio.create_task(studio.make())
+    while upstream.polls < 1:  # noqa: ASYNC110 (nothing waits in played time)
+        await asyncio.sleep(0)
+    upstream.script = [NotSent("DNS")]
+    for _ in range(5):
+        await studio.make()
+    assert studio.outlets[FIRST].submits.state == "open"
+    assert studio.outlets[FIRST].polls.state == "closed"
+    await studio.make()
+    assert upstream.submits == 6, "not asked while its breaker is open"
+    upstream.hanging.set()
+    assert (await running).outlet.name == FIRST
+    studio.time.now += 10
+    upstream.script = [{"job": "queued"}, {"done": 1}]
+    assert (await studio.make()).outlet.name == FIRST
+    assert studio.outlets[FIRST].submits.state == "closed"
+
+
+async def test_when_every_breaker_is_open_it_says_when_to_come_back() -> None:
+    studio = Studio([NotSent("DNS")], [NotSent("DNS")])
+    for _ in range(5):
+        await studio.fail(ProviderUnavailable)
+    caught = await studio.fail(Overloaded)
+    assert (caught.status, caught.code) == (503, "server_is_overloaded")
+    assert caught.retry_after is not None
+    assert caught.retry_after >= 1
+
+
+async def test_failing_polls_open_their_own_breaker_and_the_job_is_kept() -> None:
+    studio = Studio([{"job": "queued"}, *[Interrupted("reset")] * 6, {"done": 1}])
+    outlet = studio.outlets[FIRST]
+    seen: list[tuple[str, str, float]] = []
+    studio.time.on_sleep = lambda: seen.append((outlet.polls.state, outlet.submits.state, outlet.polls.wait_s))
+    assert (await studio.make()).outlet is outlet
+    assert [polls for polls, _, _ in seen] == ["closed"] * 5 + ["open"] * 2
+    assert {submits for _, submits, _ in seen} == {"closed"}
+    assert all(slept >= pause_s for slept, (_, _, pause_s) in zip(studio.time.slept, seen, strict=True))
+    assert studio.submits() == (1, 0)
+
+
+@pytest.mark.parametrize("refusal", [refused(429), refused(401), refused(400, body="NSFW"), refused(400, body="steps")])
+async def test_refusals_do_not_open_the_breaker(refusal: Any) -> None:
+    studio = Studio([refusal])
+    for _ in range(12):
+        try:
+            await studio.make()
+        except ContentRefused:
+            continue
+    assert studio.outlets[FIRST].submits.state == "closed"
+    assert studio.upstreams[FIRST].submits == 12
+
+
+@pytest.mark.parametrize("where", ["slot", "submit"])
+async def test_a_cancelled_probe_leaves_the_next_one_free(where: str) -> None:
+    studio = Studio(["hang"], [NotSent("DNS")])
+    outlet = studio.outlets[FIRST]
+    for _ in range(5):
+        outlet.submits.failed()
+    studio.time.now += 10
+    if where == "slot":
+        await outlet.slots.acquire()
+    task = asyncio.create_task(studio.make())
+    await asyncio.sleep(0.01)
+    assert not outlet.submits.allow(), "the one probe is taken"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert outlet.submits.allow()
