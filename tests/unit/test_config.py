@@ -1,0 +1,387 @@
+"""The configuration: defaults, merging, every problem told, secrets only from the environment."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from proxy.config import (
+    Configuration,
+    ConfigurationError,
+    ServerSettings,
+    Settings,
+    Timeouts,
+    compose,
+    find_file,
+    is_loopback,
+    load,
+)
+from proxy.image_store import ImageSettings
+from proxy.providers import KINDS
+from proxy.providers.settings import ProviderSettings
+from proxy.routing import ModelSettings
+
+_ROOT = Path(__file__).parents[2]
+_EXAMPLE = _ROOT / "config.example.toml"
+
+_DESIGN = """
+[server]
+host = "127.0.0.1"
+port = 8080
+public_url = ""            # absolute base for picture URLs; empty: taken from the request
+trusted_proxies = ["127.0.0.1"]
+api_keys_env = "IMAGES_PROXY_KEYS"   # comma-separated; unset: no key asked (loopback only unless allow_anonymous)
+allow_anonymous = false
+cors_origins = []          # empty: any origin when keys are asked for; without keys only loopback and our own origin
+allowed_hosts = []         # Host headers answered besides loopback and public_url's; empty + keys asked for: any
+default_model = "dall-e-3"
+strict_params = false      # true: a parameter that can't be honoured is a 400 instead of a header
+max_in_flight = 1000       # requests held at once in this process
+max_per_key = 0            # requests held at once for one key; 0: no limit
+max_body = 1048576         # bytes of a JSON body without pictures
+max_upload = 52428800      # bytes of one uploaded picture (at most 16, streamed)
+log = "auto"               # json, text, or auto: text on a terminal
+
+[timeouts]                 # seconds
+hold = 280                 # longest a request is kept open; lower it behind a CDN or load balancer that cuts earlier
+lifetime = 300             # longest a job is followed, from its submit
+submit = 15                # until a polled provider accepts
+poll = 5
+header = 5                 # to receive a request's headers
+body = 10                  # to receive its body (a stall ends it sooner)
+result = 120               # how long a finished, uncollected picture waits for its repeat
+drain = 30                 # after SIGTERM; SIGINT and an idle service stop at once
+poll_worth = 0.06          # seconds of lag that one poll is worth
+heartbeat = 0              # >0: while holding, send a blank after this long a silence
+
+[images]
+directory = ""             # empty: a folder under the user's cache directory
+keep = 3600                # seconds a stored picture stays
+max_bytes = 2147483648     # disk quota; the oldest go first
+copies = "when-needed"     # or "always": also store pictures for which the provider gave a public URL
+
+[providers.prodia]         # kind defaults to the table's name; several tables may share a kind (two accounts)
+kind = "prodia"            # prodia (v2) · prodia-v1 · prodia-legacy · imagelabs
+base_url = "https://inference.prodia.com/v2"
+key_env = "PRODIA_TOKEN"
+mode = "sync"              # v2 only: sync, or async (submit, poll, fetch)
+enabled = true
+max_jobs = 8               # jobs at once; more wait in order, at most for the hold (then 503, nothing sent)
+polls_per_second = 0       # budget for polls; 0: none
+image_hosts = []           # hosts from which results may be fetched or handed on; empty: the kind's own
+allow_private_hosts = false  # true: results may also be http and live on private or loopback addresses
+image_base_url = ""        # prodia-legacy only: where {job}.png lies when the job doesn't say
+http_proxy = ""            # outbound proxy for this provider (the seeds' `proxy`)
+
+[models."dall-e-3"]
+routes = ["prodia/inference.flux-fast.schnell.txt2img.v2", "imagelabs/sdxl-turbo"]   # tried in this order
+response_format = ""       # default when the caller names none
+defaults = {}              # provider parameters for this model, e.g. { steps = 4, negative_prompt = "blurry" }
+"""
+
+
+def _problems(values: dict[str, Any], environment: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigurationError) as refusal:
+        compose(values, environment or {})
+    return refusal.value.problems
+
+
+def _server(**values: Any) -> ServerSettings:
+    return compose({"server": values}, {}).settings.server
+
+
+def test_everything_works_without_a_file() -> None:
+    settings = compose({}, {}).settings
+    assert set(settings.providers) == set(KINDS)
+    assert settings.providers["prodia"].base_url == "https://inference.prodia.com/v2"
+    assert settings.providers["prodia-v1"].base_url == "https://api.prodia.com/v1"
+    assert settings.providers["prodia-legacy"].base_url == "https://api.prodia.com"
+    assert settings.providers["imagelabs"].base_url == "https://editor.imagelabs.net"
+
+
+@pytest.mark.parametrize(
+    ("environment", "reasons"),
+    [
+        ({}, ["PRODIA_TOKEN is not set", "PRODIA_API_KEY is not set", "not enabled", ""]),
+        ({"PRODIA_TOKEN": "t", "PRODIA_API_KEY": "k"}, ["", "", "not enabled", ""]),
+        ({"PRODIA_TOKEN": " \n"}, ["PRODIA_TOKEN is not set", "PRODIA_API_KEY is not set", "not enabled", ""]),
+    ],
+)
+def test_providers_are_used_once_their_key_is_set(environment: dict[str, str], reasons: list[str]) -> None:
+    configuration = compose({}, environment)
+    assert [configuration.why_not(name) for name in KINDS] == reasons
+
+
+def test_the_designs_own_file_loads_and_says_the_defaults() -> None:
+    values = tomllib.loads(_DESIGN)
+    settings = compose(values, {}).settings
+    defaults = compose({}, {}).settings
+    assert settings.server == defaults.server
+    assert settings.timeouts == defaults.timeouts
+    assert settings.images == defaults.images
+    assert settings.providers == defaults.providers
+    assert settings.models["dall-e-3"].routes == tuple(values["models"]["dall-e-3"]["routes"])
+
+
+def test_the_design_names_every_key() -> None:
+    _assert_complete(tomllib.loads(_DESIGN))
+
+
+def test_the_example_file_says_the_defaults() -> None:
+    values = tomllib.loads(_EXAMPLE.read_text(encoding="utf-8"))
+    assert Settings.model_validate(values) == compose({}, {}).settings
+
+
+def test_the_example_file_names_every_key() -> None:
+    values = tomllib.loads(_EXAMPLE.read_text(encoding="utf-8"))
+    _assert_complete(values)
+    assert set(values["providers"]) == set(KINDS)
+    assert set(values["models"]) == set(compose({}, {}).settings.models)
+
+
+def _assert_complete(values: dict[str, Any]) -> None:
+    """Every table has every key that its settings class has, and no other."""
+    assert set(values) == set(Settings.model_fields)
+    tables: list[tuple[type[BaseModel], dict[str, Any]]] = [
+        (ServerSettings, values["server"]),
+        (Timeouts, values["timeouts"]),
+        (ImageSettings, values["images"]),
+        *((ProviderSettings, table) for table in values["providers"].values()),
+        *((ModelSettings, table) for table in values["models"].values()),
+    ]
+    for settings, table in tables:
+        assert set(table) == set(settings.model_fields)
+
+
+def test_every_key_of_the_example_has_a_comment_where_it_first_stands() -> None:
+    seen: set[str] = set()
+    for line in _EXAMPLE.read_text(encoding="utf-8").splitlines():
+        key, found, rest = line.partition(" = ")
+        if found and not key.startswith("#") and key not in seen:
+            seen.add(key)
+            assert "#" in rest or key in ("host", "port", "base_url") or rest == "[", line
+
+
+def test_a_file_adds_key_by_key() -> None:
+    values = {
+        "server": {"port": 9},
+        "providers": {"imagelabs": {"max_jobs": 2}},
+        "models": {"dall-e-3": {"response_format": "b64_json"}},
+    }
+    settings = compose(values, {}).settings
+    assert (settings.server.port, settings.server.host) == (9, "127.0.0.1")
+    assert settings.providers["imagelabs"].max_jobs == 2
+    assert settings.providers["imagelabs"].base_url == "https://editor.imagelabs.net"
+    assert set(settings.providers) == set(KINDS)
+    assert settings.models["dall-e-3"].response_format == "b64_json"
+    assert len(settings.models["dall-e-3"].routes) > 1
+    assert "gpt-image-*" in settings.models
+
+
+def test_lists_and_defaults_are_replaced_and_not_merged() -> None:
+    values = {"models": {"dall-e-3": {"routes": ["imagelabs/sdxl-turbo"], "defaults": {"seed": 1}}}}
+    model = compose(values, {}).settings.models["dall-e-3"]
+    assert model.routes == ("imagelabs/sdxl-turbo",)
+    assert model.defaults == {"seed": 1}
+
+
+def test_a_removed_provider_is_not_used() -> None:
+    configuration = compose({"providers": {"imagelabs": {"enabled": False}}}, {})
+    assert configuration.why_not("imagelabs") == "not enabled"
+
+
+def test_several_tables_may_share_a_kind() -> None:
+    values = {
+        "providers": {
+            "second": {"kind": "prodia", "key_env": "SECOND_TOKEN"},
+            "old": {"kind": "prodia-legacy", "base_url": "http://127.0.0.1:1"},
+        }
+    }
+    configuration = compose(values, {"PRODIA_TOKEN": "one", "SECOND_TOKEN": "two"})
+    second = configuration.settings.providers["second"]
+    assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "sync")
+    assert configuration.provider_keys == {"prodia": "one", "second": "two", "prodia-v1": ""}
+    assert configuration.why_not("second") == ""
+    assert configuration.why_not("old") == ""
+    assert configuration.why_not("prodia-legacy") == "not enabled"
+
+
+def test_every_problem_is_told_at_once() -> None:
+    problems = _problems(
+        {
+            "server": {"prt": 8080, "log": "loud", "port": 70000},
+            "timeouts": {"hold": 0, "poll": "soon"},
+            "images": {"copies": "never"},
+            "providers": {"prodia": {"modes": "sync", "max_jobs": 0}, "acme": {}},
+            "models": {"x": {"routes": []}},
+            "modles": {},
+        }
+    )
+    told = sorted(problem.partition(": ")[0] for problem in problems)
+    assert told == sorted(
+        [
+            *("server.prt", "server.log", "server.port", "timeouts.hold", "timeouts.poll", "images.copies"),
+            *("providers.prodia.modes", "providers.prodia.max_jobs", "providers.acme.kind", "models.x.routes"),
+            "modles",
+        ]
+    )
+    assert all("\n" not in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"server": {"hosts": "x"}}, "server.hosts: unknown key; did you mean 'host'?"),
+        ({"server": {"max_inflight": 1}}, "server.max_inflight: unknown key; did you mean 'max_in_flight'?"),
+        ({"timeout": {}}, "timeout: unknown key; did you mean 'timeouts'?"),
+        ({"timeouts": {"lifespan": 1}}, "timeouts.lifespan: unknown key; did you mean 'lifetime'?"),
+        ({"images": {"zzz": 1}}, "images.zzz: unknown key; known are directory, keep, max_bytes, copies"),
+        ({"providers": {"prodia": {"url": "x"}}}, "providers.prodia.url: unknown key; did you mean 'base_url'?"),
+        ({"models": {"dall-e-3": {"route": []}}}, "models.dall-e-3.route: unknown key; did you mean 'routes'?"),
+    ],
+)
+def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, Any], problem: str) -> None:
+    assert _problems(values) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"server": 5}, "server"),
+        ({"providers": 5}, "providers"),
+        ({"models": []}, "models"),
+        ({"providers": {"prodia": "x"}}, "providers.prodia"),
+        ({"providers": {"x": {"kind": ["prodia"]}}}, "providers.x.kind"),
+        ({"providers": {"prodia": {"base_url": "inference.prodia.com"}}}, "providers.prodia.base_url"),
+        ({"server": {"public_url": "pics.example"}}, "server.public_url"),
+        ({"server": {"trusted_proxies": ["10.0.0.0/8", "here"]}}, "server.trusted_proxies"),
+        ({"images": {"keep": float("inf")}}, "images.keep"),
+        ({"images": {"keep": 0}}, "images.keep"),
+        ({"timeouts": {"heartbeat": float("inf")}}, "timeouts.heartbeat"),
+        ({"timeouts": {"hold": float("nan")}}, "timeouts.hold"),
+        ({"models": {"x": {"routes": ["imagelabs/sdxl-turbo"], "defaults": {"n": 2}}}}, "models.x.defaults"),
+        ({"models": {"x": {"routes": ["imagelabs/sdxl-turbo"], "defaults": {"steps": 0}}}}, "models.x.defaults"),
+        ({"models": {"x": {"routes": ["nowhere/sdxl-turbo"]}}}, "models.x.routes"),
+        ({"models": {"x": {"routes": ["sdxl-turbo"]}}}, "models.x.routes"),
+    ],
+)
+def test_wrong_values_are_told_by_their_place(values: dict[str, Any], place: str) -> None:
+    problems = _problems(values)
+    assert [problem.partition(": ")[0] for problem in problems] == [place]
+
+
+def test_defaults_of_a_model_are_checked_and_read_like_a_request() -> None:
+    values = {"models": {"x*": {"routes": ["imagelabs/sdxl-turbo"], "defaults": {"steps": "4", "cfg": 7}}}}
+    assert compose(values, {}).settings.models["x*"].defaults == {"steps": 4, "cfg": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("app.localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.1", False),
+        ("127.0.0.1.example.com", False),
+        ("localhost.example.com", False),
+        ("notlocalhost", False),
+        ("", False),
+    ],
+)
+def test_loopback_addresses(host: str, *, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_others_are_let_in_only_with_keys_or_on_purpose() -> None:
+    open_host = {"server": {"host": "0.0.0.0"}}  # noqa: S104 (never bound)
+    problem = _problems(open_host)[0]
+    assert problem.startswith("server.host: '0.0.0.0' can be reached by others")
+    assert "IMAGES_PROXY_KEYS" in problem
+    assert "allow_anonymous" in problem
+    assert _problems(open_host, {"IMAGES_PROXY_KEYS": " , "})
+    assert compose(open_host, {"IMAGES_PROXY_KEYS": "k"}).api_keys == ("k",)
+    assert _server(host="0.0.0.0", allow_anonymous=True).allow_anonymous  # noqa: S104 (never bound)
+
+
+def test_a_proxy_needs_to_know_the_hosts_of_results() -> None:
+    proxied = {"http_proxy": "http://127.0.0.1:3128"}
+    assert _problems({"providers": {"imagelabs": proxied}})[0].startswith("providers.imagelabs.image_hosts: needed")
+    compose({"providers": {"imagelabs": {**proxied, "image_hosts": ["pics.example"]}}}, {})
+    compose({"providers": {"prodia": proxied}}, {})
+
+
+def test_secrets_come_from_the_environment_and_never_show() -> None:
+    environment = {"IMAGES_PROXY_KEYS": "first-key, second-key ,", "PRODIA_TOKEN": "provider-token"}
+    configuration = compose({}, environment)
+    assert configuration.api_keys == ("first-key", "second-key")
+    assert configuration.provider_keys["prodia"] == "provider-token"
+    shown = f"{configuration!r} {configuration} {configuration.settings!r}"
+    assert not any(secret in shown for secret in ("first-key", "second-key", "provider-token"))
+
+
+def test_keys_may_come_from_another_variable_or_from_none() -> None:
+    environment = {"IMAGES_PROXY_KEYS": "a", "OTHER": "b", "": "c"}
+    assert compose({"server": {"api_keys_env": "OTHER"}}, environment).api_keys == ("b",)
+    assert compose({"server": {"api_keys_env": ""}}, environment).api_keys == ()
+
+
+def _written(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_goes_over_what_is_below_and_under_what_overrides(tmp_path: Path) -> None:
+    path = _written(tmp_path, "[server]\nport = 1\nlog = 'json'\n[images]\nkeep = 5\n")
+    below = {"images": {"directory": "/x", "keep": 1}, "server": {"log": "text"}}
+    settings = load(path, {}, below=below, server={"port": 2}).settings
+    assert (settings.server.port, settings.server.log) == (2, "json")
+    assert (settings.images.directory, settings.images.keep) == ("/x", 5)
+
+
+def test_problems_name_the_file(tmp_path: Path) -> None:
+    path = _written(tmp_path, "[server]\nprt = 1\nlog = 'loud'\n")
+    with pytest.raises(ConfigurationError) as refusal:
+        load(path, {})
+    assert len(refusal.value.problems) == 2
+    assert all(problem.startswith(f"{path}: server.") for problem in refusal.value.problems)
+    assert str(refusal.value) == "\n".join(refusal.value.problems)
+
+
+@pytest.mark.parametrize(("text", "reason"), [(b"[server", "is not TOML"), (b'x = "\xff"', "is not UTF-8")])
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, text: bytes, reason: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigurationError, match=reason):
+        load(path, {})
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            load(path, {})
+
+
+def test_the_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = {"IMAGES_PROXY_CONFIG": "env.toml"}
+    assert find_file(None, {}) is None
+    Path("config.toml").touch()
+    assert find_file(None, {}) == Path("config.toml")
+    assert find_file(None, named) == Path("env.toml")
+    assert find_file("mine.toml", named) == Path("mine.toml")
+    assert find_file(None, named, look_here=False) is None
+    assert find_file("mine.toml", named, look_here=False) == Path("mine.toml")
+
+
+def test_settings_cannot_be_changed() -> None:
+    configuration: Configuration = compose({}, {})
+    with pytest.raises(ValueError, match="frozen"):
+        configuration.settings.server.port = 1  # type: ignore[misc]

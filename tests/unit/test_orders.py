@@ -1,0 +1,148 @@
+"""A wish becomes an order: routes that can't serve it are skipped, and equal wishes have equal fingerprints."""
+
+from typing import Any
+
+import pytest
+
+from proxy.errors import InvalidRequest
+from proxy.image_request import parse
+from proxy.orders import Order, Wish, place
+from proxy.provider import InputPicture, Model, Range
+from proxy.routing import PublicModel, Route
+from proxy.shapes import FreeShapes
+
+_SHAPES = FreeShapes(low=64, high=1024)
+_SHORT = Model("short", _SHAPES, prompt=(3, 10), numbers={"seed": Range(0, 9), "steps": Range(1, 4)})
+_LONG = Model("long", _SHAPES, prompt=(1, 100), operations=frozenset({"generate", "edit"}), max_images=2)
+_PUBLIC = PublicModel("dall-e-3", (Route("one", _SHORT), Route("two", _LONG)), "url")
+_RED = InputPicture(b"red", "png", 8, 8)
+_BLUE = InputPicture(b"blue", "png", 8, 8)
+
+
+def _wish(owner: str = "", **values: Any) -> Wish:
+    request, unknown = parse({"prompt": "a boat", **values})
+    return Wish(request, unknown, owner=owner)
+
+
+def _order(**values: Any) -> Order:
+    return place(_wish(**values), _PUBLIC, strict=False)
+
+
+def _routes(order: Order) -> list[str]:
+    return [str(candidate.route) for candidate in order.candidates]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "routes"),
+    [("a boat", ["one/short", "two/long"]), ("ab", ["two/long"]), ("a" * 11, ["two/long"])],
+)
+def test_routes_whose_limits_the_prompt_breaks_are_skipped(prompt: str, routes: list[str]) -> None:
+    assert _routes(_order(prompt=prompt)) == routes
+
+
+def test_a_prompt_too_long_for_every_route_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        _order(prompt="a" * 101)
+    assert (refusal.value.code, refusal.value.param) == ("string_above_max_length", "prompt")
+
+
+def test_a_prompt_too_short_for_every_route_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        place(_wish(prompt="ab"), PublicModel("x", (Route("one", _SHORT),), "url"), strict=False)
+    assert (refusal.value.code, refusal.value.param) == ("string_below_min_length", "prompt")
+
+
+def test_strict_refuses_unknown_fields_by_name() -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        place(_wish(frames=3), _PUBLIC, strict=True)
+    assert (refusal.value.code, refusal.value.param) == ("unknown_parameter", "frames")
+    assert "frames" in refusal.value.message
+
+
+def test_strict_skips_routes_that_would_drop_a_parameter() -> None:
+    assert _routes(place(_wish(steps=3), _PUBLIC, strict=True)) == ["one/short"]
+    with pytest.raises(InvalidRequest) as refusal:
+        place(_wish(cfg=3), _PUBLIC, strict=True)
+    assert (refusal.value.status, refusal.value.code, refusal.value.param) == (400, "unknown_parameter", "cfg")
+
+
+def test_not_strict_takes_everything() -> None:
+    order = _order(frames=3, cfg=3)
+    assert order.wish.unknown == ("frames",)
+    assert order.candidates[0].translation.dropped == ("cfg",)
+
+
+def test_only_routes_that_can_do_the_operation_are_left() -> None:
+    request, _ = parse({"prompt": "a boat"})
+    order = place(Wish(request, operation="edit", images=(_RED,)), _PUBLIC, strict=False)
+    assert _routes(order) == ["two/long"]
+
+
+def test_an_operation_that_no_route_can_do_recommends_models() -> None:
+    request, _ = parse({"prompt": "a boat"})
+    wish = Wish(request, operation="inpaint", images=(_RED,), mask=_RED)
+    with pytest.raises(InvalidRequest) as refusal:
+        place(wish, _PUBLIC, strict=False, able=["gpt-image-1", "dall-e-2"])
+    assert (refusal.value.status, refusal.value.code, refusal.value.param) == (400, "invalid_value", "model")
+    assert "'gpt-image-1', 'dall-e-2'" in refusal.value.message
+
+
+def test_too_many_pictures_are_refused() -> None:
+    request, _ = parse({"prompt": "a boat"})
+    with pytest.raises(InvalidRequest) as refusal:
+        place(Wish(request, operation="edit", images=(_RED, _BLUE, _RED)), _PUBLIC, strict=False)
+    assert refusal.value.param == "image"
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [({}, "url"), ({"response_format": "b64_json"}, "b64_json"), ({"response_format": "url"}, "url")],
+)
+def test_the_form_is_the_callers_or_the_models(values: dict[str, Any], form: str) -> None:
+    assert _order(**values).form == form
+
+
+def _fingerprint(owner: str = "", images: tuple[InputPicture, ...] = (), **values: Any) -> bytes:
+    request, unknown = parse({"prompt": "a boat", **values})
+    operation: Any = "edit" if images else "generate"
+    return place(Wish(request, unknown, operation, images, owner=owner), _PUBLIC, strict=False).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"n": 1}),
+        ({}, {"n": "1", "size": None}),
+        ({"steps": 3}, {"num_inference_steps": "3"}),
+        ({}, {"user": "someone", "safety_identifier": "x"}),
+        ({}, {"response_format": "url"}),
+        ({}, {"unheard_of": 1}),
+        ({"size": "64x64", "n": 2}, {"n": 2, "size": "64X64"}),
+    ],
+)
+def test_equal_wishes_have_equal_fingerprints(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert _fingerprint(**one) == _fingerprint(**other)
+
+
+def test_different_wishes_have_different_fingerprints() -> None:
+    wishes: list[dict[str, Any]] = [
+        {},
+        {"prompt": "a bat"},
+        {"n": 2},
+        {"size": "64x64"},
+        {"seed": 1},
+        {"response_format": "b64_json"},
+        {"output_format": "webp"},
+        {"owner": "someone"},
+        {"images": (_RED,)},
+        {"images": (_BLUE,)},
+        {"images": (_RED, _BLUE)},
+        {"images": (_BLUE, _RED)},
+    ]
+    assert len({_fingerprint(**wish) for wish in wishes}) == len(wishes)
+
+
+def test_nothing_of_the_wish_shows_in_its_repr() -> None:
+    order = _order()
+    assert order.fingerprint.hex() not in repr(order)
+    assert "red" not in repr(_RED)
