@@ -7,6 +7,8 @@ from PIL import Image, ImageOps
 
 from proxy.pictures import NotAPicture
 
+_OPAQUE = 255
+
 
 def luminance(data: bytes | memoryview) -> bytes:
     """Return a mask as a black and white PNG: white where the picture may change. Raises NotAPicture. Blocks.
@@ -17,10 +19,10 @@ def luminance(data: bytes | memoryview) -> bytes:
     try:
         with Image.open(source, formats=["PNG", "WEBP", "JPEG"]) as mask:
             mask.load()
-            if mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info:
-                white = ImageOps.invert(mask.convert("RGBA").getchannel("A"))
-            else:
-                white = mask.convert("L")
+            transparent = mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info
+            alpha = mask.convert("RGBA").getchannel("A") if transparent else None
+            # A canvas exports an alpha channel even where nothing is transparent: then black and white tell.
+            white = ImageOps.invert(alpha) if alpha and any(alpha.histogram()[:_OPAQUE]) else mask.convert("L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise NotAPicture("the mask cannot be decoded") from None
     out = io.BytesIO()

@@ -1,0 +1,175 @@
+"""POST /v1/chat/completions: what frontends that only chat send and draw (facts: clients §5)."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.parts import CHAT, data_url, decoded, picture, read_events, streamed, submits
+from tests.service import Service, running
+
+pytestmark = pytest.mark.anyio
+
+LABS = "imagelabs/sdxl-turbo"
+MARKDOWN = re.compile(r"!\[image\]\((http[^)\s]+)\)\Z")
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def service() -> AsyncIterator[Service]:
+    async with running(speed=400) as service:
+        yield service
+
+
+def said(text: Any, **values: Any) -> dict[str, Any]:
+    """Return a chat request with one message."""
+    return {"model": "dall-e-2", "size": "256x256", "messages": [{"role": "user", "content": text}], **values}
+
+
+async def chunks(service: Service, values: dict[str, Any]) -> list[Any]:
+    """Post a streamed chat and return its chunks; the stream's form is checked on the way."""
+    async with streamed(service, CHAT, {**values, "stream": True}) as response:
+        assert response.status == 200
+        assert response.content_type == "text/event-stream"
+        events, _ = read_events(await response.read())
+    assert events[-1].data == "[DONE]"
+    assert all(not event.name for event in events)
+    return [event.json for event in events[:-1]]
+
+
+async def test_a_picture_as_markdown(service: Service) -> None:
+    answer = await service.post(CHAT, said("a windmill"))
+    assert answer.status == 200
+    assert (answer.json["object"], answer.json["model"]) == ("chat.completion", "dall-e-2")
+    assert type(answer.json["created"]) is int
+    choice = answer.json["choices"][0]
+    assert (choice["index"], choice["finish_reason"], choice["message"]["role"]) == (0, "stop", "assistant")
+    assert "images" not in choice["message"]
+    found = MARKDOWN.match(choice["message"]["content"])
+    assert found
+    assert (await service.get(found[1])).body.startswith(b"\x89PNG")
+    usage = answer.json["usage"]
+    assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
+
+
+async def test_a_picture_as_a_stream(service: Service) -> None:
+    first, content, last = await chunks(service, said("a windmill"))
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert MARKDOWN.match(content["choices"][0]["delta"]["content"])
+    assert content["choices"][0]["finish_reason"] is None
+    assert (last["choices"][0]["delta"], last["choices"][0]["finish_reason"]) == ({}, "stop")
+    assert len({chunk["id"] for chunk in (first, content, last)}) == 1
+    assert {chunk["object"] for chunk in (first, content, last)} == {"chat.completion.chunk"}
+
+
+async def test_usage_ends_a_stream_that_asks_for_it(service: Service) -> None:
+    *_, last = await chunks(service, said("a windmill", stream_options={"include_usage": True}))
+    assert last["choices"] == []
+    assert last["usage"]["total_tokens"] > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_modalities_ask_for_images(service: Service, stream: bool) -> None:
+    values = said("a windmill", modalities=["image", "text"])
+    if stream:
+        made = (await chunks(service, values))[1]["choices"][0]["delta"]
+        assert "content" not in made
+    else:
+        made = (await service.post(CHAT, values)).json["choices"][0]["message"]
+        assert made["content"] == ""
+    image = made["images"][0]
+    assert (image["type"], image["index"]) == ("image_url", 0)
+    head, _, data = image["image_url"]["url"].partition(",")
+    assert head == "data:image/png;base64"
+    assert decoded(data).size == (256, 256)
+
+
+async def test_several_pictures(service: Service) -> None:
+    content = (await service.post(CHAT, said("a windmill", n=2))).json["choices"][0]["message"]["content"]
+    assert len(content.split("\n\n")) == 2
+
+
+async def test_only_the_last_user_text_is_drawn(service: Service) -> None:
+    messages = [
+        {"role": "system", "content": "You are an artist. Give each picture a title and discuss it in the chat."},
+        {"role": "user", "content": "a cat [tag:first]"},
+        {"role": "assistant", "content": "![image](http://127.0.0.1/images/old.png)"},
+        {"role": "user", "content": [{"type": "text", "text": "now a dog [tag:last]"}]},
+    ]
+    answer = await service.post(CHAT, {"model": "dall-e-2", "messages": messages, "size": "256x256"})
+    assert answer.status == 200
+    assert (await service.counts("first"))["submits"] == 0
+    assert (await service.counts("last"))["submits"] == 1
+
+
+async def test_attached_pictures_make_it_an_edit(service: Service) -> None:
+    parts = [
+        {"type": "text", "text": "paint it red [tag:attached]"},
+        {"type": "image_url", "image_url": {"url": data_url(picture())}},
+    ]
+    answer = await service.post(CHAT, said(parts, model="gpt-image-1"))
+    assert answer.status == 200
+    assert ".img2img." in answer.headers["x-images-model"]
+    parts[1] = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    refused = await service.post(CHAT, said(parts, model="gpt-image-1"))
+    assert (refused.status, refused.json["error"]["param"]) == (400, "messages")
+    assert (await service.counts("attached"))["submits"] == 1
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        None,
+        "draw",
+        [],
+        [{"role": "system", "content": "You draw."}],
+        [{"role": "user", "content": ""}],
+        [{"role": "user", "content": "  \n"}],
+        [{"role": "user", "content": []}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(b"x")}}]}],
+        [{"role": "user", "content": {"text": "draw"}}],
+        ["draw"],
+    ],
+)
+async def test_a_conversation_without_user_text_is_refused(service: Service, messages: Any) -> None:
+    before = await submits(service)
+    answer = await service.post(CHAT, {"model": "dall-e-2", "messages": messages})
+    assert (answer.status, answer.json["error"]["param"]) == (400, "messages")
+    assert await submits(service) == before
+
+
+async def test_an_early_failure_has_its_status(service: Service) -> None:
+    for stream in (False, True):
+        refused = await service.post(CHAT, said("nude [fault:nsfw]", stream=stream))
+        assert (refused.status, refused.code) == (400, "content_policy_violation")
+        unknown = await service.post(CHAT, said("a windmill", model="gpt-4o", stream=stream))
+        assert (unknown.status, unknown.code) == (404, "model_not_found")
+
+
+async def test_a_late_failure_is_told_as_text() -> None:
+    async with running(speed=400, timeouts={"heartbeat": 0.05}) as service:
+        values = said("a windmill [seconds:0.3] [fault:failed]", model=LABS, stream=True)
+        async with streamed(service, CHAT, values) as response:
+            assert response.status == 200
+            events, comments = read_events(await response.read())
+        assert len(comments) >= 2
+        deltas = [event.json["choices"][0] for event in events[:-1]]
+        assert deltas[0]["delta"]["role"] == "assistant"
+        assert deltas[1]["delta"]["content"].startswith("No picture: ")
+        assert deltas[-1]["finish_reason"] == "stop"
+        assert events[-1].data == "[DONE]"
+
+
+async def test_heartbeats_while_polling() -> None:
+    async with running(speed=400, timeouts={"heartbeat": 0.05}) as service:
+        async with streamed(service, CHAT, said("slow [seconds:0.4]", model=LABS, stream=True)) as response:
+            body = await response.read()
+        events, comments = read_events(body)
+        assert len(comments) >= 3
+        assert body.startswith(b":")
+        assert len(events) == 4

@@ -1,0 +1,175 @@
+"""Streams of pictures, byte for byte as the SDKs read them (facts: openai-contract §3)."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+
+from tests.e2e.parts import EDITS, GENERATIONS, Field, decoded, form, picture, post_form, read_events, streamed
+from tests.service import Service, running
+
+pytestmark = pytest.mark.anyio
+
+LABS = "imagelabs/sdxl-turbo"
+FIELDS = {"type", "b64_json", "created_at", "size", "quality", "background", "output_format"}
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def service() -> AsyncIterator[Service]:
+    async with running(speed=400) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+async def beating() -> AsyncIterator[Service]:
+    async with running(speed=400, timeouts={"heartbeat": 0.05}) as service:
+        yield service
+
+
+def wish(prompt: str, **values: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "model": "gpt-image-1", "size": "256x256", "stream": True, **values}
+
+
+async def test_one_event_that_names_its_type(service: Service) -> None:
+    async with streamed(service, GENERATIONS, wish("a pond")) as response:
+        assert response.status == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-images-model"]
+        assert response.headers["x-request-id"]
+        body = await response.read()
+    events, comments = read_events(body)
+    assert comments == []
+    assert [event.name for event in events] == ["image_generation.completed"]
+    value = events[0].json
+    assert value["type"] == events[0].name
+    assert set(value) == FIELDS | {"usage"}
+    assert set(value["usage"]) == {"input_tokens", "output_tokens", "total_tokens", "input_tokens_details"}
+    assert type(value["created_at"]) is int
+    assert f"{value['size']}" == "256x256"
+    assert decoded(value["b64_json"]).size == (256, 256)
+    assert b"[DONE]" not in body
+
+
+async def test_a_url_cannot_be_streamed(service: Service) -> None:
+    async with streamed(service, GENERATIONS, wish("a pond", response_format="url")) as response:
+        events, _ = read_events(await response.read())
+    assert "url" not in events[0].json
+    assert decoded(events[0].json["b64_json"]).format == "PNG"
+
+
+async def test_previews_that_the_provider_really_shows(service: Service) -> None:
+    async with streamed(service, GENERATIONS, wish("a pond [seconds:0.8]", model=LABS, partial_images=2)) as response:
+        events, _ = read_events(await response.read())
+    *previews, last = [event.json for event in events]
+    assert last["type"] == "image_generation.completed"
+    assert 1 <= len(previews) <= 2
+    for number, preview in enumerate(previews):
+        assert preview["type"] == "image_generation.partial_image"
+        assert set(preview) == FIELDS | {"partial_image_index"}
+        assert preview["partial_image_index"] == number
+        width, height = decoded(preview["b64_json"]).size
+        assert preview["size"] == f"{width}x{height}"
+
+
+async def test_no_previews_unless_asked_for_or_where_there_are_none(service: Service) -> None:
+    for values in (
+        {"model": LABS},
+        {"model": LABS, "partial_images": 0},
+        {"model": "gpt-image-1", "partial_images": 3},
+    ):
+        async with streamed(service, GENERATIONS, wish("a pond [seconds:0.4]", **values)) as response:
+            events, _ = read_events(await response.read())
+        assert [event.name for event in events] == ["image_generation.completed"]
+
+
+async def test_several_pictures_cannot_be_streamed(service: Service) -> None:
+    answer = await service.post(GENERATIONS, wish("ponds [tag:several]", n=2))
+    assert (answer.status, answer.json["error"]["param"]) == (400, "n")
+    assert answer.json["error"]["message"] == "Streaming is only supported with n=1."
+    assert (await service.counts("several"))["submits"] == 0
+
+
+async def test_failures_before_the_first_byte_have_their_status(service: Service) -> None:
+    cases: list[tuple[dict[str, Any], int, str]] = [
+        (wish("a pond [fault:nsfw]"), 400, "content_policy_violation"),
+        (wish("a pond [fault:failed]", model=LABS), 502, "image_generation_failed"),
+        (wish("a pond", model="nonesuch"), 404, "model_not_found"),
+        (wish("a pond", partial_images=4), 400, "integer_above_max_value"),
+        (wish(""), 400, "empty_string"),
+    ]
+    for values, status, code in cases:
+        answer = await service.post(GENERATIONS, values)
+        assert (answer.status, answer.code) == (status, code)
+        assert answer.headers["content-type"] == "application/json"
+
+
+async def test_comments_while_nothing_happens(beating: Service) -> None:
+    async with streamed(beating, GENERATIONS, wish("slow [seconds:0.4]", model=LABS)) as response:
+        body = await response.read()
+    events, comments = read_events(body)
+    assert len(comments) >= 3
+    assert all(comment.startswith(":") for comment in comments)
+    assert [event.name for event in events] == ["image_generation.completed"]
+
+
+async def test_a_failure_after_the_first_byte_is_nested(beating: Service) -> None:
+    async with streamed(beating, GENERATIONS, wish("slow [seconds:0.3] [fault:failed]", model=LABS)) as response:
+        assert response.status == 200
+        events, _ = read_events(await response.read())
+    assert [event.name for event in events] == ["error"]
+    value = events[0].json
+    assert value["type"] == "error"
+    assert set(value["error"]) == {"message", "type", "param", "code"}
+    assert value["error"]["code"] == "image_generation_failed"
+
+
+async def test_the_sdk_raises_what_the_stream_tells(beating: Service) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{beating.url}/v1", api_key="none") as client:
+        values: Any = {"model": LABS, "prompt": "slow [seconds:0.3] [fault:failed]", "stream": True}
+        stream = await client.images.generate(**values)
+        with pytest.raises(openai.APIError) as raised:
+            async for _ in stream:
+                pass
+        assert raised.value.code == "image_generation_failed"
+
+
+async def test_a_hold_that_ends_is_told_in_the_stream() -> None:
+    async with running(speed=400, timeouts={"hold": 0.3, "heartbeat": 0.05}) as service:
+        values = wish("slow [seconds:0.9] [tag:held]", model=LABS)
+        async with streamed(service, GENERATIONS, values) as response:
+            events, _ = read_events(await response.read())
+        assert events[0].json["error"]["code"] == "generation_pending"
+    async with running(speed=400, timeouts={"hold": 0.1}) as service:
+        answer = await service.post(GENERATIONS, wish("slow [seconds:0.9]", model=LABS))
+        assert (answer.status, answer.code) == (504, "generation_pending")
+
+
+async def test_an_edit_is_streamed(service: Service) -> None:
+    fields: list[Field] = [("prompt", "in oil"), ("model", LABS), ("stream", "true"), ("partial_images", "1")]
+    fields[0] = ("prompt", "in oil [seconds:0.6]")
+    async with service.http.post(service.url + EDITS, data=form([*fields, ("image", picture())])) as response:
+        assert response.content_type == "text/event-stream"
+        events, _ = read_events(await response.read())
+    assert [event.name for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+    assert events[-1].json["usage"]["input_tokens_details"]["image_tokens"] > 0
+    refused = await post_form(service, [*fields, ("image", picture()), ("n", "2")])
+    assert (refused.status, refused.json["error"]["param"]) == (400, "n")
+
+
+async def test_a_reader_that_leaves_gets_its_picture_on_return(service: Service) -> None:
+    values = wish("slow [seconds:0.5] [tag:leaver]", model=LABS, partial_images=1)
+    async with streamed(service, GENERATIONS, values) as response:
+        await response.content.readline()
+        response.close()
+    async with streamed(service, GENERATIONS, values) as response:
+        events, _ = read_events(await response.read())
+        assert response.headers["x-images-reattached"] == "true"
+    assert events[-1].name == "image_generation.completed"
+    assert (await service.counts("leaver"))["submits"] == 1
