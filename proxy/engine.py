@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,20 @@ from proxy.errors import ProviderBadResponse, ProviderFailure
 from proxy.flights import Flights
 from proxy.image_request import parse
 from proxy.image_store import ImageStore
-from proxy.jobs import Jobs, Limits, Outlet
+from proxy.jobs import Jobs, Limits, Made, Outlet
 from proxy.metrics import Metrics
 from proxy.orders import Order, Wish, place
 from proxy.pictures import Converter
 from proxy.provider import Operation, Provider
 from proxy.providers import build
-from proxy.results import Results
+from proxy.results import Picture, Results
 from proxy.routing import Routing, Supplier
 from proxy.schedule import Schedule
 from proxy.upstream import MAX_CATALOGUE, Interrupted, NotSent, Upstream
 
 _SWEEP_S = 5.0
 _CATALOGUE_S = 3600.0
+_LAG_EVERY_S, _LAG_SAMPLES = 0.5, 20
 _LEARNED_FILE = "poll-schedule.json"
 _log = logging.getLogger("proxy")
 
@@ -54,10 +56,8 @@ class Engine:
         self._converter = Converter()
         limits = Limits(timeouts.submit, timeouts.poll, timeouts.lifetime)
         self.jobs = Jobs(self.outlets, self.schedule, limits, clock, self.metrics)
-        results = Results(self.store, self._converter, clock, always_copy=settings.images.copies == "always")
-        self.flights = Flights(
-            self.jobs.make, results.deliverable, clock, hold_s=timeouts.hold, result_s=timeouts.result
-        )
+        self._results = Results(self.store, self._converter, clock, always_copy=settings.images.copies == "always")
+        self.flights = Flights(self.jobs.make, self._deliverable, clock, hold_s=timeouts.hold, result_s=timeouts.result)
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._background: list[asyncio.Task[None]] = []
 
@@ -67,7 +67,8 @@ class Engine:
         with contextlib.suppress(OSError, ValueError, RecursionError):
             self.schedule.load(json.loads((self.store.directory / _LEARNED_FILE).read_text()))
         loop = asyncio.get_running_loop()
-        self._background = [loop.create_task(self._sweep()), loop.create_task(self._refresh_catalogues())]
+        work = (self._sweep(), self._refresh_catalogues(), self._watch_loop())
+        self._background = [loop.create_task(task) for task in work]
 
     async def close(self) -> None:
         """Stop every job and background task, close the connections, save what the schedule has learned."""
@@ -105,7 +106,6 @@ class Engine:
         for outlet in self.outlets.values():
             self.metrics.breaker.labels(outlet.name, "submit").set(outlet.submits.state == "open")
             self.metrics.breaker.labels(outlet.name, "poll").set(outlet.polls.state == "open")
-            self.metrics.received_bytes.labels(outlet.name).set(outlet.upstream.traffic.received)
         self.metrics.stored_bytes.set(self.store.used_bytes)
         return self.metrics.page()
 
@@ -113,8 +113,9 @@ class Engine:
         self, values: Mapping[str, Any], operation: Operation = "generate", owner: str = "", **pictures: Any
     ) -> Order:
         """Check a request's ``values`` and find its routes. Raises Failure, before any provider is called."""
+        arrived = self.clock.monotonic()
         request, unknown = parse(values)
-        wish = Wish(request, unknown, operation, owner=owner, **pictures)
+        wish = Wish(request, unknown, operation, owner=owner, arrived=arrived, **pictures)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
         return place(wish, public, strict=self.settings.server.strict_params, able=able)
@@ -154,7 +155,8 @@ class Engine:
         settings = self.settings.providers[name]
         provider = build(settings, self.configuration.provider_keys.get(name, ""))
         addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
-        upstream = Upstream(self.store.draft, addresses, settings.http_proxy)
+        count = self.metrics.received_bytes.labels(name).inc
+        upstream = Upstream(self.store.draft, addresses, settings.http_proxy, count)
         return Outlet(
             name,
             provider,
@@ -171,6 +173,24 @@ class Engine:
         provider: Provider = outlet.provider if outlet else build(self.settings.providers[name], "")
         supplier.offer(provider.models())
         return supplier
+
+    async def _deliverable(self, order: Order, made: Made) -> Picture:
+        """Bring a finished job's picture into the wanted form, and note what this service added around the job."""
+        finished = self.clock.monotonic()
+        submitted = made.lifetime.at - self.settings.timeouts.lifetime
+        picture = await self._results.deliverable(order, made)
+        after_s = self.clock.monotonic() - finished
+        self.metrics.added_seconds.observe(submitted - order.wish.arrived + after_s)
+        return picture
+
+    async def _watch_loop(self) -> None:
+        """Measure how late the event loop wakes this task; what is told is the longest of the last ten seconds."""
+        late_s: deque[float] = deque(maxlen=_LAG_SAMPLES)
+        while True:
+            due = self.clock.monotonic() + _LAG_EVERY_S
+            await self.clock.sleep(_LAG_EVERY_S)
+            late_s.append(max(0.0, self.clock.monotonic() - due))
+            self.metrics.loop_lag_seconds.set(max(late_s))
 
     async def _sweep(self) -> None:
         while True:

@@ -36,7 +36,8 @@ class Metrics:
         )
         self.added_seconds = Histogram(
             "images_proxy_added_seconds",
-            "Time this service added: from request to submit, and from finished job to answer.",
+            "Time this service added to a picture: from the request, read, to the submit (the wait for a slot "
+            "included), and from the finished job to the picture in the form that was asked for.",
             buckets=_ADDED,
             registry=registry,
         )
@@ -56,7 +57,9 @@ class Metrics:
             registry=registry,
         )
         self.loop_lag_seconds = Gauge(
-            "images_proxy_event_loop_lag_seconds", "Longest delay of the event loop of late.", registry=registry
+            "images_proxy_event_loop_lag_seconds",
+            "Longest delay of the event loop within the last ten seconds.",
+            registry=registry,
         )
 
     def _name_jobs(self) -> None:
@@ -100,9 +103,9 @@ class Metrics:
             ("provider", "operation"),
             registry=registry,
         )
-        self.received_bytes = Gauge(
+        self.received_bytes = Counter(
             "images_proxy_provider_received_bytes",
-            "Bytes received from a provider so far.",
+            "Bytes of the provider's answers and pictures.",
             ("provider",),
             registry=registry,
         )

@@ -28,6 +28,7 @@ MAX_ANSWER = 65_536
 MAX_CATALOGUE = 1_048_576
 MAX_PICTURE = 52_428_800
 _KEEPALIVE_S = 15.0
+_TOO_LARGE = "The provider's answer is larger than any expected."
 _PICTURE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 
 
@@ -50,6 +51,19 @@ class Draft(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Bytes received from one provider so far; ``count`` is told each body's."""
+
+    count: Callable[[int], None]
+    received: int = 0
+
+    def add(self, size: int) -> None:
+        """Count one body, whole or not."""
+        self.received += size
+        self.count(size)
+
+
 async def _never_repeat(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     try:
         return await handler(request)
@@ -61,13 +75,6 @@ async def _never_repeat(request: ClientRequest, handler: ClientHandlerType) -> C
         raise Interrupted(type(error).__name__) from error
 
 
-@dataclass(slots=True)
-class Traffic:
-    """Bytes received from one provider, for the metrics."""
-
-    received: int = 0
-
-
 class Upstream:
     """The connections to one provider.
 
@@ -75,13 +82,20 @@ class Upstream:
     checks the address of every connection, because the provider's answer chooses them.
     """
 
-    def __init__(self, draft: Callable[[], Draft], results: ResultAddresses, http_proxy: str = "") -> None:
+    def __init__(
+        self,
+        draft: Callable[[], Draft],
+        results: ResultAddresses,
+        http_proxy: str = "",
+        count: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """``count`` is told the bytes of every body, whole or not."""
         self._draft = draft
+        self.traffic = Traffic(count)
         self._results = results
         self._http_proxy = http_proxy or None
         self._api_session: aiohttp.ClientSession | None = None
         self._result_session: aiohttp.ClientSession | None = None
-        self.traffic = Traffic()
 
     async def close(self) -> None:
         """Close both pools."""
@@ -165,16 +179,25 @@ class Upstream:
         return bytes(body)
 
     async def _drain(self, response: ClientResponse, write: Callable[[bytes], Any], limit: int) -> None:
+        if response.content.is_eof():  # it came whole with its headers, as most answers to a poll do
+            whole = response.content.read_nowait()
+            self.traffic.add(len(whole))
+            if len(whole) > limit:
+                raise ProviderBadResponse(_TOO_LARGE)
+            write(whole)
+            return
         loop = asyncio.get_running_loop()
         total = 0
-        async with asyncio.timeout(STALL_S) as stall:
-            async for chunk in response.content.iter_any():
-                total += len(chunk)
-                if total > limit:
-                    raise ProviderBadResponse("The provider's answer is larger than any expected.")
-                write(chunk)
-                stall.reschedule(loop.time() + STALL_S)
-        self.traffic.received += total
+        try:
+            async with asyncio.timeout(STALL_S) as stall:
+                async for chunk in response.content.iter_any():
+                    total += len(chunk)
+                    if total > limit:
+                        raise ProviderBadResponse(_TOO_LARGE)
+                    write(chunk)
+                    stall.reschedule(loop.time() + STALL_S)
+        finally:
+            self.traffic.add(total)
 
 
 def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:

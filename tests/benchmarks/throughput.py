@@ -1,0 +1,70 @@
+"""Pictures per second and CPU per picture, with the same polls, as the callers at once grow."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.benchmarks.machine import PICTURE_BYTES, Program, both, callers, module
+from tests.benchmarks.overhead import PROGRAMS, SYNC
+from tests.benchmarks.table import Figure, compare
+
+NAME = "throughput"
+POLLED = {
+    "do": "run",
+    "model": "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]",
+    "prompt": "a hill",
+    "form": "url",
+}
+KINDS = {"sync": (SYNC, (1, 16, 64, 256)), "4 polls": (POLLED, (1, 16, 64, 256, 1000))}
+"""With polls, 256 callers wait most of the time; 1,000 saturate a core."""
+SECONDS = {"sync": 1.5, "4 polls": 2.5}
+WARM_JOBS = 16
+"""So many jobs before the schedule has learned to poll as often as it may."""
+
+
+@dataclass(slots=True)
+class Samples:
+    """What one program did, round by round."""
+
+    rates: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+    errors: int = 0
+
+
+def measure(rounds: int, scale: float) -> Iterator[Figure]:
+    """Each kind of picture at each number of callers, the programs in turns."""
+    with module("upstream", str(PICTURE_BYTES)) as (_, upstream), both(upstream) as programs, callers() as load:
+        for name in PROGRAMS:
+            for order, _ in KINDS.values():
+                load.tell(**order, port=programs[name][1], callers=WARM_JOBS, seconds=0, mark=f"warm-{name}")
+        for kind, (order, numbers) in KINDS.items():
+            for number in numbers:
+                samples = {name: Samples() for name in PROGRAMS}
+                for turn in range(rounds):
+                    for name in PROGRAMS if turn % 2 else reversed(PROGRAMS):
+                        program, port = programs[name]
+                        asked = {**order, "port": port, "callers": number, "mark": f"{number}-{turn}"}
+                        _sample(samples[name], load, program, {**asked, "seconds": SECONDS[kind] * scale})
+                yield from _figures(kind, number, samples)
+
+
+def _sample(samples: Samples, load: Program, program: Program, order: dict[str, object]) -> None:
+    before = program.cpu_s()
+    outcome = load.tell(**order)
+    pictures = len(outcome["times"])
+    samples.cpu_ms.append((program.cpu_s() - before) / pictures * 1000)
+    samples.rates.append(pictures / outcome["seconds"])
+    samples.errors += outcome["errors"]
+
+
+def _figures(kind: str, number: int, samples: dict[str, Samples]) -> Iterator[Figure]:
+    ours, floor = samples["ours"], samples["floor"]
+    few = number == 1 and kind != "sync"  # a handful of pictures in seconds of waiting: mostly the idle process
+    limit = None if few else 1.4
+    title = f"{kind}, {number} at once:"
+    yield compare(NAME, f"{title} CPU per picture", "ms", ours.cpu_ms, floor.cpu_ms, at_most=limit)
+    least = 0.7 if kind != "sync" else None
+    yield compare(NAME, f"{title} pictures/s", "/s", ours.rates, floor.rates, at_least=least)
+    if number == 256:
+        per_core = [1000 / each for each in ours.cpu_ms]
+        yield compare(NAME, f"{title} pictures/s per core", "/s", per_core, [1000 / each for each in floor.cpu_ms])
+        yield compare(NAME, f"{title} errors", "errors", [ours.errors], at_most=0, absolute=True)
