@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCK := uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: run test check bench test-clients lock clean
@@ -26,9 +27,8 @@ test-clients: $(VENV)/.dev
 	$(BIN)/python -m tests.clients
 
 lock:  # needs uv
-	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra dev \
-		-c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(LOCK) --extra build pyproject.toml -o requirements.lock
+	$(LOCK) --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info
