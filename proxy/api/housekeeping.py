@@ -41,12 +41,9 @@ def _openings(*words: str) -> re.Pattern[str]:
     return re.compile(rf"\s*(?:{'|'.join(words)})", re.IGNORECASE)
 
 
-_FOLLOW_UP = re.compile(r"Follow Up Input: (.*), it's standalone query:", re.DOTALL)
-
-
 def _asked(talk: Talk) -> str:
-    found = _FOLLOW_UP.search(talk.users[-1][:_LOOKED_AT])
-    return found[1] if found else talk.users[-1]
+    """Return the question in LobeHub's "Follow Up Input: …, it's standalone query:"."""
+    return talk.users[-1].removeprefix("Follow Up Input: ").removesuffix(", it's standalone query:")
 
 
 # The openings are those of Open WebUI 0.12, LibreChat's agents, LobeHub, NextChat, Chatbox, Jan, big-AGI,
@@ -117,7 +114,6 @@ _TASK_KEYS: tuple[tuple[str, Callable[[Talk], object]], ...] = (
     ("prompt", Talk.last_wish),
 )
 _WITH_DOCUMENTS = re.compile(r"\s*#+[ \t]*Task:\s{0,9}Respond to the user query using the provided context")
-_QUERY = re.compile(r"<user_query>(.*?)</user_query>", re.DOTALL)
 
 _TITLE = re.compile(
     r"(?:generate|create|provide|write|suggest|come up with) (?:a|an|the)\b.{0,60}\btitle\b.{0,60}"
@@ -126,7 +122,6 @@ _TITLE = re.compile(
     r"|(?:总结|總結).{0,20}(?:标题|標題)",
     re.IGNORECASE | re.DOTALL,
 )
-_HISTORY = re.compile(r"<chat_history>(.*?)</chat_history>", re.DOTALL)
 _SPEAKER = re.compile(
     r"^[ \t-]*(user|human|you|user message|assistant|ai|bot)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE
 )
@@ -159,8 +154,8 @@ def wish(text: str) -> str:
     """Return the user's own words in a message into which Open WebUI has put documents, else the message itself."""
     if not _WITH_DOCUMENTS.match(text):
         return text
-    query = _QUERY.search(text)
-    return query[1] if query else text.rpartition("</context>")[2]
+    _, opening, query = text.rpartition("<user_query>")
+    return query.partition("</user_query>")[0] if opening else text.rpartition("</context>")[2]
 
 
 def _task_answer(talk: Talk, text: str) -> str:
@@ -190,7 +185,7 @@ def _quotes_conversation(text: str) -> bool:
 
 def _quoted(text: str) -> list[str]:
     """Return what the user says in the conversation that ``text`` quotes."""
-    history = _HISTORY.search(text[:_LOOKED_AT])
-    pieces = _SPEAKER.split(history[1] if history else text[:_LOOKED_AT])
+    _, opening, history = text[:_LOOKED_AT].partition("<chat_history>")
+    pieces = _SPEAKER.split(history.partition("</chat_history>")[0] if opening else text[:_LOOKED_AT])
     turns = zip(pieces[1::2], pieces[2::2], strict=True)
     return [said for speaker, said in turns if speaker.lower() not in ("assistant", "ai", "bot") and said.strip()]

@@ -153,7 +153,7 @@ async def test_an_early_failure_has_its_status(service: Service) -> None:
 
 async def test_a_late_failure_is_told_as_text() -> None:
     async with running(speed=400, timeouts={"heartbeat": 0.05}) as service:
-        values = said("a windmill [seconds:0.3] [fault:failed]", model=LABS, stream=True)
+        values = said("a windmill [seconds:0.8] [fault:failed]", model=LABS, stream=True)
         async with streamed(service, CHAT, values) as response:
             assert response.status == 200
             events, comments = read_events(await response.read())
@@ -167,7 +167,7 @@ async def test_a_late_failure_is_told_as_text() -> None:
 
 async def test_heartbeats_while_polling() -> None:
     async with running(speed=400, timeouts={"heartbeat": 0.05}) as service:
-        async with streamed(service, CHAT, said("slow [seconds:0.4]", model=LABS, stream=True)) as response:
+        async with streamed(service, CHAT, said("slow [seconds:0.8]", model=LABS, stream=True)) as response:
             body = await response.read()
         events, comments = read_events(body)
         assert len(comments) >= 3

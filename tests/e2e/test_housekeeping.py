@@ -204,6 +204,7 @@ async def test_a_wish_with_documents_is_a_wish(service: Service, end: str) -> No
 
 
 async def test_endless_blanks_are_read_quickly(service: Service) -> None:
-    for filler in ("\n" * 30_000, "User:\n" * 5_000, "#" * 30_000, " " * 30_000):
-        values = {"model": "dall-e-2", "size": "256x256", "messages": [{"role": "user", "content": f"a{filler}b"}]}
+    opening = "### Task: Respond to the user query using the provided context"
+    for filler in ("\n" * 30_000, "User:\n" * 5_000, f"{opening}{'<user_query>' * 80_000} fox"):
+        values = {"model": "dall-e-2", "size": "256x256", "messages": [{"role": "user", "content": f"{filler}ab cd"}]}
         assert (await service.post(CHAT, values)).status == 200

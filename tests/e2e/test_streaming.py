@@ -1,5 +1,6 @@
 """Streams of pictures, byte for byte as the SDKs read them (facts: openai-contract §3)."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -65,7 +66,7 @@ async def test_a_url_cannot_be_streamed(service: Service) -> None:
 
 
 async def test_previews_that_the_provider_really_shows(service: Service) -> None:
-    async with streamed(service, GENERATIONS, wish("a pond [seconds:0.8]", model=LABS, partial_images=2)) as response:
+    async with streamed(service, GENERATIONS, wish("a pond [seconds:1.5]", model=LABS, partial_images=2)) as response:
         events, _ = read_events(await response.read())
     *previews, last = [event.json for event in events]
     assert last["type"] == "image_generation.completed"
@@ -111,7 +112,7 @@ async def test_failures_before_the_first_byte_have_their_status(service: Service
 
 
 async def test_comments_while_nothing_happens(beating: Service) -> None:
-    async with streamed(beating, GENERATIONS, wish("slow [seconds:0.4]", model=LABS)) as response:
+    async with streamed(beating, GENERATIONS, wish("slow [seconds:0.8]", model=LABS)) as response:
         body = await response.read()
     events, comments = read_events(body)
     assert len(comments) >= 3
@@ -120,7 +121,7 @@ async def test_comments_while_nothing_happens(beating: Service) -> None:
 
 
 async def test_a_failure_after_the_first_byte_is_nested(beating: Service) -> None:
-    async with streamed(beating, GENERATIONS, wish("slow [seconds:0.3] [fault:failed]", model=LABS)) as response:
+    async with streamed(beating, GENERATIONS, wish("slow [seconds:0.8] [fault:failed]", model=LABS)) as response:
         assert response.status == 200
         events, _ = read_events(await response.read())
     assert [event.name for event in events] == ["error"]
@@ -132,7 +133,7 @@ async def test_a_failure_after_the_first_byte_is_nested(beating: Service) -> Non
 
 async def test_the_sdk_raises_what_the_stream_tells(beating: Service) -> None:
     async with openai.AsyncOpenAI(base_url=f"{beating.url}/v1", api_key="none") as client:
-        values: Any = {"model": LABS, "prompt": "slow [seconds:0.3] [fault:failed]", "stream": True}
+        values: Any = {"model": LABS, "prompt": "slow [seconds:0.8] [fault:failed]", "stream": True}
         stream = await client.images.generate(**values)
         with pytest.raises(openai.APIError) as raised:
             async for _ in stream:
@@ -141,8 +142,8 @@ async def test_the_sdk_raises_what_the_stream_tells(beating: Service) -> None:
 
 
 async def test_a_hold_that_ends_is_told_in_the_stream() -> None:
-    async with running(speed=400, timeouts={"hold": 0.3, "heartbeat": 0.05}) as service:
-        values = wish("slow [seconds:0.9] [tag:held]", model=LABS)
+    async with running(speed=400, timeouts={"hold": 0.6, "heartbeat": 0.05}) as service:
+        values = wish("slow [seconds:1.5] [tag:held]", model=LABS)
         async with streamed(service, GENERATIONS, values) as response:
             events, _ = read_events(await response.read())
         assert events[0].json["error"]["code"] == "generation_pending"
@@ -153,7 +154,7 @@ async def test_a_hold_that_ends_is_told_in_the_stream() -> None:
 
 async def test_an_edit_is_streamed(service: Service) -> None:
     fields: list[Field] = [("prompt", "in oil"), ("model", LABS), ("stream", "true"), ("partial_images", "1")]
-    fields[0] = ("prompt", "in oil [seconds:0.6]")
+    fields[0] = ("prompt", "in oil [seconds:1.2]")
     async with service.http.post(service.url + EDITS, data=form([*fields, ("image", picture())])) as response:
         assert response.content_type == "text/event-stream"
         events, _ = read_events(await response.read())
@@ -164,10 +165,12 @@ async def test_an_edit_is_streamed(service: Service) -> None:
 
 
 async def test_a_reader_that_leaves_gets_its_picture_on_return(service: Service) -> None:
-    values = wish("slow [seconds:0.5] [tag:leaver]", model=LABS, partial_images=1)
+    values = wish("slow [seconds:1.5] [tag:leaver]", model=LABS, partial_images=1)
     async with streamed(service, GENERATIONS, values) as response:
         await response.content.readline()
         response.close()
+    while any(flight.waiters for flight in service.engine.flights):  # noqa: ASYNC110 (the service tells no event)
+        await asyncio.sleep(0.01)
     async with streamed(service, GENERATIONS, values) as response:
         events, _ = read_events(await response.read())
         assert response.headers["x-images-reattached"] == "true"
