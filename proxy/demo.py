@@ -29,5 +29,6 @@ async def simulated(
                 for kind, url in base_urls(origin).items()
             }
             providers["prodia-legacy"]["image_base_url"] = f"{origin}/pictures"
-            below = {"images": {"directory": directory}}
+            # The simulator's own addresses are no use to a client in a container, so pictures are always copied.
+            below = {"images": {"directory": directory, "copies": "always"}}
             yield config.load(path, {**environment, **_KEYS}, below=below, providers=providers, **overrides)

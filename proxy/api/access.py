@@ -44,7 +44,8 @@ class Access:
         digest = hashlib.sha256(key).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
-            raise NotAuthenticated("The API key is not known here.", code="invalid_api_key")
+            # LiteLLM knows a wrong key by these words of OpenAI's.
+            raise NotAuthenticated("Incorrect API key provided: it is not known here.", code="invalid_api_key")
         return digest.hex()[:16]
 
     def check_host(self, host: str) -> None:

@@ -1,0 +1,167 @@
+"""Answers: base64 in pieces that join to the file's own, an exact length, one form of picture, complete usage."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from starlette.types import Message
+
+from proxy.api.responses import PIECE_BYTES, ImagesResponse, PicturesBody, base64_pieces, images_body, usage
+from proxy.errors import ProviderBadResult
+from proxy.image_request import parse
+from proxy.image_store import StoredPicture
+from proxy.jobs import Made
+from proxy.orders import Candidate, Order, Wish, place
+from proxy.pictures import Facts
+from proxy.provider import InputPicture, Model
+from proxy.results import Picture
+from proxy.routing import PublicModel, Route
+from proxy.shapes import FreeShapes
+
+_MODEL = Model("turbo", FreeShapes(low=64, high=1024), operations=frozenset({"generate", "edit"}))
+_PUBLIC = PublicModel("dall-e-3", (Route("fast", _MODEL),), "url")
+_AROUND_PIECES = [
+    *(0, 1, 2, 3, 4, 5, 6),
+    *(PIECE_BYTES + difference for difference in range(-4, 5)),
+    *(2 * PIECE_BYTES + difference for difference in (-1, 0, 1)),
+]
+
+
+def _order(images: tuple[InputPicture, ...] = (), **values: Any) -> Order:
+    request, _ = parse({"prompt": "a boat", **values})
+    return place(Wish(request, operation="edit" if images else "generate", images=images), _PUBLIC, strict=False)
+
+
+class _Route:
+    """The part of Made that answers speak of."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+
+
+def _made(order: Order) -> Made:
+    return cast("Made", _Route(order.candidates[0]))
+
+
+def _stored(order: Order, path: Path, data: bytes) -> Picture:
+    path.write_bytes(data)
+    facts = Facts("png", 1000, 500)
+    return Picture(_made(order), 1000, 500, "png", stored=StoredPicture(path.name, path, facts, len(data)))
+
+
+def _body(body: PicturesBody) -> dict[str, Any]:
+    text = b"".join(body.pieces())
+    assert len(text) == body.length
+    decoded: dict[str, Any] = json.loads(text)
+    return decoded
+
+
+def _bytes(length: int) -> bytes:
+    return bytes(number * 7 % 256 for number in range(251)) * (length // 251 + 1)
+
+
+@pytest.mark.parametrize("length", _AROUND_PIECES)
+def test_the_pieces_join_to_the_files_own_base64(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "picture"
+    data = _bytes(length)[:length]
+    path.write_bytes(data)
+    pieces = list(base64_pieces(path))
+    assert b"".join(pieces) == base64.b64encode(data)
+    assert all(len(piece) <= PIECE_BYTES // 3 * 4 for piece in pieces)
+
+
+@pytest.mark.parametrize("lengths", [[1], [5, 0, 3], [PIECE_BYTES + 1, 2], [7] * 10])
+def test_the_length_is_exact_and_every_picture_in_its_place(tmp_path: Path, lengths: list[int]) -> None:
+    order = _order(n=len(lengths), response_format="b64_json")
+    contents = [_bytes(length)[:length] for length in lengths]
+    pictures = [_stored(order, tmp_path / str(number), data) for number, data in enumerate(contents)]
+    answer = _body(images_body(order, pictures, 1_700_000_000, "http://box.lan"))
+    assert [list(item) for item in answer["data"]] == [["b64_json"]] * len(lengths)
+    assert [base64.b64decode(item["b64_json"], validate=True) for item in answer["data"]] == contents
+
+
+def test_an_answer_says_what_openai_says_and_has_no_nulls(tmp_path: Path) -> None:
+    order = _order(response_format="b64_json", quality="hd")
+    answer = _body(images_body(order, [_stored(order, tmp_path / "a", b"abc")], 1_700_000_000, "http://box.lan"))
+    assert answer == {
+        "created": 1_700_000_000,
+        "data": [{"b64_json": "YWJj"}],
+        "background": "opaque",
+        "quality": "medium",
+        "size": "1000x500",
+        "output_format": "png",
+        "usage": {
+            "input_tokens": 2,
+            "output_tokens": 500,
+            "total_tokens": 502,
+            "input_tokens_details": {"text_tokens": 2, "image_tokens": 0},
+            "output_tokens_details": {"text_tokens": 0, "image_tokens": 500},
+        },
+    }
+
+
+def test_addresses_are_the_providers_or_ours(tmp_path: Path) -> None:
+    order = _order(n=2)
+    theirs = Picture(_made(order), 64, 64, None, url="https://images.example/x")
+    ours = _stored(order, tmp_path / "name.png", b"abc")
+    answer = _body(images_body(order, [theirs, ours], 1, "https://box.lan/base"))
+    assert answer["data"] == [{"url": "https://images.example/x"}, {"url": "https://box.lan/base/images/name.png"}]
+    assert "output_format" not in answer
+
+
+def test_an_address_cannot_break_into_the_base64(tmp_path: Path) -> None:
+    order = _order(n=2, response_format="b64_json")
+    strange = Picture(_made(order), 64, 64, "png", url='https://images.example/"\\u0041"')
+    answer = _body(images_body(order, [strange, _stored(order, tmp_path / "a", b"abc")], 1, ""))
+    assert answer["data"] == [{"url": 'https://images.example/"\\u0041"'}, {"b64_json": "YWJj"}]
+
+
+@pytest.mark.parametrize("prompt", ["x", "a boat on a lake", "ä" * 999])
+def test_usage_is_complete_and_adds_up(prompt: str) -> None:
+    order = _order((InputPicture(b"", "png", 100, 101),), prompt=prompt)
+    pictures = [Picture(_made(order), 64, 65, "png", url="u")] * 3
+    counts = usage(order, pictures)
+    assert counts["total_tokens"] == counts["input_tokens"] + counts["output_tokens"]
+    for side in ("input", "output"):
+        details = counts[f"{side}_tokens_details"]
+        assert counts[f"{side}_tokens"] == details["text_tokens"] + details["image_tokens"]
+        assert all(type(count) is int and count >= 0 for count in details.values())
+    assert counts["input_tokens_details"]["image_tokens"] == 11
+    assert counts["output_tokens"] == 15
+
+
+def test_a_picture_that_is_gone_is_told_before_the_status_goes_out(tmp_path: Path) -> None:
+    order = _order(response_format="b64_json")
+    picture = _stored(order, tmp_path / "a", b"abc")
+    (tmp_path / "a").unlink()
+    with pytest.raises(ProviderBadResult):
+        images_body(order, [picture], 1, "")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("length", [0, 1, PIECE_BYTES, 3 * PIECE_BYTES + 1])
+async def test_the_response_is_sent_in_bounded_pieces_with_its_length(tmp_path: Path, length: int) -> None:
+    order = _order(response_format="b64_json")
+    data = _bytes(length)[:length]
+    body = images_body(order, [_stored(order, tmp_path / "a", data)], 1, "")
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(dict(message))
+
+    async def receive() -> Message:
+        raise AssertionError("nothing is to be received")
+
+    await ImagesResponse(body, {"x-images-mapped": "a→b"})({"type": "http"}, receive, send)
+    start, *pieces = sent
+    headers = dict(start["headers"])
+    whole = b"".join(piece["body"] for piece in pieces)
+    assert start["status"] == 200
+    assert headers[b"content-type"] == b"application/json"
+    assert headers[b"x-images-mapped"] == b"a?b"
+    assert int(headers[b"content-length"]) == len(whole)
+    assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert all(len(piece["body"]) <= 3 * PIECE_BYTES for piece in pieces)
+    assert base64.b64decode(json.loads(whole)["data"][0]["b64_json"]) == data
