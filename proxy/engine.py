@@ -18,9 +18,10 @@ from proxy.errors import ProviderBadResponse, ProviderFailure
 from proxy.flights import Flights
 from proxy.image_request import parse
 from proxy.image_store import ImageStore
-from proxy.jobs import Jobs, Limits, Made, Outlet
+from proxy.jobs import Jobs, Made
 from proxy.metrics import Metrics
 from proxy.orders import Order, Wish, place
+from proxy.outlets import Limits, Outlet
 from proxy.pictures import Converter
 from proxy.provider import Operation, Provider
 from proxy.providers import build
@@ -60,6 +61,7 @@ class Engine:
         self.flights = Flights(self.jobs.make, self._deliverable, clock, hold_s=timeouts.hold, result_s=timeouts.result)
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._background: list[asyncio.Task[None]] = []
+        self._told_bytes = dict.fromkeys(self.outlets, 0)
 
     async def open(self) -> None:
         """Prepare the folder, load what the schedule had learned, start the housekeeping. Raises OSError."""
@@ -106,6 +108,9 @@ class Engine:
         for outlet in self.outlets.values():
             self.metrics.breaker.labels(outlet.name, "submit").set(outlet.submits.state == "open")
             self.metrics.breaker.labels(outlet.name, "poll").set(outlet.polls.state == "open")
+            received = outlet.upstream.traffic.received
+            self.metrics.received_bytes.labels(outlet.name).inc(received - self._told_bytes[outlet.name])
+            self._told_bytes[outlet.name] = received
         self.metrics.stored_bytes.set(self.store.used_bytes)
         return self.metrics.page()
 
@@ -140,7 +145,9 @@ class Engine:
         if reply.status in (401, 402, 403):
             key_env = self.settings.providers[name].key_env
             return f"refuses the key in {key_env}" if key_env else "turns us away (a front end's challenge?)"
-        return "" if reply.status < 500 and reply.status != 404 else f"answers with status {reply.status}"
+        # A dialect's own 404 (for a task that doesn't exist) is a sign of life; a front end's page is not.
+        alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
+        return "" if alive else f"answers with status {reply.status}"
 
     def _send_all_away(self) -> None:
         for flight in self.flights:
@@ -155,8 +162,7 @@ class Engine:
         settings = self.settings.providers[name]
         provider = build(settings, self.configuration.provider_keys.get(name, ""))
         addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
-        count = self.metrics.received_bytes.labels(name).inc
-        upstream = Upstream(self.store.draft, addresses, settings.http_proxy, count)
+        upstream = Upstream(self.store.draft, addresses, settings.http_proxy)
         return Outlet(
             name,
             provider,

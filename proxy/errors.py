@@ -19,8 +19,7 @@ Failure
 ├── GenerationPending       504  the hold is over and the job still runs
 └── InternalError           500
 
-Statuses, types and codes are the table of the README ("Errors"); a test compares the two.
-Messages are ours: plain words first, never a provider's text, never a key, never a prompt.
+Statuses, types and codes are the README's table; a test compares the two. Messages are ours, never a provider's.
 """
 
 from typing import Any, ClassVar

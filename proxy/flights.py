@@ -8,107 +8,20 @@ or by a flight that nobody waits for any more, and takes over exactly one flight
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from proxy.clock import Clock, Deadline
 from proxy.errors import Failure, IdempotencyKeyReused, InternalError, JobLost, Overloaded
-from proxy.jobs import Made, Progress
+from proxy.flight import Flight
+from proxy.jobs import Made
 from proxy.orders import Order
+from proxy.outlets import Progress
 from proxy.results import Picture
 
 _RECLAIMABLE_S = 10.0
 """A written answer is not a received one: so long a counted retry may still take over a delivered flight."""
-
-Ending = Literal["done", "left", "late"]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """The jobs of one wish, and its end: pictures, or a failure."""
-
-    id: str
-    order: Order = field(repr=False)
-    owner: str
-    seed: int
-    hold: Deadline
-    created: int
-    progress: list[Progress] = field(default_factory=list)
-    pictures: tuple[Picture, ...] = ()
-    failure: Failure | None = None
-    ended_at: float | None = None
-    key: str | None = None
-    waiters: int = 0
-    attempt: int = 0
-    delivered_at: float | None = None
-    task: asyncio.Task[None] | None = None
-    _watching: set[Callable[[], None]] = field(default_factory=set)
-    _waiting: set[asyncio.Future[Ending]] = field(default_factory=set)
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended."""
-        return self.ended_at is not None
-
-    @property
-    def submits(self) -> int:
-        """Calls made that start (and bill) a job."""
-        return sum(progress.submits for progress in self.progress)
-
-    @property
-    def submitted(self) -> bool:
-        """Whether any picture is, or may have been, bought."""
-        return any(progress.submitted for progress in self.progress)
-
-    def result(self) -> tuple[Picture, ...]:
-        """Return the pictures of an ended flight; raises its Failure."""
-        if self.failure is not None:
-            raise self.failure
-        return self.pictures
-
-    def watch(self, tell: Callable[[], None]) -> Callable[[], None]:
-        """Call ``tell`` after every change from now on; returns what ends that."""
-        self._watching.add(tell)
-        return lambda: self._watching.discard(tell)
-
-    def changed(self) -> None:
-        """Tell those who watch."""
-        for tell in tuple(self._watching):
-            tell()
-
-    async def wait(self, receive: Receive, until: Deadline) -> Ending:
-        """Wait for the end (done), for the caller to leave (left), or for the deadline (late)."""
-        if self.done:
-            return "done"
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Ending] = loop.create_future()
-        self._waiting.add(future)
-        watcher = loop.create_task(_watch_for_leaving(receive, future))
-        timer = loop.call_later(until.remaining, _settle, future, "late")
-        try:
-            return await future
-        finally:
-            timer.cancel()
-            watcher.cancel()
-            self._waiting.discard(future)
-
-    def release(self, ending: Ending) -> None:
-        """Wake everyone who waits."""
-        for future in tuple(self._waiting):
-            _settle(future, ending)
-
-
-def _settle(future: asyncio.Future[Ending], ending: Ending) -> None:
-    if not future.done():
-        future.set_result(ending)
-
-
-async def _watch_for_leaving(receive: Receive, future: asyncio.Future[Ending]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    _settle(future, "left")
 
 
 @dataclass(slots=True)
@@ -247,7 +160,7 @@ class Flights:
     def _claimable(self, flight: Flight, attempt: int) -> bool:
         if flight.waiters or flight.key is not None:
             return False
-        if flight.failure is not None and (flight.delivered_at is not None or not flight.submitted):
+        if flight.failure is not None and not flight.submitted:
             return False
         if attempt == 0:
             return flight.delivered_at is None
@@ -347,6 +260,7 @@ class Flights:
             if not flight.submitted:
                 self._forget_key(flight)
         flight.task = None
+        flight.order = flight.order.without_uploads()
         flight.changed()
         flight.release("done")
 

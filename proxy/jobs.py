@@ -1,92 +1,33 @@
-"""The life of a job: a slot, one submit, polls by schedule until it is done. The only place that owns its time.
+"""The life of a job: a slot, one submit, and whoever follows it to its end. The only place that starts one.
 
 A submit that may have reached the provider is never repeated, nor followed by one elsewhere: that is how one wish
 stays one paid picture. A job that was accepted is followed to its end whatever happens to its caller.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from dataclasses import dataclass
+from typing import NoReturn
 
-from proxy.breaker import Breaker
 from proxy.clock import Clock, Deadline
 from proxy.errors import (
     Failure,
-    GenerationTimeout,
-    JobLost,
     Overloaded,
-    ProviderAuth,
-    ProviderBadResponse,
     ProviderBusy,
     ProviderFailure,
     ProviderUnavailable,
     SubmitOutcomeUnknown,
 )
+from proxy.following import Follower
 from proxy.metrics import Metrics
 from proxy.orders import Candidate, Order
-from proxy.provider import Finished, Job, Pending, Provider, Reply, UnreadableReply
-from proxy.refusals import hint_s, is_challenge, refused_submit
-from proxy.schedule import Pace, Schedule, classify
-from proxy.upstream import FETCH_S, Interrupted, NotSent, Upstream
+from proxy.outlets import Limits, Outlet, Progress
+from proxy.provider import Finished, Job, Pending
+from proxy.refusals import refused_submit
+from proxy.schedule import Schedule, classify
+from proxy.upstream import Interrupted, NotSent
 
-_STRIKES = 3
-"""So many final answers in a row (job unknown, key refused) end a job that was accepted; one may be a hiccup."""
-_BUSY_S = 2.0
 _BEFORE_HOLD_S = 0.05
 """So much before its hold is over a request hears that no slot came free: the later answer would be "pending"."""
-_POLL_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
-
-
-@dataclass(slots=True)
-class Outlet:
-    """A configured provider in operation: its dialect, its connections, its slots and its breakers."""
-
-    name: str
-    provider: Provider
-    upstream: Upstream
-    max_jobs: int
-    submits: Breaker
-    polls: Breaker
-    polls_per_second: float = 0.0
-    slots: asyncio.Semaphore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.slots = asyncio.Semaphore(self.max_jobs)
-
-
-@dataclass(slots=True)
-class Progress:
-    """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought."""
-
-    tell: Callable[[], None]
-    state: Literal["waiting", "queued", "generating", "done", "failed"] = "waiting"
-    fraction: float | None = None
-    preview: str | None = None
-    submits: int = 0
-    submitted: bool = False
-    outlet: "Outlet | None" = None
-
-    def set(
-        self,
-        state: Literal["waiting", "queued", "generating", "done", "failed"],
-        fraction: float | None = None,
-        preview: str | None = None,
-    ) -> None:
-        """Record a change and tell those who watch."""
-        if (state, fraction, preview) != (self.state, self.fraction, self.preview):
-            self.state, self.fraction, self.preview = state, fraction, preview
-            self.tell()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds that the phases of a job may take; see the configuration's ``[timeouts]``."""
-
-    submit_s: float
-    poll_s: float
-    lifetime_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +150,7 @@ class Jobs:
         pace = self._schedule.watch(key, outlet.polls_per_second)
         polls = 0
         if isinstance(answer, Pending):
-            follower = _Follower(outlet, pace, progress, self._limits, self._clock, (hold.at, lifetime.at))
+            follower = Follower(outlet, pace, progress, self._limits, self._clock, (hold.at, lifetime.at))
             answer = await follower.follow(answer, lifetime)
             polls = follower.polls
             now = self._clock.monotonic()
@@ -259,91 +200,3 @@ class Jobs:
             outlet.submits.succeeded()
         self._metrics.submits.labels(outlet.name, failure.code or "").inc()
         raise failure from trouble
-
-
-@dataclass(slots=True)
-class _Follower:
-    """Asks for one job's state until it is finished."""
-
-    outlet: Outlet
-    pace: Pace
-    progress: Progress
-    limits: Limits
-    clock: Clock
-    deadlines: tuple[float, ...]
-    polls: int = 0
-    _strikes: Counter[str] = field(default_factory=Counter)
-    _troubles: int = 0
-
-    async def follow(self, pending: Pending, lifetime: Deadline) -> Finished:
-        """Return the finished job. Raises ProviderFailure, GenerationTimeout past ``lifetime``."""
-        at_least_s = 0.0
-        while True:
-            self.progress.set(pending.state, pending.progress, pending.preview)
-            if not pending.at_once or at_least_s:
-                now = self.clock.monotonic()
-                wait_s = self.pace.next_wait(
-                    now=now,
-                    state=None if at_least_s else pending.state,
-                    progress=pending.progress,
-                    at_least_s=max(at_least_s, self.outlet.polls.wait_s),
-                    deadlines=self.deadlines,
-                )
-                await self.clock.sleep(wait_s)
-            if lifetime.passed:
-                raise GenerationTimeout("The picture was not ready within the time a job is followed.")
-            answer = await self._ask(pending, lifetime)
-            if isinstance(answer, Finished):
-                return answer
-            if isinstance(answer, Pending):
-                pending, at_least_s, self._troubles = answer, 0.0, 0
-                self._strikes.clear()
-            else:
-                at_least_s = answer
-
-    async def _ask(self, pending: Pending, lifetime: Deadline) -> Pending | Finished | float:
-        """Poll once; a float is the number of seconds to wait at least after an answer that says nothing."""
-        self.polls += 1
-        self.outlet.polls.allow()
-        limit_s = FETCH_S if pending.next.picture else self.limits.poll_s
-        try:
-            reply = await self.outlet.upstream.send(pending.next, min(limit_s, max(0.1, lifetime.remaining)))
-            if 200 <= reply.status < 300:
-                answer = self.outlet.provider.read(reply)
-                self.outlet.polls.succeeded()
-                return answer
-        except (NotSent, Interrupted, UnreadableReply):
-            self.outlet.polls.failed()
-            return self._backoff_s()
-        except ProviderFailure:
-            self.outlet.polls.succeeded()
-            raise
-        return self._unanswered(reply)
-
-    def _unanswered(self, reply: Reply) -> float:
-        if reply.status == 429:
-            self.outlet.polls.skipped()
-            hint = hint_s(reply)
-            return hint or _BUSY_S
-        if reply.status in (404, 410):
-            self._strike("lost", JobLost("The provider no longer knows the job."))
-            self.outlet.polls.skipped()
-        elif reply.status in (401, 402, 403) and not is_challenge(reply):
-            self._strike("auth", ProviderAuth("The provider refused this service's credentials while the job ran."))
-            self.outlet.polls.skipped()
-        elif 400 <= reply.status < 500 and not is_challenge(reply):
-            self._strike("bad", ProviderBadResponse("The provider refused to tell how the job is doing."))
-            self.outlet.polls.skipped()
-        else:
-            self.outlet.polls.failed()
-        return self._backoff_s()
-
-    def _strike(self, kind: str, failure: ProviderFailure) -> None:
-        self._strikes[kind] += 1
-        if self._strikes[kind] >= _STRIKES:
-            raise failure
-
-    def _backoff_s(self) -> float:
-        longest = min(_LONGEST_BACKOFF_S, _POLL_BACKOFF_S * 2**self._troubles)
-        self._troubles += 1
-        return self.clock.random.uniform(longest / 2, longest)

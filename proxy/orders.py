@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from proxy.errors import InvalidRequest
@@ -52,6 +52,11 @@ class Order:
     candidates: Sequence[Candidate]
     form: Literal["url", "b64_json"]
     fingerprint: bytes = field(repr=False)
+
+    def without_uploads(self) -> "Order":
+        """Return the order without the bytes of its pictures, once they have served."""
+        images = tuple(replace(image, data=b"") for image in self.wish.images)
+        return replace(self, wish=replace(self.wish, images=images, mask=None))
 
     @property
     def request(self) -> ImageRequest:

@@ -83,10 +83,8 @@ def _webp_size(head: bytes) -> tuple[int, int]:
     """Read the canvas of the three kinds of WebP (RFC 9649, 2.5–2.7)."""
     kind = head[12:16]
     if kind == b"VP8X":
-        return (
-            1 + int.from_bytes(head[24:27], "little"),
-            1 + int.from_bytes(head[27:30], "little"),
-        )
+        low_x, high_x, low_y, high_y = struct.unpack("<HBHB", head[24:30])
+        return 1 + low_x + (high_x << 16), 1 + low_y + (high_y << 16)
     if kind == b"VP8L":
         bits = struct.unpack("<I", head[21:25])[0]
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)

@@ -1,7 +1,8 @@
 """A finished job's picture brought into the form its caller asked for: an address, or a complete file of our own."""
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from urllib.parse import urlsplit
 
 from proxy.clock import Clock
@@ -9,7 +10,7 @@ from proxy.errors import ProviderBadResult
 from proxy.image_store import ImageStore, StoredPicture
 from proxy.jobs import Made
 from proxy.orders import Order
-from proxy.pictures import HEAD_BYTES, Converter, Facts, Format, NotAPicture, inspect, inspect_file
+from proxy.pictures import Converter, Facts, Format, NotAPicture, inspect, inspect_file
 
 _FETCHES = 3
 _BETWEEN_FETCHES_S = 0.5
@@ -62,7 +63,7 @@ class Results:
         wanted = order.request.output_format or ("png" if order.form == "b64_json" else None)
         quality = order.request.output_compression if wanted in ("jpeg", "webp") else None
         if isinstance(image, bytes):
-            facts = inspect(image[:HEAD_BYTES])
+            facts = inspect(image)
             if quality is None and wanted in (None, facts.format):
                 return self._store.write(image, facts)
             draft = self._store.write_draft(image)
@@ -94,4 +95,4 @@ class Results:
 
 
 def _format_of(address: str) -> Format | None:
-    return _FORMATS.get(PurePosixPath(urlsplit(address).path).suffix.lower())
+    return _FORMATS.get(splitext(urlsplit(address).path)[1].lower())

@@ -87,13 +87,13 @@ class Routing:
     def resolve(self, name: str) -> PublicModel:
         """Return the usable routes of ``name``. Raises UnknownModel, or NotConfigured when none is usable now."""
         settings = None if name.endswith("*") else self._configured.get(name)
+        if settings is None and name.startswith("openai/") and not self._has_pattern("openai/"):
+            return self.resolve(name.removeprefix("openai/"))
         if settings is None:
             native = self._native(name)
             if native is not None:
                 return self._usable(name, ModelSettings(routes=(str(native),)), (native,))
             settings = None if name.endswith("*") else self._pattern(name)
-        if settings is None and name.startswith("openai/"):
-            return self.resolve(name.removeprefix("openai/"))
         if settings is None:
             raise self._unknown(name)
         routes = (self._route(route) for route in settings.routes)
@@ -163,6 +163,9 @@ class Routing:
             if name.startswith(prefix):
                 return self._configured[f"{prefix}*"]
         return None
+
+    def _has_pattern(self, start: str) -> bool:
+        return any(prefix.startswith(start) for prefix in self._patterns)
 
     def _unknown(self, name: str) -> UnknownModel:
         known = [listed for listed, _ in self.listed()]

@@ -28,7 +28,6 @@ MAX_ANSWER = 65_536
 MAX_CATALOGUE = 1_048_576
 MAX_PICTURE = 52_428_800
 _KEEPALIVE_S = 15.0
-_TOO_LARGE = "The provider's answer is larger than any expected."
 _PICTURE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 
 
@@ -53,15 +52,9 @@ class Draft(Protocol):
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes received from one provider so far; ``count`` is told each body's."""
+    """Bytes received from one provider so far, in bodies that were within their limits."""
 
-    count: Callable[[int], None]
     received: int = 0
-
-    def add(self, size: int) -> None:
-        """Count one body, whole or not."""
-        self.received += size
-        self.count(size)
 
 
 async def _never_repeat(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
@@ -82,16 +75,9 @@ class Upstream:
     checks the address of every connection, because the provider's answer chooses them.
     """
 
-    def __init__(
-        self,
-        draft: Callable[[], Draft],
-        results: ResultAddresses,
-        http_proxy: str = "",
-        count: Callable[[int], None] = lambda _: None,
-    ) -> None:
-        """``count`` is told the bytes of every body, whole or not."""
+    def __init__(self, draft: Callable[[], Draft], results: ResultAddresses, http_proxy: str = "") -> None:
         self._draft = draft
-        self.traffic = Traffic(count)
+        self.traffic = Traffic()
         self._results = results
         self._http_proxy = http_proxy or None
         self._api_session: aiohttp.ClientSession | None = None
@@ -168,10 +154,17 @@ class Upstream:
         return Reply(call, response.status, headers, picture=draft.path)
 
     async def _body(self, response: ClientResponse, limit: int) -> bytes:
-        body = bytearray()
         accepted = 200 <= response.status < 300
+        limit = limit if accepted else min(limit, MAX_ANSWER)
+        if response.content.is_eof():  # it came whole behind its headers, as most answers to a poll do
+            whole = response.content.read_nowait()
+            if accepted and len(whole) > limit:
+                raise _too_large()
+            self.traffic.received += min(limit, len(whole))
+            return whole[:limit]
+        body = bytearray()
         try:
-            await self._drain(response, body.extend, limit if accepted else min(limit, MAX_ANSWER))
+            await self._drain(response, body.extend, limit)
         except ProviderBadResponse:
             # A refusal's status says what it means however long its page is: it must not end a job that runs.
             if accepted:
@@ -179,25 +172,20 @@ class Upstream:
         return bytes(body)
 
     async def _drain(self, response: ClientResponse, write: Callable[[bytes], Any], limit: int) -> None:
-        if response.content.is_eof():  # it came whole with its headers, as most answers to a poll do
-            whole = response.content.read_nowait()
-            self.traffic.add(len(whole))
-            if len(whole) > limit:
-                raise ProviderBadResponse(_TOO_LARGE)
-            write(whole)
-            return
         loop = asyncio.get_running_loop()
         total = 0
-        try:
-            async with asyncio.timeout(STALL_S) as stall:
-                async for chunk in response.content.iter_any():
-                    total += len(chunk)
-                    if total > limit:
-                        raise ProviderBadResponse(_TOO_LARGE)
-                    write(chunk)
-                    stall.reschedule(loop.time() + STALL_S)
-        finally:
-            self.traffic.add(total)
+        async with asyncio.timeout(STALL_S) as stall:
+            async for chunk in response.content.iter_any():
+                total += len(chunk)
+                if total > limit:
+                    raise _too_large()
+                write(chunk)
+                stall.reschedule(loop.time() + STALL_S)
+        self.traffic.received += total
+
+
+def _too_large() -> ProviderBadResponse:
+    return ProviderBadResponse("The provider's answer is larger than any expected.")
 
 
 def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:

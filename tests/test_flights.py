@@ -25,9 +25,11 @@ from proxy.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from proxy.flights import Boarding, Flight, Flights
-from proxy.jobs import Made, Progress
+from proxy.flight import Flight
+from proxy.flights import Boarding, Flights
+from proxy.jobs import Made
 from proxy.orders import Order
+from proxy.outlets import Progress
 from proxy.results import Picture
 
 T = TypeVar("T")
@@ -204,9 +206,10 @@ class Traffic(RuleBasedStateMachine):
         self.airport.flights.leave(caller.flight, delivered=False)
 
     @precondition(lambda self: bool(self.waiting()))
-    @rule(data=st.data())
-    def finish(self, data: st.DataObject) -> None:
-        self.run(self.airport.land(data.draw(st.sampled_from(self.waiting())).flight))
+    @rule(data=st.data(), well=st.booleans())
+    def finish(self, data: st.DataObject, well: bool) -> None:
+        flight = data.draw(st.sampled_from(self.waiting())).flight
+        self.run(self.airport.land(flight, None if well else GenerationFailed("no")))
 
     @precondition(lambda self: bool(self.waiting()))
     @rule(data=st.data())
@@ -267,7 +270,7 @@ class Traffic(RuleBasedStateMachine):
 
 TestTraffic = Traffic.TestCase
 TestTraffic.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 
 
@@ -381,7 +384,7 @@ async def test_a_key_replays_a_failure_that_may_have_cost_something_and_forgets_
     assert (await airport.board(wish(), key="l")).flight is not second.flight
 
 
-async def test_a_failure_that_nobody_heard_is_told_to_the_retry_and_to_one_only(airport: Airport) -> None:
+async def test_a_failure_that_may_have_cost_something_is_told_again_to_whom_it_did_not_reach(airport: Airport) -> None:
     first = await airport.board(wish())
     airport.flights.leave(first.flight, delivered=False)
     await airport.land(first.flight, GenerationFailed("no"))
@@ -389,7 +392,12 @@ async def test_a_failure_that_nobody_heard_is_told_to_the_retry_and_to_one_only(
     with pytest.raises(GenerationFailed):
         second.flight.result()
     airport.flights.leave(second.flight, delivered=True)
-    assert (await airport.board(wish(), attempt=2)).how is None
+    assert (await airport.board(wish())).how is None, "a new call is a new wish"
+    third = await airport.board(wish(), attempt=2)
+    assert third.flight is first.flight
+    airport.flights.leave(third.flight, delivered=True)
+    airport.time.now += 10
+    assert (await airport.board(wish(), attempt=3)).how is None
 
 
 async def test_a_failure_before_any_submit_is_never_handed_out(airport: Airport) -> None:

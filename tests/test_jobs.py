@@ -27,9 +27,10 @@ from proxy.errors import (
     ProviderUnavailable,
     SubmitOutcomeUnknown,
 )
-from proxy.jobs import Jobs, Limits, Made, Outlet, Progress
+from proxy.jobs import Jobs, Made
 from proxy.metrics import Metrics
 from proxy.orders import Order
+from proxy.outlets import Limits, Outlet, Progress
 from proxy.provider import Call, Finished, Job, Pending, Provider, Reply, UnreadableReply
 from proxy.schedule import Schedule
 from proxy.upstream import Interrupted, NotSent, Upstream

@@ -83,7 +83,8 @@ class Access:
             return False
         if parts.scheme not in ("http", "https") or not parts.hostname:
             return False
-        return is_loopback(parts.hostname) or (parts.netloc == host and self._is_ours(host))
+        own = parts.netloc == host and self._is_ours(host)
+        return is_loopback(parts.hostname) or own or parts.netloc == self._public_host
 
     def _is_ours(self, host: str) -> bool:
         try:

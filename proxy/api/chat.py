@@ -23,7 +23,7 @@ from proxy.api.streaming import HeldStream, Stream
 from proxy.api.uploads import MAX_PICTURES, decode_data_url, picture_of
 from proxy.api.visit import Visit
 from proxy.errors import Failure, InvalidRequest
-from proxy.flights import Flight
+from proxy.flight import Flight
 from proxy.image_request import ALIASES, ImageRequest
 from proxy.orders import Order
 from proxy.provider import InputPicture

@@ -24,14 +24,14 @@ def write_failure(failure: Failure) -> Response:
     return Response(body, failure.status, headers, media_type="application/json")
 
 
-def on_failure(request: Request, failure: Exception) -> Response:
-    """Starlette's handler for Failure."""
+async def on_failure(request: Request, failure: Exception) -> Response:
+    """Starlette's handler for Failure; not a plain function, for Starlette would send that through a thread."""
     assert isinstance(failure, Failure)  # noqa: S101 (registered for this class only)
     request.state.visit.failed(failure)
     return write_failure(failure)
 
 
-def on_http_exception(request: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's handler for its own 404 and 405."""
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for this class only)
     path = "".join(letter if letter.isprintable() else "?" for letter in request.url.path[:_MAX_PATH])
@@ -44,4 +44,4 @@ def on_http_exception(request: Request, error: Exception) -> Response:
         failure = NotFound(f"Invalid URL ({request.method} {path}).")
     else:
         failure = InvalidRequest("The request cannot be understood.")
-    return on_failure(request, failure)
+    return await on_failure(request, failure)

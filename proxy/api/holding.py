@@ -14,7 +14,8 @@ from proxy.api.visit import Visit
 from proxy.clock import Deadline
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, InvalidRequest, Overloaded, RateLimited
-from proxy.flights import Boarding, Flight
+from proxy.flight import Flight
+from proxy.flights import Boarding
 from proxy.orders import Order
 
 _SHORTEST_HOLD_S, _BEFORE_CALLER_S = 1.0, 2.0

@@ -12,7 +12,7 @@ from proxy.api.streaming import image_stream
 from proxy.api.uploads import Upload, read_upload
 from proxy.api.visit import Visit
 from proxy.errors import InvalidRequest, NotFound
-from proxy.flights import Flight
+from proxy.flight import Flight
 from proxy.masks import luminance
 from proxy.orders import Order
 from proxy.pictures import NotAPicture

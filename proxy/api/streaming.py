@@ -19,7 +19,7 @@ from proxy.api.responses import base64_pieces, facts, usage
 from proxy.api.visit import Visit
 from proxy.clock import Deadline
 from proxy.errors import Failure, ProviderFailure
-from proxy.flights import Flight
+from proxy.flight import Flight
 from proxy.pictures import NotAPicture, inspect_file
 
 BEAT_S = 10.0
@@ -31,37 +31,29 @@ Happening = Literal["changed", "beat", "done", "late", "left"]
 async def follow(flight: Flight, receive: Receive, until: Deadline, beat_s: float) -> AsyncIterator[Happening]:
     """Yield what happens to a flight: changes, and silences of ``beat_s``; last its end, the hold's, or a leave."""
     news = asyncio.Event()
-    state: dict[str, Happening] = {}
-
-    async def watch_caller() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        state["end"] = "left"
-        news.set()
-
-    watcher = asyncio.get_running_loop().create_task(watch_caller())
     unwatch = flight.watch(news.set)
     try:
-        while not flight.done:
-            try:
-                async with asyncio.timeout(min(beat_s, until.remaining)):
-                    await news.wait()
-            except TimeoutError:
-                if until.passed:
-                    yield "late"
+        with flight.attended(receive) as ending:
+            ending.add_done_callback(lambda _: news.set())
+            while not flight.done:
+                try:
+                    async with asyncio.timeout(min(beat_s, until.remaining)):
+                        await news.wait()
+                except TimeoutError:
+                    if until.passed:
+                        yield "late"
+                        return
+                    yield "beat"
+                    continue
+                news.clear()
+                if not ending.done():
+                    yield "changed"
+                elif ending.result() != "done":
+                    yield ending.result()
                     return
-                yield "beat"
-                continue
-            news.clear()
-            if state.get("end") == "left":
-                yield "left"
-                return
-            if not flight.done:
-                yield "changed"
         yield "done"
     finally:
         unwatch()
-        watcher.cancel()
 
 
 def event(name: str, data: dict[str, Any]) -> bytes:

@@ -1,18 +1,27 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 
 from proxy.breaker import Breaker
 from tests.service import Service, running
 
+from .wire import brisk_stops
+
 _numbers = count()
 
 
 @pytest.fixture(scope="package")
-def anyio_backend() -> str:
-    """One loop for all, so that one service can serve them."""
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """One loop for all, so that one service can serve them, of the kind that is served with."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _brisk_stops() -> Iterator[None]:
+    with brisk_stops():
+        yield
 
 
 @pytest.fixture(scope="package")

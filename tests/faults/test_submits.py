@@ -39,8 +39,8 @@ async def test_row_15_nobody_there_or_no_tls(scheme: str) -> None:
 async def test_row_15_after_five_the_breaker_is_open_and_readiness_falls() -> None:
     async with running(providers={"base_url": "http://127.0.0.1:1"}, timeouts={"hold": 1}) as service:
         for _ in range(5):
-            await service.generate("a", model="dall-e-2")
-        answer = await service.generate("a", model="dall-e-2")
+            await service.generate("a fox", model="dall-e-2")
+        answer = await service.generate("a fox", model="dall-e-2")
         assert_failed(answer, 503, "service_unavailable_error", "server_is_overloaded", retry=True)
         for _ in range(5):
             await service.generate("a", model=LEGACY)

@@ -1,0 +1,110 @@
+"""One wish in the making: its jobs, its end, and the requests that wait for it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from proxy.clock import Deadline
+from proxy.errors import Failure
+from proxy.orders import Order
+from proxy.outlets import Progress
+from proxy.results import Picture
+
+Ending = Literal["done", "left", "late"]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """The jobs of one wish, and its end: pictures, or a failure."""
+
+    id: str
+    order: Order = field(repr=False)
+    owner: str
+    seed: int
+    hold: Deadline
+    created: int
+    progress: list[Progress] = field(default_factory=list)
+    pictures: tuple[Picture, ...] = ()
+    failure: Failure | None = None
+    ended_at: float | None = None
+    key: str | None = None
+    waiters: int = 0
+    attempt: int = 0
+    delivered_at: float | None = None
+    task: asyncio.Task[None] | None = None
+    _watching: set[Callable[[], None]] = field(default_factory=set)
+    _waiting: set[asyncio.Future[Ending]] = field(default_factory=set)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.ended_at is not None
+
+    @property
+    def submits(self) -> int:
+        """Calls made that start (and bill) a job."""
+        return sum(progress.submits for progress in self.progress)
+
+    @property
+    def submitted(self) -> bool:
+        """Whether any picture is, or may have been, bought."""
+        return any(progress.submitted for progress in self.progress)
+
+    def result(self) -> tuple[Picture, ...]:
+        """Return the pictures of an ended flight; raises its Failure."""
+        if self.failure is not None:
+            raise self.failure
+        return self.pictures
+
+    def watch(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Call ``tell`` after every change from now on; returns what ends that."""
+        self._watching.add(tell)
+        return lambda: self._watching.discard(tell)
+
+    def changed(self) -> None:
+        """Tell those who watch."""
+        for tell in tuple(self._watching):
+            tell()
+
+    @contextmanager
+    def attended(self, receive: Receive) -> Iterator[asyncio.Future[Ending]]:
+        """Give the end of one caller's wait: done, left when ``receive`` tells so, or what ``release`` says."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ending] = loop.create_future()
+        self._waiting.add(future)
+        watcher = loop.create_task(_watch_for_leaving(receive, future))
+        try:
+            yield future
+        finally:
+            watcher.cancel()
+            self._waiting.discard(future)
+
+    async def wait(self, receive: Receive, until: Deadline) -> Ending:
+        """Wait for the end (done), for the caller to leave (left), or for the deadline (late)."""
+        if self.done:
+            return "done"
+        with self.attended(receive) as ending:
+            timer = asyncio.get_running_loop().call_later(until.remaining, _settle, ending, "late")
+            try:
+                return await ending
+            finally:
+                timer.cancel()
+
+    def release(self, ending: Ending) -> None:
+        """Wake everyone who waits."""
+        for future in tuple(self._waiting):
+            _settle(future, ending)
+
+
+def _settle(future: asyncio.Future[Ending], ending: Ending) -> None:
+    if not future.done():
+        future.set_result(ending)
+
+
+async def _watch_for_leaving(receive: Receive, future: asyncio.Future[Ending]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    _settle(future, "left")

@@ -1,0 +1,105 @@
+"""Following an accepted job: polls by schedule, whatever happens to its caller, until it is finished or given up."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from proxy.clock import Clock, Deadline
+from proxy.errors import GenerationTimeout, JobLost, ProviderAuth, ProviderBadResponse, ProviderFailure
+from proxy.outlets import Limits, Outlet, Progress
+from proxy.provider import Finished, Pending, Reply, UnreadableReply
+from proxy.refusals import hint_s, is_challenge
+from proxy.schedule import Pace
+from proxy.upstream import FETCH_S, Interrupted, NotSent
+
+_STRIKES = 3
+"""So many final answers in a row (job unknown, key refused) end a job that was accepted; one may be a hiccup."""
+_BUSY_S = 2.0
+_POLL_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
+
+
+@dataclass(slots=True)
+class Follower:
+    """Asks for one job's state until it is finished."""
+
+    outlet: Outlet
+    pace: Pace
+    progress: Progress
+    limits: Limits
+    clock: Clock
+    deadlines: tuple[float, ...]
+    polls: int = 0
+    _strikes: Counter[str] = field(default_factory=Counter)
+    _troubles: int = 0
+
+    async def follow(self, pending: Pending, lifetime: Deadline) -> Finished:
+        """Return the finished job. Raises ProviderFailure, GenerationTimeout past ``lifetime``."""
+        at_least_s = 0.0
+        while True:
+            self.progress.set(pending.state, pending.progress, pending.preview)
+            if not pending.at_once or at_least_s:
+                now = self.clock.monotonic()
+                wait_s = self.pace.next_wait(
+                    now=now,
+                    state=None if at_least_s else pending.state,
+                    progress=pending.progress,
+                    at_least_s=max(at_least_s, self.outlet.polls.wait_s),
+                    deadlines=self.deadlines,
+                )
+                await self.clock.sleep(wait_s)
+            if lifetime.passed:
+                raise GenerationTimeout("The picture was not ready within the time a job is followed.")
+            answer = await self._ask(pending, lifetime)
+            if isinstance(answer, Finished):
+                return answer
+            if isinstance(answer, Pending):
+                pending, at_least_s, self._troubles = answer, 0.0, 0
+                self._strikes.clear()
+            else:
+                at_least_s = answer
+
+    async def _ask(self, pending: Pending, lifetime: Deadline) -> Pending | Finished | float:
+        """Poll once; a float is the number of seconds to wait at least after an answer that says nothing."""
+        self.polls += 1
+        self.outlet.polls.allow()
+        limit_s = FETCH_S if pending.next.picture else self.limits.poll_s
+        try:
+            reply = await self.outlet.upstream.send(pending.next, min(limit_s, max(0.1, lifetime.remaining)))
+            if 200 <= reply.status < 300:
+                answer = self.outlet.provider.read(reply)
+                self.outlet.polls.succeeded()
+                return answer
+        except (NotSent, Interrupted, UnreadableReply):
+            self.outlet.polls.failed()
+            return self._backoff_s()
+        except ProviderFailure:
+            self.outlet.polls.succeeded()
+            raise
+        return self._unanswered(reply)
+
+    def _unanswered(self, reply: Reply) -> float:
+        if reply.status == 429:
+            self.outlet.polls.skipped()
+            hint = hint_s(reply)
+            return hint or _BUSY_S
+        if reply.status in (404, 410):
+            self._strike("lost", JobLost("The provider no longer knows the job."))
+            self.outlet.polls.skipped()
+        elif reply.status in (401, 402, 403) and not is_challenge(reply):
+            self._strike("auth", ProviderAuth("The provider refused this service's credentials while the job ran."))
+            self.outlet.polls.skipped()
+        elif 400 <= reply.status < 500 and not is_challenge(reply):
+            self._strike("bad", ProviderBadResponse("The provider refused to tell how the job is doing."))
+            self.outlet.polls.skipped()
+        else:
+            self.outlet.polls.failed()
+        return self._backoff_s()
+
+    def _strike(self, kind: str, failure: ProviderFailure) -> None:
+        self._strikes[kind] += 1
+        if self._strikes[kind] >= _STRIKES:
+            raise failure
+
+    def _backoff_s(self) -> float:
+        longest = min(_LONGEST_BACKOFF_S, _POLL_BACKOFF_S * 2**self._troubles)
+        self._troubles += 1
+        return self.clock.random.uniform(longest / 2, longest)

@@ -1,0 +1,128 @@
+"""Nothing that a service says of itself repeats a key, a token or a prompt, whatever goes wrong."""
+
+import asyncio
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from proxy import logs
+from proxy.app import create_app
+from proxy.config import compose
+from proxy.server import serving
+from proxy.simulator import create_simulator
+from proxy.simulator.simulation import Tokens
+from tests.service import Service, simulated_providers
+
+pytestmark = pytest.mark.anyio
+
+KEY, TOKEN, OTHER_TOKEN = "canary-key-e2a1", "canary-token-7c55", "canary-token-19f0"
+PROMPT, WRONG, QUERY, NAME = "canary prompt 4b1d", "canary-wrong-0d3e", "canary-query-88a2", "canary-name-63cc"
+CANARIES = (KEY, TOKEN, OTHER_TOKEN, PROMPT, WRONG, QUERY, NAME)
+FAULTS = ("drop", "500", "503", "401", "nsfw", "F11:9:0", "F12", "F13", "F14", "F15", "F16", "F19", "F21", "F22", "F26",
+          "failed", "notpicture", "huge:json", "F29:submit", "badurl:https://evil.test/x.png", "gone")  # fmt: skip
+MODELS = (
+    "prodia/inference.flux-fast.schnell.txt2img.v2",
+    "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]",
+    "prodia-legacy/dreamshaper_8.safetensors [9d40847d]",
+    "imagelabs/sdxl-turbo",
+)
+
+
+@pytest.fixture(params=["json", "text"])
+def log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """Everything that is logged: by the service in its own form, by the libraries from DEBUG on."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    logger, root = logging.getLogger("proxy"), logging.getLogger()
+    before = (logger.handlers[:], logger.propagate, logger.level, root.level)
+    logs.set_up(request.param)
+    everything = logging.StreamHandler(stream)
+    root.addHandler(everything)
+    root.setLevel(logging.DEBUG)
+    yield stream
+    root.removeHandler(everything)
+    logger.handlers[:], logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+    root.setLevel(before[3])
+
+
+class Witness:
+    """Asks, and keeps all that is answered but pictures."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.heard: list[str] = []
+        self.statuses: set[int] = set()
+
+    async def ask(self, method: str, path: str, *, key: str = KEY, **options: Any) -> None:
+        headers = {"authorization": f"Bearer {key}", **options.pop("headers", {})}
+        async with self.service.http.request(method, self.service.url + path, headers=headers, **options) as response:
+            self.statuses.add(response.status)
+            self.heard.append(repr(response.headers))
+            self.heard.append((await response.read()).decode("latin-1"))
+
+    async def generate(self, model: str, prompt: str, **values: Any) -> None:
+        await self.ask("POST", "/v1/images/generations", json={"model": model, "prompt": prompt, **values})
+
+
+async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.results._BETWEEN_FETCHES_S", 0.0)
+    monkeypatch.setattr("proxy.breaker._IN_A_ROW", 1000)
+    monkeypatch.setattr("proxy.breaker._LEAST_CALLS", 1000)
+    monkeypatch.setattr("proxy.schedule.SHORTEST_S", 0.01)
+    monkeypatch.setattr("proxy.schedule.LONGEST_S", 0.02)
+    monkeypatch.setattr("proxy.following._POLL_BACKOFF_S", 0.01)
+    async with serving(create_simulator(tokens=Tokens(TOKEN, OTHER_TOKEN))) as upstream_port:
+        upstream = f"http://127.0.0.1:{upstream_port}"
+        values = {
+            "providers": simulated_providers(upstream, max_jobs=100),
+            "images": {"directory": str(tmp_path)},
+            "timeouts": {"hold": 2},
+        }
+        environment = {"PRODIA_TOKEN": TOKEN, "PRODIA_API_KEY": OTHER_TOKEN, "IMAGES_PROXY_KEYS": f"{KEY},spare"}
+        configuration = compose(values, environment)
+        app = create_app(configuration)
+        engine = app.state.desk.engine
+        async with serving(app) as port, aiohttp.ClientSession() as http:
+            witness = Witness(Service(f"http://127.0.0.1:{port}", upstream, engine, http))
+            prompts = [f"{PROMPT} [seconds:0]", *(f"{PROMPT} [seconds:0] [fault:{fault}]" for fault in FAULTS)]
+            await asyncio.gather(*(witness.generate(m, prompt, user=NAME) for m in MODELS for prompt in prompts))
+            await _be_a_nuisance(witness)
+
+            async def fail(*_: object) -> None:
+                raise ValueError(PROMPT)
+
+            monkeypatch.setattr(engine.flights, "_deliverable", fail)
+            await witness.generate(MODELS[0], f"{PROMPT} [seconds:0] again")
+            await witness.ask("GET", "/metrics")
+            shown = [*map(repr, engine.flights), repr(vars(engine)), repr(configuration), repr(configuration.settings)]
+            shown += [repr(vars(part)) for part in (app.state.desk, engine.flights, engine.jobs, engine.routing)]
+            shown += [repr(outlet) for outlet in engine.outlets.values()]
+    assert {200, 400, 401, 404, 429, 500, 502} <= witness.statuses
+    said = {"log": log.getvalue(), "answers": "\n".join(witness.heard), "repr": "\n".join(shown)}
+    assert said["log"].count("create_image") > len(MODELS) * len(FAULTS)
+    assert "ValueError" in said["log"], "the cause of what was unforeseen is told, without its words"
+    found = [(place, canary) for place, text in said.items() for canary in CANARIES if canary in text]
+    assert not found
+
+
+async def _be_a_nuisance(witness: Witness) -> None:
+    """Bring secrets where they don't belong."""
+    path = "/v1/images/generations"
+    await witness.ask("POST", f"{path}?api_key={QUERY}", json={"prompt": PROMPT, "n": 99})
+    await witness.ask("POST", path, key=WRONG, json={"prompt": PROMPT})
+    await witness.ask("POST", path, data=f'{{"prompt": "{PROMPT}", broken')
+    await witness.ask("POST", path, json={"prompt": [PROMPT]})
+    await witness.ask("POST", path, json={"prompt": PROMPT * 3000})
+    await witness.ask("POST", path, json={"prompt": PROMPT, "size": PROMPT})
+    await witness.ask("POST", path, json={"prompt": PROMPT}, headers={"api-key": WRONG, "content-encoding": "gzip"})
+    await witness.ask("POST", path, json={"prompt": PROMPT}, headers={"idempotency-key": QUERY * 99})
+    await witness.ask("GET", "/v1/images/jobs/imgjob_0")
+    await witness.ask("GET", "/v1/models")
+    await witness.ask("DELETE", path)

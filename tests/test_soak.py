@@ -1,0 +1,206 @@
+"""Two thousand requests, faults, leavers and repeats in any mixture: nothing leaks, nothing is paid twice."""
+
+import asyncio
+import gc
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.faults.wire import LABS, LEGACY, SCHNELL, V1, Line, brisk_stops, eventually
+from tests.service import Answer, Service, running
+
+REQUESTS, MEASURED_AFTER, AT_ONCE = 2000, 500, 60
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc"),
+]
+
+PAID, REFUSED = "paid", "refused"
+REFUSALS = ("F11:1:0.01", "401", "F13", "503")
+FAULTS = ("drop", "500", "nsfw", "F15", "failed", "notpicture", "badurl:https://evil.test/x.png", "F21",
+          "F19", "F29:submit", "huge:json", "hang")  # fmt: skip
+POLLED_FAULTS = ("F28:1", "reset-poll:1", "F29:1", "failed", "F22", "F5")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@dataclass
+class Crowd:
+    """Callers of all kinds. An intent is one picture that somebody asked for once, however often they call."""
+
+    service: Service
+    random: Random
+    requests: int = 0
+    intents: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    measured: int = 0
+
+    async def call(self, body: Mapping[str, Any], headers: Mapping[str, str], leave_s: float | None = None) -> Answer:
+        """Call once; ``leave_s``: hang up after so long, in one of the ways there are."""
+        self.requests += 1
+        if self.requests >= MEASURED_AFTER and not self.measured:
+            self.measured = resident_bytes()
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        async with Line.to(self.service) as line:
+            line.post(body, lines)
+            if leave_s is None:
+                answer = await line.answer()
+                self.statuses[answer.status] += 1
+                return answer
+            try:
+                async with asyncio.timeout(leave_s):
+                    await line.answer()
+            except TimeoutError:
+                pass
+            self.random.choice([line.reset, line.half_close, line.writer.close])()
+            await asyncio.sleep(0.01)
+            raise ConnectionError
+
+    async def insist(self, body: Mapping[str, Any], cuts: int) -> None:
+        """Call as an SDK does that is cut off ``cuts`` times: repeat with a counter while that is advised."""
+        for attempt in range(12):
+            headers = {"x-stainless-retry-count": str(attempt)} if attempt else {}
+            leave_s = self.random.uniform(0.0, 0.05) if attempt < cuts else None
+            try:
+                answer = await self.call(body, headers, leave_s)
+            except (ConnectionError, asyncio.IncompleteReadError):
+                continue
+            if answer.headers["x-should-retry" if answer.status >= 400 else "x-request-id"] != "true":
+                return
+
+    async def come(self, number: int) -> None:
+        """Be one caller with one intent."""
+        chance = self.random
+        model = chance.choices([SCHNELL, V1, LEGACY, LABS], [20, 1, 1, 1])[0]
+        polled = model != SCHNELL
+        fault = ""
+        if chance.random() < 0.25:
+            fault = f"[fault:{chance.choice(POLLED_FAULTS if polled else FAULTS)}]"
+        kind = PAID
+        if not polled and chance.random() < 0.05:
+            kind, fault = REFUSED, f"[fault:{chance.choice(REFUSALS)}]"
+        self.intents[kind] += 1
+        body: dict[str, Any] = {
+            "prompt": f"a fox {number} [tag:{kind}] [seconds:{chance.choice([0.0, 0.02, 0.05])}] [bytes:3000] {fault}",
+            "model": model,
+            "size": "256x256",
+            "response_format": chance.choice(["url", "b64_json"]),
+        }
+        await chance.choices([self.plainly, self.with_a_key, self.with_handover, self.wrongly], [12, 2, 2, 1])[0](body)
+
+    async def plainly(self, body: dict[str, Any]) -> None:
+        """Be cut off up to three times."""
+        await self.insist(body, self.random.choice([0, 0, 1, 2, 3]))
+
+    async def with_a_key(self, body: dict[str, Any]) -> None:
+        """Ask several times at once for the same."""
+        headers = {"idempotency-key": f"key-{self.requests}-{id(body)}"}
+        calls = (self.call(body, headers, leave_s) for leave_s in (None, 0.01, None))
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    async def with_handover(self, body: dict[str, Any]) -> None:
+        """Take the job's address, and follow or abandon it."""
+        answer = await self.call(body, {"prefer": "respond-async"})
+        if answer.status != 202:
+            return
+        if self.random.random() < 0.3:
+            assert await self.ask("DELETE", answer.headers["location"]) == 204
+            return
+        while await self.ask("GET", answer.headers["location"]) == 202:  # noqa: ASYNC110 (a client polls)
+            await asyncio.sleep(0.05)
+
+    async def ask(self, method: str, path: str) -> int:
+        """Return the status of a call without a body."""
+        self.requests += 1
+        async with Line.to(self.service) as line:
+            line.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            return (await line.answer()).status
+
+    async def wrongly(self, body: dict[str, Any]) -> None:
+        """Ask for what cannot be."""
+        wrong: dict[str, Any] = self.random.choice([{"n": 99}, {"size": "1x1"}, {"model": "none"}, {"prompt": ""}])
+        answer = await self.call({**body, **wrong}, {})
+        assert answer.status in (400, 404), json.dumps(wrong)
+
+
+def resident_bytes() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+async def rest(service: Service) -> None:
+    """Wait until nothing is under way, and close the connections that are kept for the next call."""
+    await eventually(lambda: service.engine.flights.in_air == 0, 10)
+    for outlet in service.engine.outlets.values():
+        await outlet.upstream.close()
+    await asyncio.sleep(0.05)
+
+
+def tasks() -> Counter[str]:
+    return Counter(getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
+
+
+async def test_soak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.results._BETWEEN_FETCHES_S", 0.01)
+    monkeypatch.setattr("proxy.breaker._IN_A_ROW", 10**9)
+    monkeypatch.setattr("proxy.breaker._LEAST_CALLS", 10**9)
+    timeouts = {"hold": 1, "submit": 0.3, "lifetime": 3, "result": 30}
+    with brisk_stops():
+        async with running(timeouts=timeouts, providers={"max_jobs": 40}) as service:
+            await service.generate("warm up [seconds:0] [bytes:3000]", model=SCHNELL)
+            await rest(service)
+            files, running_tasks = open_files(), tasks()
+            crowd = Crowd(service, Random(20261121))  # noqa: S311 (seeded on purpose)
+            await _let_them_come(crowd)
+            await rest(service)
+            await _assert_nothing_is_left(service, files, running_tasks)
+            await _assert_nothing_is_paid_twice(crowd)
+            assert resident_bytes() <= crowd.measured * 1.1
+
+
+async def _let_them_come(crowd: Crowd) -> None:
+    numbers = iter(range(10**6))
+
+    async def keep_coming() -> None:
+        while crowd.requests < REQUESTS:
+            await crowd.come(next(numbers))
+
+    await asyncio.gather(*(keep_coming() for _ in range(AT_ONCE)))
+    assert crowd.statuses[200] > REQUESTS / 4
+    assert crowd.statuses[502] > 50
+    assert crowd.statuses[500] == 0
+
+
+async def _assert_nothing_is_left(service: Service, files: int, running_tasks: Counter[str]) -> None:
+    engine = service.engine
+    await eventually(lambda: open_files() <= files)
+    await eventually(lambda: not tasks() - running_tasks)
+    for outlet in engine.outlets.values():
+        assert outlet.slots._value == outlet.max_jobs
+    assert not list(engine.store.directory.glob("*.part"))
+    flights = engine.flights
+    assert not any(flight.waiters for flight in flights)
+    flights._result_s = 0.0
+    flights.sweep()
+    assert not any((flights._by_id, flights._by_fingerprint, flights._by_key, flights._landed))
+
+
+async def _assert_nothing_is_paid_twice(crowd: Crowd) -> None:
+    paid, refused = await crowd.service.counts(PAID), await crowd.service.counts(REFUSED)
+    assert 0 < paid["submits"] <= crowd.intents[PAID]
+    # What was refused cost nothing and may be asked for again.
+    assert 0 < refused["started"] <= crowd.intents[REFUSED]
