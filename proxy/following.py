@@ -7,7 +7,7 @@ from proxy.clock import Clock, Deadline
 from proxy.errors import GenerationTimeout, JobLost, ProviderAuth, ProviderBadResponse, ProviderFailure
 from proxy.outlets import Limits, Outlet, Progress
 from proxy.provider import Finished, Pending, Reply, UnreadableReply
-from proxy.refusals import hint_s, is_challenge
+from proxy.refusals import is_challenge
 from proxy.schedule import Pace
 from proxy.upstream import FETCH_S, Interrupted, NotSent
 
@@ -79,8 +79,7 @@ class Follower:
     def _unanswered(self, reply: Reply) -> float:
         if reply.status == 429:
             self.outlet.polls.skipped()
-            hint = hint_s(reply)
-            return hint or _BUSY_S
+            return reply.retry_after or _BUSY_S
         if reply.status in (404, 410):
             self._strike("lost", JobLost("The provider no longer knows the job."))
             self.outlet.polls.skipped()

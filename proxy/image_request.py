@@ -95,7 +95,7 @@ class ImageRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    prompt: Prompt
+    prompt: Prompt = Field(repr=False)
     model: Annotated[str, Field(strict=True, max_length=256)] | None = None
     n: Annotated[Whole, Field(ge=1, le=10)] = 1
     size: Annotated[str, Field(strict=True), BeforeValidator(_size)] | None = None
@@ -107,11 +107,11 @@ class ImageRequest(BaseModel):
     background: Literal["transparent", "opaque", "auto"] | None = None
     moderation: Literal["low", "auto"] | None = None
     input_fidelity: Literal["high", "low"] | None = None
-    user: Text | None = None
+    user: Text | None = Field(default=None, repr=False)
     safety_identifier: Text | None = None
     stream: bool = False
     partial_images: Annotated[Whole, Field(ge=0, le=3)] = 0
-    negative_prompt: Text | None = None
+    negative_prompt: Text | None = Field(default=None, repr=False)
     steps: Annotated[Whole, Field(ge=1, le=150)] | None = None
     cfg: Annotated[Decimal, Field(ge=0, le=30)] | None = None
     seed: Annotated[Whole, Field(ge=-1, le=9_007_199_254_740_991)] | None = None

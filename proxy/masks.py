@@ -3,8 +3,6 @@
 import io
 from typing import Any
 
-from PIL import Image, ImageOps
-
 from proxy.pictures import NotAPicture
 
 _OPAQUE = 255
@@ -15,6 +13,8 @@ def luminance(data: bytes | memoryview) -> bytes:
 
     A transparent mask is white where it is transparent; one without transparency is taken as it is.
     """
+    from PIL import Image, ImageOps  # noqa: PLC0415 (a service that sees no mask never pays for loading it)
+
     source: Any = io.BytesIO(data)
     try:
         with Image.open(source, formats=["PNG", "WEBP", "JPEG"]) as mask:

@@ -15,7 +15,6 @@ from proxy.errors import (
 from proxy.provider import Job, Provider, Reply, failed_job
 
 _CHALLENGE = re.compile(rb"Just a moment\.\.\.|Attention Required! \| Cloudflare|cf-(?:please-wait|spinner)|cloudfront")
-_LONGEST_HINT_S = 30.0
 _SHAPE_WORDS = {"resolution": "size", "upscale": "size"}
 """Words that only a shape brings into a job; the caller asked for them as ``size``."""
 _WORDS = ("prompt", "width", "height", "seed", "size", "image", "mask")
@@ -26,18 +25,13 @@ def is_challenge(reply: Reply) -> bool:
     return reply.content_type == "text/html" and bool(_CHALLENGE.search(reply.body[:8192]))
 
 
-def hint_s(reply: Reply) -> float | None:
-    """Return the provider's Retry-After in seconds, at most 30."""
-    return None if reply.retry_after is None else min(_LONGEST_HINT_S, reply.retry_after)
-
-
 def refused_submit(provider: Provider, name: str, job: Job, reply: Reply) -> ProviderFailure:
     """Return the failure that a non-2xx answer to a submit stands for. ``name`` is the provider's configured name."""
     status = reply.status
     if is_challenge(reply) and status in (403, 429, 503):
         return ProviderUnavailable(f"The front door of the provider '{name}' turned the call away.")
     if status in (429, 503):
-        return ProviderBusy(f"The provider '{name}' is busy.", retry_after=hint_s(reply))
+        return ProviderBusy(f"The provider '{name}' is busy.", retry_after=reply.retry_after)
     if status in (401, 402, 403):
         message = f"The provider '{name}' refused this service's own credentials; its operator has to mend them."
         return ProviderAuth(message)

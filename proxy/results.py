@@ -11,6 +11,7 @@ from proxy.image_store import ImageStore, StoredPicture
 from proxy.jobs import Made
 from proxy.orders import Order
 from proxy.pictures import Converter, Facts, Format, NotAPicture, inspect, inspect_file
+from proxy.upstream import ResultNotReady
 
 _FETCHES = 3
 _BETWEEN_FETCHES_S = 0.5
@@ -87,7 +88,7 @@ class Results:
         for attempt in range(1, _FETCHES + 1):
             try:
                 return await made.outlet.upstream.fetch(address)
-            except ProviderBadResult:
+            except ResultNotReady:
                 if attempt == _FETCHES or made.lifetime.passed:
                     raise
                 await self._clock.sleep(_BETWEEN_FETCHES_S * attempt)

@@ -168,7 +168,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def _listen(family: int, address: tuple[str | int, ...]) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named because asyncio turns Nagle's algorithm off only where it is.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _probe_silent_peers(listener)

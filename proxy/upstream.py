@@ -39,6 +39,10 @@ class Interrupted(Exception):
     """The call went out, and no complete answer came back."""
 
 
+class ResultNotReady(ProviderBadResult):
+    """A result could not be fetched now; its host may have it a moment later."""
+
+
 class Draft(Protocol):
     """A picture being written; nobody sees it until it is complete."""
 
@@ -105,18 +109,22 @@ class Upstream:
         return self._results.check(address)
 
     async def fetch(self, address: str, timeout_s: float = FETCH_S) -> Path:
-        """Fetch a result picture into a file and return its path. Raises ProviderBadResult."""
+        """Fetch a result picture into a file and return its path. Raises ProviderBadResult, ResultNotReady."""
         url = self._results.check(address)
         if self._result_session is None:
             self._result_session = _session(None if self._results.allow_private or self._http_proxy else public_socket)
         call = Call("GET", url, headers={"accept": "image/*"}, picture=True)
         try:
             reply = await self._exchange(self._result_session, call, timeout_s, MAX_PICTURE)
-        except (NotSent, Interrupted, ProviderBadResponse):
-            raise ProviderBadResult("The finished picture could not be fetched from the provider.") from None
-        if reply.picture is None:
-            raise ProviderBadResult("The finished picture's address does not lead to a picture.")
-        return reply.picture
+        except (NotSent, Interrupted):
+            raise ResultNotReady("The finished picture could not be fetched from the provider.") from None
+        except ProviderBadResponse:
+            message = "The finished picture could not be fetched: it is larger than any that is accepted."
+            raise ProviderBadResult(message) from None
+        if reply.picture is not None:
+            return reply.picture
+        message = "The finished picture's address does not lead to a picture."
+        raise ProviderBadResult(message) if 200 <= reply.status < 400 else ResultNotReady(message)
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call, timeout_s: float, limit: int) -> Reply:
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s * 0.9))

@@ -176,3 +176,15 @@ async def test_a_reader_that_leaves_gets_its_picture_on_return(service: Service)
         assert response.headers["x-images-reattached"] == "true"
     assert events[-1].name == "image_generation.completed"
     assert (await service.counts("leaver"))["submits"] == 1
+
+
+async def test_a_drain_ends_streams_too() -> None:
+    async with running(timeouts={"heartbeat": 0.05}) as service:
+        async with service.http.post(
+            service.url + GENERATIONS, json={"prompt": "slow [seconds:30]", "stream": True}
+        ) as response:
+            assert (await response.content.readline()).startswith(b":")
+            service.engine.drain(0)
+            rest = await asyncio.wait_for(response.read(), 5)
+        assert b"event: error" in rest
+        assert b"server_is_overloaded" in rest
