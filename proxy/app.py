@@ -59,7 +59,7 @@ def create_app(configuration: Configuration, clock: Clock | None = None) -> Star
         middleware=[
             Middleware(
                 Edge,
-                access=Access(configuration.api_keys, server),
+                access=Access(configuration.key_digests, server),
                 server=server,
                 clock=engine.clock,
                 metrics=engine.metrics,

@@ -157,7 +157,7 @@ def _greet(app: Starlette, port: int, *, demo: bool) -> None:
         _CURL.format(
             base=base,
             model=server.default_model,
-            key=' -H "Authorization: Bearer $KEY"' if engine.configuration.api_keys else "",
+            key=' -H "Authorization: Bearer $KEY"' if engine.configuration.key_digests else "",
         ),
     ]
     if sys.stdout.isatty():

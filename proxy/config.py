@@ -4,6 +4,7 @@ Each part's settings class lives beside the code that uses it; this module compo
 """
 
 import difflib
+import hashlib
 import ipaddress
 import os
 import tomllib
@@ -120,7 +121,7 @@ class Configuration:
     """Settings beside the secrets they name; ``repr`` shows no secret."""
 
     settings: Settings
-    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    key_digests: tuple[bytes, ...] = field(default=(), repr=False)
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def why_not(self, provider: str) -> str:
@@ -184,7 +185,7 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
     configuration = Configuration(
         settings,
-        api_keys=tuple(key.strip() for key in keys.split(",") if key.strip()),
+        key_digests=tuple(key_digest(key.strip()) for key in keys.split(",") if key.strip()),
         provider_keys={
             name: environment.get(table.key_env, "").strip()
             for name, table in settings.providers.items()
@@ -195,6 +196,11 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     if problems:
         raise ConfigurationError(problems)
     return configuration
+
+
+def key_digest(key: str) -> bytes:
+    """Return what is kept of an API key: its SHA-256 digest. Bytes that are not UTF-8 count as they are."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def is_loopback(host: str) -> bool:
@@ -212,7 +218,7 @@ def _contradictions(configuration: Configuration) -> list[str]:
     settings = configuration.settings
     server = settings.server
     problems = []
-    if not configuration.api_keys and not is_loopback(server.host) and not server.allow_anonymous:
+    if not configuration.key_digests and not is_loopback(server.host) and not server.allow_anonymous:
         problems.append(
             f"server.host: '{server.host}' can be reached by others; set keys in ${server.api_keys_env}, "
             "or server.allow_anonymous = true if anyone may spend your money"

@@ -54,10 +54,10 @@ class Engine:
         self.suppliers = {name: self._supplier(name) for name in settings.providers}
         self.routing = Routing(settings.models, list(self.suppliers.values()))
         self.schedule = Schedule(worth_s=timeouts.poll_worth, random=clock.random, now=clock.monotonic)
-        self._converter = Converter()
+        self.converter = Converter()
         limits = Limits(timeouts.submit, timeouts.poll, timeouts.lifetime)
         self.jobs = Jobs(self.outlets, self.schedule, limits, clock, self.metrics)
-        self._results = Results(self.store, self._converter, clock, always_copy=settings.images.copies == "always")
+        self._results = Results(self.store, self.converter, clock, always_copy=settings.images.copies == "always")
         self.flights = Flights(self.jobs.make, self._deliverable, clock, hold_s=timeouts.hold, result_s=timeouts.result)
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._background: list[asyncio.Task[None]] = []
@@ -80,7 +80,7 @@ class Engine:
         await self.flights.close()
         for outlet in self.outlets.values():
             await outlet.upstream.close()
-        self._converter.close()
+        self.converter.close()
         self._save_learned()
 
     @property

@@ -91,6 +91,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._name_providers(registry)
+
+    def _name_providers(self, registry: CollectorRegistry) -> None:
         self.jobs_in_flight = Gauge(
             "images_proxy_jobs_in_flight", "Jobs running at a provider.", ("provider",), registry=registry
         )

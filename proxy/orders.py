@@ -118,5 +118,5 @@ def _fingerprint(wish: Wish, model: str, form: str) -> bytes:
     digest = hashlib.blake2b(key=_SECRET, digest_size=16)
     digest.update(json.dumps([wish.owner, wish.operation, request], sort_keys=True).encode())
     for picture in (*wish.images, *((wish.mask,) if wish.mask else ())):
-        digest.update(hashlib.blake2b(picture.data, digest_size=16).digest())
+        digest.update(picture.digest or hashlib.blake2b(picture.data).digest())
     return digest.digest()

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,9 @@ class Converter:
 
     async def convert(self, path: Path, wanted: Format, quality: int | None) -> bytes:
         """Return the file's picture as ``wanted``. Raises NotAPicture."""
+        return await self.run(lambda: decode_and_encode(path.read_bytes(), wanted, quality))
+
+    async def run(self, work: Callable[[], bytes]) -> bytes:
+        """Return what ``work`` returns, done in the thread; what it raises is raised here."""
         async with self._waiting:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, lambda: decode_and_encode(path.read_bytes(), wanted, quality))
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -79,13 +79,15 @@ class Model:
 class InputPicture:
     """A picture that the caller brought: verified bytes and the type found in them (``png``, ``jpeg``, ``webp``).
 
-    ``data`` may look into a file, so that large uploads don't fill the memory.
+    ``data`` may look into a file, so that large uploads don't fill the memory. ``digest`` stands for the data where
+    requests are compared.
     """
 
     data: bytes | memoryview = field(repr=False)
     format: str
     width: int
     height: int
+    digest: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ _NO_KEY = b","
 class Access:
     """The rules of one service. Keys are kept as SHA-256 digests only."""
 
-    def __init__(self, keys: Iterable[str], server: ServerSettings) -> None:
-        self._digests = tuple(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest() for key in keys)
+    def __init__(self, key_digests: Iterable[bytes], server: ServerSettings) -> None:
+        self._digests = tuple(key_digests)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in server.cors_origins)
         self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
         self._public_host = urlsplit(server.public_url).netloc.lower()

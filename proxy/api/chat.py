@@ -4,6 +4,7 @@ The picture goes into the text as Markdown with an absolute address, which nearl
 ``images`` instead when ``modalities`` asks for it. Never both: some would draw it twice (clients §5).
 """
 
+import asyncio
 import base64
 import json
 import secrets
@@ -56,7 +57,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     server = desk.engine.settings.server
     values = await read_json(request, server.max_body + server.max_upload * 4 // 3)
     visit.name_model(values)
-    talk = read_conversation(values, server.max_upload)
+    talk = await asyncio.to_thread(read_conversation, values, server.max_upload)
     text = housekeeping.answer(talk.talk)
     if text is not None:
         return _Text(talk, text).response(desk, request)

@@ -1,7 +1,5 @@
 """POST /v1/images/generations, /edits and /variations, and the jobs that were handed over."""
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -9,7 +7,7 @@ from starlette.types import ASGIApp
 from proxy.api.body import read_json
 from proxy.api.holding import Desk, job_status
 from proxy.api.streaming import image_stream
-from proxy.api.uploads import Upload, read_upload
+from proxy.api.uploads import read_upload
 from proxy.api.visit import Visit
 from proxy.errors import InvalidRequest, NotFound
 from proxy.flight import Flight
@@ -72,7 +70,7 @@ async def _edit(request: Request, defaults: dict[str, str]) -> ASGIApp:
     upload = await read_upload(request, server.max_upload, server.max_body)
     values = {**defaults, **upload.fields}
     visit.name_model(values)
-    mask = await _mask(upload)
+    mask = await _mask(desk, upload.mask)
     order = desk.engine.order(
         values,
         "inpaint" if mask else "edit",
@@ -83,16 +81,16 @@ async def _edit(request: Request, defaults: dict[str, str]) -> ASGIApp:
     return await _serve(desk, request, order, "image_edit")
 
 
-async def _mask(upload: Upload) -> InputPicture | None:
+async def _mask(desk: Desk, given: InputPicture | None) -> InputPicture | None:
     """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
-    if upload.mask is None:
+    if given is None:
         return None
     try:
-        data = await asyncio.to_thread(luminance, upload.mask.data)
+        data = await desk.engine.converter.run(lambda: luminance(given.data))
     except NotAPicture as problem:
         message = f"The file in 'mask' cannot be used: {problem}."
         raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
-    return InputPicture(data, "png", upload.mask.width, upload.mask.height)
+    return InputPicture(data, "png", given.width, given.height, given.digest)
 
 
 async def _serve(desk: Desk, request: Request, order: Order, kind: str) -> ASGIApp:

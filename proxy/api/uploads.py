@@ -7,6 +7,7 @@ chunked (clients §3 point 15), so neither names, types nor lengths are relied o
 import asyncio
 import base64
 import binascii
+import hashlib
 import io
 import mmap
 import re
@@ -129,7 +130,8 @@ async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -
         await _receive(request, MultipartParser(boundary, form.callbacks()))
         if not form.ended:
             raise InvalidRequest("The multipart body ends too early.", code="invalid_multipart")
-        return _read_parts(form.parts)
+        # Digests of many megabytes would hold up the event loop.
+        return await asyncio.to_thread(_read_parts, form.parts)
     finally:
         for part in form.parts:
             part.file.close()
@@ -184,7 +186,7 @@ def _picture(data: bytes | memoryview, param: str) -> InputPicture:
     except NotAPicture as problem:
         message = f"The file in '{param}' cannot be used: {problem}."
         raise InvalidRequest(message, param=param, code="invalid_image_file") from None
-    return InputPicture(data, facts.format, facts.width, facts.height)
+    return InputPicture(data, facts.format, facts.width, facts.height, hashlib.blake2b(data).digest())
 
 
 def _complete(fields: dict[str, Any], images: list[InputPicture], mask: InputPicture | None) -> Upload:

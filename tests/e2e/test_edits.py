@@ -260,15 +260,19 @@ async def test_uploads_leave_nothing_behind(narrow: Service, tmp_path: Path, mon
         [*WISH, ("image", picture()), ("mask", picture() + bytes(20_000))],
         [("prompt", "x"), ("model", "nonesuch"), ("image", picture())],
     ]
-    held = []
+    running = asyncio.create_task(post_form(narrow, [("prompt", "x [seconds:0.4]"), *WISH[1:], ("image", picture())]))
+    held: list[str] = []
+    while not held and not running.done():
+        held = left_behind(tmp_path)
+        await asyncio.sleep(0.01)
+    await running
     for fields in forms:
         await post_form(narrow, fields)
-        held += left_behind(tmp_path)
     broken = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + picture()
     headers = {"content-type": "multipart/form-data; boundary=b"}
     async with narrow.http.post(narrow.url + EDITS, data=broken, headers=headers) as response:
         assert response.status == 400
-    assert held, "not even a held upload was seen, so neither would a lost one be"
+    assert held, "not even a running job's upload was seen, so neither would a lost one be"
     while list(narrow.engine.flights):
         narrow.engine.flights.sweep()
         await asyncio.sleep(0.01)

@@ -7,12 +7,12 @@ import pytest
 from starlette.datastructures import Headers
 
 from proxy.api.access import Access
-from proxy.config import ServerSettings
+from proxy.config import ServerSettings, key_digest
 from proxy.errors import NotAuthenticated, OriginNotAllowed
 
 
 def _access(*keys: str, **server: Any) -> Access:
-    return Access(keys, ServerSettings(**server))
+    return Access(map(key_digest, keys), ServerSettings(**server))
 
 
 def _headers(*pairs: tuple[str, str | bytes]) -> Headers:

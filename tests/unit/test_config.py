@@ -16,6 +16,7 @@ from proxy.config import (
     compose,
     find_file,
     is_loopback,
+    key_digest,
     load,
 )
 from proxy.image_store import ImageSettings
@@ -306,7 +307,7 @@ def test_others_are_let_in_only_with_keys_or_on_purpose() -> None:
     assert "IMAGES_PROXY_KEYS" in problem
     assert "allow_anonymous" in problem
     assert _problems(open_host, {"IMAGES_PROXY_KEYS": " , "})
-    assert compose(open_host, {"IMAGES_PROXY_KEYS": "k"}).api_keys == ("k",)
+    assert compose(open_host, {"IMAGES_PROXY_KEYS": "k"}).key_digests == (key_digest("k"),)
     assert _server(host="0.0.0.0", allow_anonymous=True).allow_anonymous  # noqa: S104 (never bound)
 
 
@@ -320,7 +321,7 @@ def test_a_proxy_needs_to_know_the_hosts_of_results() -> None:
 def test_secrets_come_from_the_environment_and_never_show() -> None:
     environment = {"IMAGES_PROXY_KEYS": "first-key, second-key ,", "PRODIA_TOKEN": "provider-token"}
     configuration = compose({}, environment)
-    assert configuration.api_keys == ("first-key", "second-key")
+    assert configuration.key_digests == (key_digest("first-key"), key_digest("second-key"))
     assert configuration.provider_keys["prodia"] == "provider-token"
     shown = f"{configuration!r} {configuration} {configuration.settings!r}"
     assert not any(secret in shown for secret in ("first-key", "second-key", "provider-token"))
@@ -328,8 +329,8 @@ def test_secrets_come_from_the_environment_and_never_show() -> None:
 
 def test_keys_may_come_from_another_variable_or_from_none() -> None:
     environment = {"IMAGES_PROXY_KEYS": "a", "OTHER": "b", "": "c"}
-    assert compose({"server": {"api_keys_env": "OTHER"}}, environment).api_keys == ("b",)
-    assert compose({"server": {"api_keys_env": ""}}, environment).api_keys == ()
+    assert compose({"server": {"api_keys_env": "OTHER"}}, environment).key_digests == (key_digest("b"),)
+    assert compose({"server": {"api_keys_env": ""}}, environment).key_digests == ()
 
 
 def _written(folder: Path, text: str) -> Path:
