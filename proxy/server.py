@@ -198,36 +198,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvicorn.Config("", loop="auto").get_loop_factory()
 
 
-def run(
-    app: ASGIApp,
-    *,
-    host: str,
-    port: int,
-    limits: WireLimits,
-    drain_s: float,
-    on_drain: Callable[[float], None],
-    on_started: Callable[[list[Address]], None],
-    notice_s: float = 0.0,
-) -> int:
-    """Serve until a signal on a loop of its own (uvloop where installed); return the exit status.
-
-    Arguments and errors are those of ``serve``.
-    """
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(
-            serve(
-                app,
-                host=host,
-                port=port,
-                limits=limits,
-                drain_s=drain_s,
-                on_drain=on_drain,
-                on_started=on_started,
-                notice_s=notice_s,
-            )
-        )
-
-
 async def serve(
     app: ASGIApp,
     *,

@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from proxy.server import run
+from proxy.server import loop_factory, serve
 from proxy.wire import WireLimits
 
 QUICK = WireLimits(header_s=0.2, body_s=0.2)
@@ -158,7 +158,7 @@ def main() -> int:
         else:
             asyncio.get_running_loop().call_later(patience_s, service.refused.set)
 
-    status = run(
+    serving = serve(
         service,
         host="127.0.0.1",
         port=0,
@@ -168,6 +168,8 @@ def main() -> int:
         on_drain=drain,
         on_started=lambda addresses: print(f"port {addresses[0][1]}", flush=True),  # noqa: T201
     )
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        status = runner.run(serving)
     print("clean end", flush=True)  # noqa: T201
     return status
 
