@@ -10,7 +10,7 @@ from queue import Queue
 
 import pytest
 
-from proxy.server import run, serve
+from proxy.server import loop_factory, serve
 
 from .client import Client
 from .conftest import Start
@@ -110,7 +110,7 @@ def test_second_signal_does_not_wait_for_a_handler_that_ignores_it(start: Start)
 
 
 def serve_here(started: Callable[[], None], on_drain: Callable[[float], None]) -> int:
-    return run(
+    serving = serve(
         Service(),
         host="127.0.0.1",
         port=0,
@@ -119,6 +119,8 @@ def serve_here(started: Callable[[], None], on_drain: Callable[[float], None]) -
         on_drain=on_drain,
         on_started=lambda _: started(),
     )
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(serving)
 
 
 def test_signals_are_handled_only_while_serving() -> None:
