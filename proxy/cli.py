@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from proxy import __version__, config, logs
 from proxy.app import create_app
-from proxy.server import PortInUse, StartupFailed, loop_factory, serve
+from proxy.server import PortInUse, StartupFailed, loop_factory, raise_file_limit, serve
 from proxy.start import enter_configuration
 from proxy.wire import WireLimits
 
@@ -105,6 +105,7 @@ async def _serve(options: argparse.Namespace) -> int:
         app = create_app(configuration)
         _make_folder(app.state.desk.engine.store.directory)
         timeouts = configuration.settings.timeouts
+        raise_file_limit()
         _spare_the_collector()
         return await serve(
             app,
