@@ -1,0 +1,58 @@
+"""The page's files and the description of what is accepted."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.image_request import ImageRequest
+from tests.service import Service, running
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def service() -> AsyncIterator[Service]:
+    async with running(environment={"IMAGES_PROXY_KEYS": "k"}) as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html"),
+        ("/page/style.css", "text/css"),
+        ("/page/app.js", "text/javascript"),
+        ("/favicon.ico", "image/svg+xml"),
+    ],
+)
+async def test_the_page_needs_no_key_and_nothing_from_elsewhere(service: Service, path: str, kind: str) -> None:
+    answer = await service.get(path)
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith(kind)
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/page/nothing.js", "/page/..%2fconfig.py", "/page/__init__.py", "/page/"])
+async def test_only_the_pages_files_are_served(service: Service, path: str) -> None:
+    answer = await service.get(path)
+    assert answer.status in (401, 404)
+    assert answer.json["error"]["type"] == "invalid_request_error"
+
+
+async def test_the_schema_is_the_one_that_validates(service: Service) -> None:
+    document = (await service.get("/openapi.json")).json
+    schemas = document["components"]["schemas"]
+    assert set(schemas["ImageRequest"]["properties"]) == set(ImageRequest.model_fields)
+    assert schemas["ImageRequest"]["required"] == ["prompt"]
+    assert set(ImageRequest.model_fields) < set(schemas["ImageEdit"]["properties"])
+    for path in document["paths"]:
+        if "{" not in path:
+            method = next(iter(document["paths"][path]))
+            answer = await service.post(path, {}) if method == "post" else await service.get(path)
+            assert answer.status == 401, path
