@@ -30,8 +30,8 @@ def waits() -> Any:
     """Return the seconds to wait before each poll."""
     grown = (WAITS["step"] * WAITS["factor"] ** n for n in islice(count(), 40))
     steps = chain([WAITS["first"]], grown, repeat(WAITS["longest"]))
-    jitter = WAITS["jitter"]
-    return (min(step, WAITS["longest"]) * (1 + random.random() * jitter) for step in islice(steps, WAITS["most"]))
+    jitter, most = WAITS["jitter"], WAITS["most"]
+    return (min(step, WAITS["longest"]) * random.uniform(1, 1 + jitter) for step in islice(steps, most))  # noqa: S311
 
 
 # --- from here on it is the program that the service is measured against ---------------------------------------

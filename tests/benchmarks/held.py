@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from tests.benchmarks.machine import PICTURE_BYTES, Program, callers, floor, module, service, settle
+from tests.benchmarks.machine import SMALL, Program, callers, floor, module, service, settle
 from tests.benchmarks.table import Figure, compare
 from tests.benchmarks.throughput import POLLED
 
 NAME = "held requests"
 HELD = {**POLLED, "do": "hold", "prompt": "[held] a hill"}
-REST_S, WATCH_S = 1.5, 3.0
+REST_S, WATCH_S = 1.0, 2.0
 ONE_SECOND = {"first": 1.0, "step": 1.0, "factor": 1, "longest": 1.0, "jitter": 0.1, "most": 10**9}
 
 Start = Callable[[str], AbstractContextManager[tuple[Program, int]]]
@@ -34,7 +34,7 @@ def measure(rounds: int, scale: float) -> Iterator[Figure]:
     """Both kinds, each round with processes of its own: memory once taken is seldom given back."""
     attached, polled = round(10_000 * scale), round(1000 * scale)
     samples = {name: Samples() for name in ("ours", "floor", "ours polled", "floor polled")}
-    with module("upstream", str(PICTURE_BYTES)) as (_, upstream):
+    with module("upstream", str(SMALL)) as (_, upstream):
         for _turn in range(rounds):
             _hold(samples["ours"], service, upstream, attached, "one")
             _hold(samples["floor"], floor, upstream, attached, "one")
@@ -44,7 +44,9 @@ def measure(rounds: int, scale: float) -> Iterator[Figure]:
     title = f"{attached} attached to one job:"
     yield compare(NAME, f"{title} memory each", "KiB", ours.kib, bare.kib, at_most=40, absolute=True)
     percent, answer_s = ours.cpu_percent, ours.answer_s
-    yield compare(NAME, f"{title} CPU while waiting", "% of a core", percent, bare.cpu_percent, at_most=3, absolute=True)
+    yield compare(
+        NAME, f"{title} CPU while waiting", "% of a core", percent, bare.cpu_percent, at_most=3, absolute=True
+    )
     yield compare(NAME, f"{title} all answered after", "s", answer_s, bare.answer_s, at_most=5, absolute=True)
     yield compare(NAME, f"{title} unanswered", "requests", [ours.unanswered], at_most=0, absolute=True)
     ours, bare = samples["ours polled"], samples["floor polled"]

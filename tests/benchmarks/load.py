@@ -56,7 +56,7 @@ class Caller(asyncio.Protocol):
         if self.missing <= 0:
             self._settle(self.status)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         """Count as broken if an answer was due."""
         self._settle(0)
 

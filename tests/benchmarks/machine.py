@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parents[2]
-PICTURE_BYTES = int(__import__("os").environ.get("PB", "2048"))
-"""Small, so that what is measured is the service and not the copying."""
+SMALL, ORDINARY = 2_048, 200_000
+"""Bytes of a picture: next to nothing, so that all else is seen, and what a picture of a megapixel takes as JPEG."""
 FAST_WAITS = {"first": 0.2, "step": 0.2, "factor": 1, "longest": 0.2, "jitter": 0.1, "most": 10**9}
 """The waits that the service keeps when polls cost nothing: its shortest, and up to a tenth more."""
 IN_MEMORY = next((path for path in (Path("/dev/shm"),) if path.is_dir()), None)  # noqa: S108 (the kernel's name for it)
@@ -48,7 +48,7 @@ class Program:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args} ended: {self.process.wait()}")
+            raise RuntimeError(f"{self.process.args!r} ended: {self.process.wait()}")
         return line
 
     def cpu_s(self) -> float:

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tests.benchmarks.machine import PICTURE_BYTES, module, service, settle, started
+from tests.benchmarks.machine import SMALL, module, service, settle, started
 from tests.benchmarks.table import Figure, compare
 
 NAME = "start"
@@ -18,7 +18,7 @@ def measure(rounds: int, scale: float) -> Iterator[Figure]:
     imports: list[float] = []
     idle: list[float] = []
     turns = max(7, rounds) if scale == 1 else 3
-    with module("upstream", str(PICTURE_BYTES)) as (_, upstream):
+    with module("upstream", str(SMALL)) as (_, upstream):
         for _turn in range(turns + 1):
             bare.append(_run(BARE))
             began = time.perf_counter()

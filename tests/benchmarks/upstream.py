@@ -41,7 +41,7 @@ class Jobs:
         self.held: set[str] = set()
         self.counts = {"submits": 0, "polls": 0}
 
-    def reply(self, method: str, path: str, body: bytes) -> bytes:
+    def reply(self, path: str, body: bytes) -> bytes:
         """Answer one call."""
         if path.endswith("/generate"):
             return self.submit(body)
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Answer."""
-        self.transport.write(self.jobs.reply(self.parser.get_method().decode(), self.path, self.body))
+        self.transport.write(self.jobs.reply(self.path, self.body))
 
 
 async def serve(picture_bytes: int) -> None:
