@@ -58,7 +58,14 @@ class Engine:
         limits = Limits(timeouts.submit, timeouts.poll, timeouts.lifetime)
         self.jobs = Jobs(self.outlets, self.schedule, limits, clock, self.metrics)
         self._results = Results(self.store, self.converter, clock, always_copy=settings.images.copies == "always")
-        self.flights = Flights(self.jobs.make, self._deliverable, clock, hold_s=timeouts.hold, result_s=timeouts.result)
+        self.flights = Flights(
+            self.jobs.make,
+            self._deliverable,
+            clock,
+            hold_s=timeouts.hold,
+            result_s=timeouts.result,
+            let_go=self._let_go,
+        )
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._background: list[asyncio.Task[None]] = []
         self._told_bytes = dict.fromkeys(self.outlets, 0)
@@ -148,6 +155,10 @@ class Engine:
         # A dialect's own 404 (for a task that doesn't exist) is a sign of life; a front end's page is not.
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
         return "" if alive else f"answers with status {reply.status}"
+
+    def _let_go(self, picture: Picture) -> None:
+        if picture.stored is not None:
+            self.store.let_go(picture.stored.name)
 
     def _send_all_away(self) -> None:
         for flight in self.flights:

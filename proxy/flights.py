@@ -16,21 +16,13 @@ from proxy.clock import Clock, Deadline
 from proxy.errors import Failure, IdempotencyKeyReused, InternalError, JobLost, Overloaded
 from proxy.flight import Flight
 from proxy.jobs import Made
+from proxy.leftovers import Leftover, Leftovers
 from proxy.orders import Order
 from proxy.outlets import Progress
 from proxy.results import Picture
 
 _RECLAIMABLE_S = 10.0
 """A written answer is not a received one: so long a counted retry may still take over a delivered flight."""
-
-
-@dataclass(slots=True)
-class _Leftovers:
-    """Pictures of a flight that failed as a whole; an equal repeat needs only the others."""
-
-    pictures: dict[int, Picture]
-    seed: int
-    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +44,28 @@ class Flights:
         *,
         hold_s: float,
         result_s: float,
+        let_go: Callable[[Picture], None] = lambda _: None,
     ) -> None:
         self._make = make
         self._deliverable = deliverable
         self._clock = clock
         self._hold_s = hold_s
         self._result_s = result_s
+        self._let_go = let_go
         self._by_id: dict[str, Flight] = {}
         self._by_fingerprint: dict[bytes, list[Flight]] = {}
         self._by_key: dict[tuple[str, str], Flight] = {}
         self._landed: deque[Flight] = deque()
-        self._leftovers: dict[bytes, deque[_Leftovers]] = {}
+        self._leftovers = Leftovers(let_go)
         self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
 
     def __iter__(self) -> Iterator[Flight]:
         return iter(tuple(self._by_id.values()))
+
+    def in_air_of(self, owner: str) -> int:
+        """How many of one owner have not ended."""
+        return sum(flight.owner == owner and not flight.done for flight in self._by_id.values())
 
     @property
     def in_air(self) -> int:
@@ -107,7 +105,17 @@ class Flights:
         """Tell that a request no longer waits; ``delivered``: it was given the flight's end, or its job's address."""
         flight.waiters -= 1
         if delivered:
-            flight.delivered_at = self._clock.monotonic()
+            self.deliver(flight)
+
+    def deliver(self, flight: Flight) -> None:
+        """Tell that the flight's end, or its job's address, reached the caller."""
+        flight.delivered_at = self._clock.monotonic()
+        for picture in flight.pictures:
+            self._let_go(picture)
+
+    def lose(self, flight: Flight) -> None:
+        """Tell that an answer under way did not arrive: a repeat may take the flight over."""
+        flight.delivered_at = None
 
     def find(self, flight_id: str, owner: str) -> Flight | None:
         """Return the flight of a job address, if it is the same caller's."""
@@ -134,11 +142,7 @@ class Flights:
         oldest = self._clock.monotonic() - self._result_s
         while self._landed and (self._landed[0].ended_at or 0.0) <= oldest:
             self._forget(self._landed.popleft())
-        for fingerprint, leftovers in tuple(self._leftovers.items()):
-            while leftovers and leftovers[0].until <= self._clock.monotonic():
-                leftovers.popleft()
-            if not leftovers:
-                del self._leftovers[fingerprint]
+        self._leftovers.sweep(self._clock.monotonic())
 
     async def close(self) -> None:
         """Stop everything and wait for it."""
@@ -155,20 +159,28 @@ class Flights:
         claimable = [flight for flight in self._by_fingerprint.get(fingerprint, ()) if self._claimable(flight, attempt)]
         if not attempt:
             return claimable[0] if claimable else None
-        return max(claimable, key=lambda flight: (flight.attempt, flight.delivered_at is None), default=None)
+
+        def nearness(flight: Flight) -> tuple[bool, int, bool]:
+            return flight.attempt < attempt, flight.attempt, flight.delivered_at is None
+
+        return max(claimable, key=nearness, default=None)
 
     def _claimable(self, flight: Flight, attempt: int) -> bool:
         if flight.waiters or flight.key is not None:
             return False
-        if flight.failure is not None and not flight.submitted:
+        if flight.failure is not None and not self._is_final(flight, flight.failure):
             return False
-        if attempt == 0:
-            return flight.delivered_at is None
-        fresh = flight.delivered_at is None or self._clock.monotonic() - flight.delivered_at < _RECLAIMABLE_S
-        return flight.attempt < attempt and fresh
+        if flight.delivered_at is None:
+            return True
+        return flight.attempt < attempt and self._clock.monotonic() - flight.delivered_at < _RECLAIMABLE_S
+
+    @staticmethod
+    def _is_final(flight: Flight, failure: Failure) -> bool:
+        """Whether a failure is to be heard again; after any other a repeat makes what is missing."""
+        return flight.submitted and not failure.should_retry
 
     def _start(self, order: Order, key: str | None, attempt: int) -> Flight:
-        leftovers = self._take_leftovers(order.fingerprint)
+        leftovers = self._leftovers.take(order.fingerprint)
         chosen = order.candidates[0].translation.seed
         seed = leftovers.seed if leftovers else chosen if chosen is not None else self._clock.random.randrange(2**31)
         flight = Flight(
@@ -188,15 +200,13 @@ class Flights:
         if key is not None:
             self._by_key[flight.owner, key] = flight
         pictures = leftovers.pictures if leftovers else {}
+        for number in pictures:
+            flight.progress[number].state = "done"
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight, pictures))
         self._tasks.add(flight.task)
         # Not a finally block of the task: one that is cancelled before its first step runs none.
         flight.task.add_done_callback(lambda task: self._land(flight, pictures, task))
         return flight
-
-    def _take_leftovers(self, fingerprint: bytes) -> _Leftovers | None:
-        waiting = self._leftovers.get(fingerprint)
-        return waiting.popleft() if waiting else None
 
     async def _fly(self, flight: Flight, pictures: dict[int, Picture]) -> None:
         try:
@@ -254,10 +264,13 @@ class Flights:
             for progress in flight.progress:
                 if progress.state != "done":
                     progress.state = "failed"
-            if pictures and kept:
-                leftovers = _Leftovers(pictures, flight.seed, flight.ended_at + self._result_s)
-                self._leftovers.setdefault(flight.order.fingerprint, deque()).append(leftovers)
-            if not flight.submitted:
+            if not kept:
+                for picture in pictures.values():
+                    self._let_go(picture)
+            elif pictures:
+                leftover = Leftover(pictures, flight.seed, flight.ended_at + self._result_s)
+                self._leftovers.keep(flight.order.fingerprint, leftover)
+            if not self._is_final(flight, flight.failure):
                 self._forget_key(flight)
         flight.task = None
         flight.order = flight.order.without_uploads()
@@ -266,6 +279,8 @@ class Flights:
 
     def _forget(self, flight: Flight) -> None:
         self._by_id.pop(flight.id, None)
+        for picture in flight.pictures:
+            self._let_go(picture)
         alike = self._by_fingerprint.get(flight.order.fingerprint, [])
         if flight in alike:
             alike.remove(flight)

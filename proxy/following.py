@@ -35,7 +35,7 @@ class Follower:
         """Return the finished job. Raises ProviderFailure, GenerationTimeout past ``lifetime``."""
         at_least_s = 0.0
         while True:
-            self.progress.set(pending.state, pending.progress, pending.preview)
+            self.progress.set(pending.state, pending.progress, self._checked(pending.preview))
             if not pending.at_once or at_least_s:
                 now = self.clock.monotonic()
                 wait_s = self.pace.next_wait(
@@ -45,7 +45,7 @@ class Follower:
                     at_least_s=max(at_least_s, self.outlet.polls.wait_s),
                     deadlines=self.deadlines,
                 )
-                await self.clock.sleep(wait_s)
+                await self.clock.sleep(min(wait_s, lifetime.remaining))
             if lifetime.passed:
                 raise GenerationTimeout("The picture was not ready within the time a job is followed.")
             answer = await self._ask(pending, lifetime)
@@ -75,6 +75,13 @@ class Follower:
             self.outlet.polls.succeeded()
             raise
         return self._unanswered(reply)
+
+    def _checked(self, preview: str | None) -> str | None:
+        """Return the address of a preview if a picture may live there: it is handed on to the caller."""
+        try:
+            return self.outlet.upstream.check_result(preview) if preview else None
+        except ProviderFailure:
+            return None
 
     def _unanswered(self, reply: Reply) -> float:
         if reply.status == 429:

@@ -1,6 +1,8 @@
 """Stored pictures: files under names nobody can guess, complete or absent, within a time and a quota of bytes."""
 
 import contextlib
+import errno
+import os
 import re
 import secrets
 from collections import OrderedDict
@@ -16,6 +18,7 @@ from proxy.pictures import EXTENSIONS, Facts
 _NAME = re.compile(r"[0-9a-f]{32}\.(png|jpg|webp)\Z")
 _DRAFT_SUFFIX = ".part"
 _ABANDONED_DRAFT_S = 3600
+_LEAST_FREE_BYTES = 67_108_864
 
 
 class ImageSettings(BaseModel):
@@ -61,6 +64,7 @@ class ImageStore:
         self._max_bytes = max_bytes
         self._clock = clock
         self._files: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._pinned: set[str] = set()
         self.used_bytes = 0
 
     def open(self) -> None:
@@ -81,17 +85,21 @@ class ImageStore:
         self.sweep()
 
     def draft(self) -> FileDraft:
-        """Open a new file to write a picture into."""
+        """Open a new file to write a picture into. Raises OSError, also when the disk is all but full."""
+        disk = os.statvfs(self.directory)
+        if disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
         path = self.directory / f"{secrets.token_hex(16)}{_DRAFT_SUFFIX}"
         return FileDraft(path, path.open("xb", buffering=0))
 
     def publish(self, draft: Path, facts: Facts) -> StoredPicture:
-        """Give a complete draft its public name."""
+        """Give a complete draft its public name; it stays at least until it is let go."""
         name = f"{draft.stem}.{EXTENSIONS[facts.format]}"
         path = self.directory / name
         size = draft.stat().st_size
         draft.rename(path)
         self._files[name] = (self._clock.wall(), size)
+        self._pinned.add(name)
         self.used_bytes += size
         self.sweep()
         return StoredPicture(name, path, facts, size)
@@ -113,6 +121,10 @@ class ImageStore:
             raise
         return draft.path
 
+    def let_go(self, name: str) -> None:
+        """Tell that a picture has reached its caller, or that nobody will ask for it; time and quota rule it now."""
+        self._pinned.discard(name)
+
     def find(self, name: str) -> Path | None:
         """Return the file of a public name that may still be served, else None."""
         entry = self._files.get(name)
@@ -122,12 +134,13 @@ class ImageStore:
         return path if path.is_file() and not path.is_symlink() else None
 
     def sweep(self) -> None:
-        """Remove pictures past their time, then the oldest until the quota holds; the newest always stays."""
+        """Remove pictures past their time, then the oldest until the quota holds, but none that is waited for."""
         oldest_kept = self._clock.wall() - self._keep_s
-        while self._files:
-            name, (born, size) = next(iter(self._files.items()))
+        for name, (born, size) in tuple(self._files.items()):
             if born > oldest_kept and (self.used_bytes <= self._max_bytes or len(self._files) == 1):
                 return
-            del self._files[name]
-            self.used_bytes -= size
-            (self.directory / name).unlink(missing_ok=True)
+            if name not in self._pinned:
+                del self._files[name]
+                self.used_bytes -= size
+                with contextlib.suppress(OSError):
+                    (self.directory / name).unlink(missing_ok=True)

@@ -163,17 +163,21 @@ class Jobs:
 
     async def _submit(self, outlet: Outlet, job: Job, progress: Progress, lifetime: Deadline) -> Pending | Finished:
         """Submit once. ``progress.submitted`` is true from here on unless the provider provably took nothing."""
-        call = outlet.provider.submit(job)
-        limit_s = lifetime.remaining if call.picture else self._limits.submit_s
-        progress.submits += 1
-        progress.submitted = True
-        progress.outlet = outlet
-        progress.set("generating" if call.picture else "queued")
         try:
+            call = outlet.provider.submit(job)
+            limit_s = lifetime.remaining if call.picture else self._limits.submit_s
+            progress.submits += 1
+            progress.submitted = True
+            progress.outlet = outlet
+            progress.set("generating" if call.picture else "queued")
             reply = await outlet.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
                 raise refused_submit(outlet.provider, outlet.name, job, reply)
             answer = outlet.provider.read(reply)
+        except Overloaded:
+            progress.submits, progress.submitted = progress.submits - 1, False
+            outlet.submits.skipped()
+            raise
         except (NotSent, Interrupted, ProviderFailure) as trouble:
             self._submit_failed(outlet, progress, trouble)
         except BaseException:

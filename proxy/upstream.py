@@ -17,13 +17,14 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, hdrs
 from yarl import URL
 
 from proxy.addresses import ResultAddresses, public_socket
-from proxy.errors import ProviderBadResponse, ProviderBadResult
+from proxy.errors import Overloaded, ProviderBadResponse, ProviderBadResult
 from proxy.provider import Call, Reply
 
 CONNECT_S = 3.0
 STALL_S = 15.0
 """Longest silence inside a body."""
 FETCH_S = 30.0
+_LONG_RETRY_S = 30.0
 MAX_ANSWER = 65_536
 MAX_CATALOGUE = 1_048_576
 MAX_PICTURE = 52_428_800
@@ -37,6 +38,10 @@ class NotSent(Exception):
 
 class Interrupted(Exception):
     """The call went out, and no complete answer came back."""
+
+
+class NotWritten(Exception):
+    """An answer could not be written to our own disk."""
 
 
 class ResultNotReady(ProviderBadResult):
@@ -128,6 +133,9 @@ class Upstream:
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call, timeout_s: float, limit: int) -> Reply:
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s * 0.9))
+        # Before the call goes out: a picture that nobody can store must not be bought.
+        draft = self._new_draft() if call.picture else None
+        kept = False
         try:
             async with session.request(
                 call.method,
@@ -140,26 +148,31 @@ class Upstream:
                 proxy=self._http_proxy,
                 timeout=timeout,
             ) as response:
-                return await self._read(response, call, limit)
+                reply = await self._read(response, call, limit, draft)
+                kept = reply.picture is not None
+                return reply
         except NotSent:
             raise
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Interrupted(type(error).__name__) from error
+        finally:
+            if draft is not None and not kept:
+                draft.discard()
 
-    async def _read(self, response: ClientResponse, call: Call, limit: int) -> Reply:
+    async def _read(self, response: ClientResponse, call: Call, limit: int, draft: Draft | None) -> Reply:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        is_picture = call.picture and response.status == 200 and _looks_like_picture(headers)
-        if not is_picture:
+        if draft is None or response.status != 200 or not _looks_like_picture(headers):
             body = await self._body(response, limit)
             return Reply(call, response.status, headers, body)
-        draft = self._draft()
-        try:
-            with draft.file as file:
-                await self._drain(response, partial(_write_whole, file), limit)
-        except BaseException:
-            draft.discard()
-            raise
+        with draft.file as file:
+            await self._drain(response, partial(_write_whole, file), limit)
         return Reply(call, response.status, headers, picture=draft.path)
+
+    def _new_draft(self) -> Draft:
+        try:
+            return self._draft()
+        except OSError as error:
+            raise Overloaded("This service cannot store pictures now.", retry_after=_LONG_RETRY_S) from error
 
     async def _body(self, response: ClientResponse, limit: int) -> bytes:
         accepted = 200 <= response.status < 300
@@ -218,8 +231,11 @@ def _form(call: Call) -> aiohttp.FormData:
 def _write_whole(file: BinaryIO, data: bytes) -> None:
     """An unbuffered file may take less than it is given, on a disk that fills up for one."""
     view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        raise NotWritten(error.strerror) from error
 
 
 def _looks_like_picture(headers: dict[str, str]) -> bool:

@@ -344,10 +344,21 @@ async def test_a_delivered_flight_can_be_reclaimed_by_a_counted_retry_for_ten_se
     assert ((await airport.board(wish(), attempt=attempt)).flight is first.flight) is claims
 
 
-async def test_a_retry_that_repeats_a_counter_is_another_call(airport: Airport) -> None:
-    first = await airport.board(wish(), attempt=1)
+async def test_an_orphan_is_taken_over_whatever_the_counter_says(airport: Airport) -> None:
+    first = await airport.board(wish(), attempt=2)
     airport.flights.leave(first.flight, delivered=False)
+    second = await airport.board(wish(), attempt=1)
+    assert second.flight is first.flight
+    airport.flights.leave(second.flight, delivered=True)
     assert (await airport.board(wish(), attempt=1)).how is None
+
+
+async def test_a_lost_answer_can_be_asked_for_again(airport: Airport) -> None:
+    first = await airport.board(wish())
+    await airport.land(first.flight)
+    airport.flights.leave(first.flight, delivered=True)
+    airport.flights.lose(first.flight)
+    assert (await airport.board(wish())).flight is first.flight
 
 
 async def test_a_job_that_was_handed_over_belongs_to_nobody_else(airport: Airport) -> None:

@@ -14,10 +14,10 @@ import pytest
 import proxy.upstream
 from proxy.addresses import AddressRefused, ResultAddresses
 from proxy.clock import Clock
-from proxy.errors import ProviderBadResponse, ProviderBadResult
+from proxy.errors import Overloaded, ProviderBadResponse, ProviderBadResult
 from proxy.image_store import FileDraft, ImageStore
 from proxy.provider import Call, Reply
-from proxy.upstream import MAX_ANSWER, Interrupted, NotSent, Upstream
+from proxy.upstream import MAX_ANSWER, Interrupted, NotSent, NotWritten, Upstream
 from tests.providers.raw_server import Request, Script, answer, hang_up, raw_server, saying, silent
 
 pytestmark = pytest.mark.anyio
@@ -230,6 +230,8 @@ async def test_cancelling_a_call_ends_it_and_leaves_no_file(connect: Connect, tm
     async with raw_server(_half_then_silent) as server:
         task = asyncio.ensure_future(upstream.send(Call("GET", server.url, picture=True), 30.0))
         await opened.wait()
+        while not server.requests:
+            await asyncio.sleep(0.001)
         assert _files(tmp_path) == [tmp_path / "a"]
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -373,12 +375,23 @@ async def test_a_slow_disk_gets_every_byte(connect: Connect, tmp_path: Path) -> 
     assert reply.picture.read_bytes() == PICTURE
 
 
-async def test_a_full_disk_is_an_interruption_that_leaves_no_file(connect: Connect, tmp_path: Path) -> None:
+async def test_a_full_disk_is_our_own_failure_and_leaves_no_file(connect: Connect, tmp_path: Path) -> None:
     upstream = connect(draft=lambda: FileDraft(tmp_path / "a", _FullDisk(tmp_path / "a", "wb")))
     async with raw_server(saying(answer(PICTURE, "image/png"))) as server:
-        with pytest.raises(Interrupted):
+        with pytest.raises(NotWritten):
             await upstream.send(Call("GET", server.url, picture=True), 2.0)
     assert _files(tmp_path) == []
+
+
+async def test_what_cannot_be_stored_is_not_bought(connect: Connect) -> None:
+    def full() -> FileDraft:
+        raise OSError(28, "No space left on device")
+
+    upstream = connect(draft=full)
+    async with raw_server(saying(answer(PICTURE, "image/png"))) as server:
+        with pytest.raises(Overloaded):
+            await upstream.send(Call("POST", server.url, picture=True), 2.0)
+        assert server.requests == []
 
 
 # --- fetching results -----------------------------------------------------------------------------------------

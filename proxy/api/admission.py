@@ -1,7 +1,7 @@
 """How many requests are held at once, for this process and for each key; told before a body is read."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from proxy.clock import Clock
@@ -20,12 +20,13 @@ class Admission:
         self._held: Counter[str] = Counter()
         self.in_flight = 0
 
-    def check(self, owner: str, in_air: int = 0) -> None:
+    def check(self, owner: str, in_air: int = 0, in_air_of: Callable[[str], int] = lambda _: 0) -> None:
         """Raise RateLimited or Overloaded when one more request of ``owner`` would be too many.
 
-        ``in_air``: flights that run, held or not: those handed over or left behind fill the process too.
+        ``in_air``: flights that run, held or not: those handed over or left behind fill the process too;
+        ``in_air_of`` counts those of one owner.
         """
-        if self._max_per_key and self._held[owner] >= self._max_per_key:
+        if self._max_per_key and max(self._held[owner], in_air_of(owner)) >= self._max_per_key:
             message = f"This key already holds {self._max_per_key} requests, its limit. Try again when one is answered."
             raise RateLimited(message, retry_after=self._hint_s())
         if max(self.in_flight, in_air) >= self._max_in_flight:

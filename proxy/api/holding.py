@@ -16,7 +16,7 @@ from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, InvalidRequest, Overloaded, RateLimited
 from proxy.flight import Flight
 from proxy.flights import Boarding
-from proxy.orders import Order
+from proxy.orders import Candidate, Order
 
 _SHORTEST_HOLD_S, _BEFORE_CALLER_S = 1.0, 2.0
 _MAX_KEY = 255
@@ -31,6 +31,7 @@ class Desk:
         self.engine = engine
         server = engine.settings.server
         self.admission = Admission(server.max_in_flight, server.max_per_key, engine.clock)
+        engine.metrics.requests_in_flight.set_function(lambda: self.admission.in_flight)
 
     def admit(self, request: Request) -> None:
         """Refuse early what could only start new work: full, over the key's limit, draining. Raises Failure."""
@@ -64,7 +65,7 @@ class Desk:
         return boarding
 
     def _may_start(self, owner: str) -> None:
-        self.admission.check(owner, self.engine.flights.in_air)
+        self.admission.check(owner, self.engine.flights.in_air, self.engine.flights.in_air_of)
 
     async def serve(self, request: Request, order: Order) -> ASGIApp:
         """Answer ``order``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
@@ -80,7 +81,7 @@ class Desk:
         except GenerationPending:
             if "wait" not in preferred:
                 raise
-            flight.delivered_at = self.engine.clock.monotonic()
+            self.engine.flights.deliver(flight)
             return job_status(flight, request)
         return self.answer(request, flight)
 
@@ -90,13 +91,11 @@ class Desk:
         until = Deadline.after(self.engine.clock, hold_s(request, self.engine.settings.timeouts.hold))
         ending = "left"
         with self.admission.hold(visit.owner):
-            self.engine.metrics.requests_in_flight.set(self.admission.in_flight)
             try:
                 ending = await flight.wait(request.receive, until)
             finally:
                 self.engine.flights.leave(flight, delivered=ending == "done")
                 describe(visit, flight)
-        self.engine.metrics.requests_in_flight.set(self.admission.in_flight)
         self.engine.metrics.hold_seconds.labels("images").observe(self.engine.clock.monotonic() - visit.started)
         if ending == "left":
             visit.left = True
@@ -107,7 +106,7 @@ class Desk:
     def answer(self, request: Request, flight: Flight) -> ImagesResponse:
         """Return the answer of an ended flight. Raises its Failure."""
         body = self.body(request, flight)
-        return ImagesResponse(body, {})
+        return ImagesResponse(body, lambda: self.engine.flights.lose(flight))
 
     def body(self, request: Request, flight: Flight) -> PicturesBody:
         """Return the body of an ended flight. Raises its Failure."""
@@ -140,7 +139,7 @@ class BeatingAnswer:
                 raise
             self._flight.delivered_at = None
             raise AnswerBroken(failure) from failure
-        await (answer.send_body(send) if blanks.begun else answer(scope, receive, send))
+        await (answer.send_body(receive, send) if blanks.begun else answer(scope, receive, send))
 
 
 def pending(engine: Engine, flight: Flight) -> Failure:
@@ -152,10 +151,17 @@ def pending(engine: Engine, flight: Flight) -> Failure:
     return GenerationPending(message, retry_after=1.0, headers=headers)
 
 
+def _asked(flight: Flight) -> Candidate:
+    """Return the route that was asked last, or is going to be asked first."""
+    asked = {progress.outlet.name for progress in flight.progress if progress.outlet is not None}
+    candidates = flight.order.candidates
+    return next((one for one in reversed(candidates) if one.route.provider in asked), candidates[0])
+
+
 def describe(visit: Visit, flight: Flight) -> None:
     """Put into the answer's headers who makes the pictures, by how many submits, and what became of the parameters."""
     made = flight.pictures[0].made.candidate if flight.pictures else None
-    candidate = made or flight.order.candidates[0]
+    candidate = made or _asked(flight)
     translation = candidate.translation
     visit.attempts = flight.submits
     headers = visit.headers

@@ -51,8 +51,10 @@ async def _get_job(request: Request) -> ASGIApp:
     flight = _flight(request)
     if not flight.done:
         return job_status(flight, request)
-    flight.delivered_at = desk.engine.clock.monotonic()
-    return desk.answer(request, flight)
+    answer = desk.answer(request, flight)
+    if request.method == "GET":
+        desk.engine.flights.deliver(flight)
+    return answer
 
 
 async def _abandon_job(request: Request) -> Response:
@@ -67,7 +69,8 @@ async def _edit(request: Request, defaults: dict[str, str]) -> ASGIApp:
     visit: Visit = request.state.visit
     desk.admit(request)
     server = desk.engine.settings.server
-    upload = await read_upload(request, server.max_upload, server.max_body)
+    with desk.admission.hold(visit.owner):
+        upload = await read_upload(request, server.max_upload, server.max_body)
     values = {**defaults, **upload.fields}
     visit.name_model(values)
     mask = await _mask(desk, upload.mask)

@@ -5,7 +5,8 @@ import binascii
 import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ class PicturesBody:
             if len(waiting) >= PIECE_BYTES:
                 yield waiting
                 waiting = b""
-        yield waiting
+        if waiting:
+            yield waiting
 
     def _parts(self) -> Iterator[bytes]:
         for text, file in zip(self._texts, self._files, strict=False):
@@ -98,13 +100,21 @@ class PicturesBody:
 
 
 def base64_pieces(path: Path) -> Iterator[bytes]:
-    """Yield a file as base64, piece by piece."""
-    with path.open("rb", buffering=0) as file:
+    """Return a file as base64, piece by piece; it is opened at once. Raises ProviderBadResult when it is gone."""
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError:
+        raise ProviderBadResult("The picture was removed before it could be sent.") from None
+    return _pieces_of(file)
+
+
+def _pieces_of(file: FileIO) -> Iterator[bytes]:
+    with file:
         while piece := _read_piece(file):
             yield binascii.b2a_base64(piece, newline=False)
 
 
-def _read_piece(file: Any) -> bytes:
+def _read_piece(file: FileIO) -> bytes:
     piece = file.read(PIECE_BYTES)
     while piece and len(piece) % 3 and (more := file.read(PIECE_BYTES - len(piece))):
         piece += more
@@ -112,26 +122,42 @@ def _read_piece(file: Any) -> bytes:
 
 
 class ImagesResponse:
-    """The ASGI response for finished pictures."""
+    """The ASGI response for finished pictures; ``lost`` is called when the caller leaves before its end."""
 
-    def __init__(self, body: PicturesBody, headers: dict[str, str]) -> None:
+    def __init__(self, body: PicturesBody, lost: Callable[[], None]) -> None:
         self._body = body
-        self._headers = headers
+        self._lost = lost
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
         """Send the response."""
-        headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in self._headers.items()]
-        headers.append((b"content-type", b"application/json"))
-        headers.append((b"content-length", str(self._body.length).encode()))
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(self._body.length).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self.send_body(send)
+        await self.send_body(receive, send)
 
-    async def send_body(self, send: Send) -> None:
+    async def send_body(self, receive: Receive, send: Send) -> None:
         """Send the body alone."""
         left = self._body.length
-        for piece in self._body.pieces():
-            left -= len(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+        with departure(receive) as gone:
+            for piece in self._body.pieces():
+                left -= len(piece)
+                if left <= 0 and gone():
+                    self._lost()
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+
+
+@contextmanager
+def departure(receive: Receive) -> Iterator[Callable[[], bool]]:
+    """Watch the caller while an answer is sent; gives what tells whether it has left."""
+    watcher = asyncio.get_running_loop().create_task(_until_disconnect(receive))
+    try:
+        yield watcher.done
+    finally:
+        watcher.cancel()
+
+
+async def _until_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class AnswerBroken(Exception):

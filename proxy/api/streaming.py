@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.api.body import CallerLeft
 from proxy.api.holding import Desk, describe, hold_s, pending
-from proxy.api.responses import base64_pieces, facts, usage
+from proxy.api.responses import base64_pieces, departure, facts, usage
 from proxy.api.visit import Visit
 from proxy.clock import Deadline
 from proxy.errors import Failure, ProviderFailure
@@ -121,15 +121,18 @@ class HeldStream:
             visit.left = True
             raise CallerLeft
         failure = pending(engine, self._flight) if happening == "late" else self._flight.failure
-        await self._say_end(stream, visit, failure)
+        await self._say_end(stream, receive, visit, failure)
 
-    async def _say_end(self, stream: Stream, visit: Visit, failure: Failure | None) -> None:
+    async def _say_end(self, stream: Stream, receive: Receive, visit: Visit, failure: Failure | None) -> None:
         if failure is not None and not stream.started:
             raise failure.with_traceback(None)
         if failure is not None:
             visit.failed(failure)
-        for piece in self._finished() if failure is None else self._failed(failure):
-            await stream.write(piece)
+        with departure(receive) as gone:
+            for piece in self._finished() if failure is None else self._failed(failure):
+                await stream.write(piece)
+            if gone():
+                self._desk.engine.flights.lose(self._flight)
         await stream.end()
 
 

@@ -117,6 +117,6 @@ def test_row_40_a_stepped_clock_changes_no_deadline(tmp_path: Path) -> None:
 def test_row_40_without_file_descriptors_it_says_503_and_recovers(tmp_path: Path) -> None:
     seen = scenario("starved", tmp_path)
     assert seen["health"] == 200
-    assert (seen["status"], seen["code"]) == (503, "provider_unavailable")
+    assert (seen["status"], seen["code"]) == (503, "server_is_overloaded")
     assert seen["counts"]["submits"] == 0
     assert seen["next"]["status"] == 200

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import proxy.image_store
 from proxy.clock import Clock
-from proxy.image_store import ImageStore
+from proxy.image_store import ImageStore, StoredPicture
 from proxy.pictures import Facts
 
 _PNG = Facts("png", 1, 1)
@@ -30,9 +31,35 @@ def _store(directory: Path, time: _Time, max_bytes: int = 1000, keep_s: float = 
     return store
 
 
+def _written(store: ImageStore, data: bytes, facts: Facts) -> StoredPicture:
+    """Store a picture that nobody waits for any more."""
+    stored = store.write(data, facts)
+    store.let_go(stored.name)
+    return stored
+
+
+def test_what_is_waited_for_outlasts_time_and_quota(tmp_path: Path, time: _Time) -> None:
+    store = _store(tmp_path, time, max_bytes=100)
+    waited = store.write(b"x" * 90, _PNG)
+    time.now += 100
+    other = _written(store, b"x" * 90, _PNG)
+    assert (waited.path.exists(), store.find(waited.name)) == (True, None)
+    store.let_go(waited.name)
+    store.sweep()
+    assert (waited.path.exists(), other.path.exists()) == (False, True)
+
+
+def test_no_draft_is_opened_on_a_full_disk(tmp_path: Path, time: _Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _store(tmp_path, time)
+    monkeypatch.setattr(proxy.image_store, "_LEAST_FREE_BYTES", 2**80)
+    with pytest.raises(OSError, match="No space left"):
+        store.draft()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_picture_is_found_as_it_was_written(tmp_path: Path, time: _Time) -> None:
     store = _store(tmp_path / "made" / "on demand", time)
-    stored = store.write(b"picture", Facts("jpeg", 3, 2))
+    stored = _written(store, b"picture", Facts("jpeg", 3, 2))
     assert stored.name.endswith(".jpg")
     assert (stored.size_bytes, stored.facts.width) == (7, 3)
     found = store.find(stored.name)
@@ -44,7 +71,7 @@ def test_a_picture_is_found_as_it_was_written(tmp_path: Path, time: _Time) -> No
 
 def test_names_cannot_be_guessed(tmp_path: Path, time: _Time) -> None:
     store = _store(tmp_path, time)
-    names = {store.write(b"x", _PNG).name for _ in range(50)}
+    names = {_written(store, b"x", _PNG).name for _ in range(50)}
     assert len(names) == 50
     assert all(len(name) == 36 and int(name[:32], 16) >= 0 for name in names)
     assert len({name[:4] for name in names}) > 40
@@ -73,7 +100,7 @@ def test_a_discarded_draft_is_gone(tmp_path: Path, time: _Time) -> None:
 
 def test_pictures_go_after_their_time(tmp_path: Path, time: _Time) -> None:
     store = _store(tmp_path, time)
-    stored = store.write(b"x" * 10, _PNG)
+    stored = _written(store, b"x" * 10, _PNG)
     time.now += 59.9
     store.sweep()
     assert store.find(stored.name)
@@ -88,7 +115,7 @@ def test_the_oldest_go_first_at_the_quota(tmp_path: Path, time: _Time) -> None:
     store = _store(tmp_path, time, max_bytes=100)
     stored = []
     for _ in range(5):
-        stored.append(store.write(b"x" * 30, _PNG))
+        stored.append(_written(store, b"x" * 30, _PNG))
         time.now += 1
     assert [bool(store.find(picture.name)) for picture in stored] == [False, False, True, True, True]
     assert [picture.path.exists() for picture in stored] == [False, False, True, True, True]
@@ -97,7 +124,7 @@ def test_the_oldest_go_first_at_the_quota(tmp_path: Path, time: _Time) -> None:
 
 def test_the_newest_stays_even_over_the_quota(tmp_path: Path, time: _Time) -> None:
     store = _store(tmp_path, time, max_bytes=100)
-    small, large = store.write(b"x", _PNG), store.write(b"x" * 500, _PNG)
+    small, large = _written(store, b"x", _PNG), _written(store, b"x" * 500, _PNG)
     assert store.find(small.name) is None
     assert store.find(large.name)
     assert store.used_bytes == 500
@@ -105,7 +132,7 @@ def test_the_newest_stays_even_over_the_quota(tmp_path: Path, time: _Time) -> No
 
 def test_a_restart_takes_stock(tmp_path: Path, time: _Time) -> None:
     first = _store(tmp_path, time)
-    old, new = first.write(b"x" * 10, _PNG), first.write(b"x" * 20, _PNG)
+    old, new = _written(first, b"x" * 10, _PNG), _written(first, b"x" * 20, _PNG)
     os.utime(old.path, (time.now - 70, time.now - 70))
     os.utime(new.path, (time.now - 50, time.now - 50))
     foreign = tmp_path / "notes.txt"
@@ -122,7 +149,7 @@ def test_a_restart_takes_stock(tmp_path: Path, time: _Time) -> None:
 
 def test_a_restart_with_a_smaller_quota_removes_the_oldest(tmp_path: Path, time: _Time) -> None:
     first = _store(tmp_path, time)
-    pictures = [first.write(b"x" * 30, _PNG) for _ in range(3)]
+    pictures = [_written(first, b"x" * 30, _PNG) for _ in range(3)]
     for age, picture in zip((30, 20, 10), pictures, strict=True):
         os.utime(picture.path, (time.now - age, time.now - age))
     again = _store(tmp_path, time, max_bytes=60)
@@ -164,7 +191,7 @@ def test_other_names_lead_nowhere(tmp_path: Path, time: _Time, name: str) -> Non
 
 def test_a_picture_that_somebody_removed_is_not_found(tmp_path: Path, time: _Time) -> None:
     store = _store(tmp_path, time)
-    stored = store.write(b"x", _PNG)
+    stored = _written(store, b"x", _PNG)
     stored.path.unlink()
     assert store.find(stored.name) is None
     time.now += 100
