@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proxy.engine import Engine
-from proxy.errors import Failure
+from proxy.errors import Failure, NotConfigured, UnknownModel
 from proxy.flight import Flight
 from proxy.start import enter_configuration
 
@@ -121,9 +121,30 @@ async def check(options: argparse.Namespace) -> int:
             problem = await engine.probe(name)
             problems += bool(problem)
             sys.stdout.write(f"{name}: {problem or 'ok'}\n")
+        for line in _dead_ends(engine):
+            problems += 1
+            sys.stdout.write(f"{line}\n")
         if not engine.outlets:
             sys.stdout.write("no provider can be used\n")
         return 1 if problems or not engine.outlets else 0
+
+
+def _dead_ends(engine: Engine) -> list[str]:
+    """Return a line for each configured route, and for the default model, that can never be used."""
+    lines = [
+        f"models.{name}: the route '{route}' leads to no model of that provider"
+        for name, settings in engine.routing.configured()
+        for route in settings.routes
+        if route.partition("/")[2] not in engine.suppliers[route.partition("/")[0]].by_name
+    ]
+    default = engine.settings.server.default_model
+    try:
+        engine.routing.resolve(default)
+    except UnknownModel as unknown:
+        lines.append(f"server.default_model: {unknown.message}")
+    except NotConfigured:
+        pass
+    return lines
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, int]]] = {

@@ -229,6 +229,17 @@ def _contradictions(configuration: Configuration) -> list[str]:
             for route in model.routes
             if "/" not in route or route.partition("/")[0] not in settings.providers
         )
+    problems += (
+        f"{table}.{name}: a name holds printable ASCII characters only, since it travels in headers"
+        for table, names in (("providers", settings.providers), ("models", settings.models))
+        for name in names
+        if not (name.isascii() and name.isprintable() and name.strip() == name and name)
+    )
+    problems += (
+        f"{settings.providers[name].key_env}: holds a character that cannot be sent in a header"
+        for name, key in configuration.provider_keys.items()
+        if not (key.isascii() and key.isprintable())
+    )
     for name, provider in settings.providers.items():
         if provider.http_proxy and provider.kind == "imagelabs" and not provider.image_hosts:
             problems.append(

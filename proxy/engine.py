@@ -228,7 +228,7 @@ class Engine:
                     ]
                     if all(reply.status == 200 for reply in replies):
                         self.suppliers[name].offer(outlet.provider.read_catalogue(replies))
-                except (NotSent, Interrupted, ProviderFailure):
+                except (NotSent, Interrupted, ProviderFailure, ValueError):
                     _log.warning("the models of %s could not be listed; the built-in list serves", name)
             await self.clock.sleep(_CATALOGUE_S)
 

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from proxy.errors import InvalidJson, InvalidRequest
 
 MAX_PROMPT = 32_000
+_MAX_SHOWN = 10**18
 MIN_SIDE, MAX_SIDE, MAX_RATIO = 64, 4096, 4.0
 _SIZE = re.compile(r"(\d{1,5})\s*[xX×]\s*(\d{1,5})\Z")
 _RATIO = re.compile(r"(\d{1,4})[:/](\d{1,4})\Z")
@@ -205,6 +206,7 @@ def _invalid(errors: list[ErrorDetails]) -> InvalidRequest:
 
 def _out_of_range(name: str, kind: str, value: Any, context: Mapping[str, Any]) -> InvalidRequest:
     noun = "decimal" if name == "cfg" else "integer"
+    value = value if isinstance(value, str) or abs(value) < _MAX_SHOWN else "a far larger one"
     if kind == "greater_than_equal":
         message = f"Invalid '{name}': {noun} below minimum value. Expected a value >= {context['ge']}, got {value}."
         return InvalidRequest(message, param=name, code=f"{noun}_below_min_value")

@@ -170,7 +170,7 @@ class Routing:
     def _unknown(self, name: str) -> UnknownModel:
         known = [listed for listed, _ in self.listed()]
         start = name[:_SAME_START].lower()
-        alike = [other for other in known if other.lower().startswith(start) or "/" not in known][:_MAX_COMPARED]
+        alike = [other for other in known if other.lower().startswith(start) or "/" not in other][:_MAX_COMPARED]
         near = difflib.get_close_matches(name[:_MAX_SHOWN], alike, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else " GET /v1/models lists the known ones."
         return UnknownModel(f"The model '{_shown(name)}' does not exist.{hint}")

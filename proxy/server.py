@@ -82,8 +82,10 @@ class Server(PlainServer):
         notice_s: float,
         on_drain: Callable[[float], None],
         on_started: Callable[[list[Address]], None],
+        busy: Callable[[], bool],
     ) -> None:
         super().__init__(config)
+        self.busy = busy
         self.drain_s = drain_s
         self.notice_s = notice_s
         self.on_drain = on_drain
@@ -115,7 +117,7 @@ class Server(PlainServer):
         """End the drain when nothing is in flight any more, or when its time is over."""
         if self._drain_until is not None:
             now = asyncio.get_running_loop().time()
-            settled = not self.server_state.tasks and now >= self._notice_until
+            settled = not self.server_state.tasks and not self.busy() and now >= self._notice_until
             self.should_exit = self.should_exit or settled or now >= self._drain_until
         return await super().on_tick(counter)
 
@@ -215,17 +217,19 @@ async def serve(
     drain_s: float,
     on_drain: Callable[[float], None],
     on_started: Callable[[list[Address]], None],
+    busy: Callable[[], bool] = lambda: False,
     notice_s: float = 0.0,
 ) -> int:
     """Serve until a signal; return the exit status. Only in the main thread: signals are handled here.
 
     ``on_started`` gets the bound addresses. ``on_drain`` gets the seconds that requests may still take: ``drain_s``
-    after SIGTERM, 0 after SIGINT. For ``notice_s`` of the drain the listener stays even if nothing is in flight,
-    so that a load balancer can see ``/readyz`` fail. Raises ``PortInUse``, ``OSError`` and ``StartupFailed``.
+    after SIGTERM, 0 after SIGINT. While ``busy`` says so, there is work that no request waits for. For ``notice_s``
+    of the drain the listener stays even if nothing is in flight, so that a load balancer can see ``/readyz`` fail.
+    Raises ``PortInUse``, ``OSError`` and ``StartupFailed``.
     """
     listeners = bind(host, port)
     config = GuardedConfig(app, limits, cut_s=CUT_S)
-    server = Server(config, drain_s=drain_s, notice_s=notice_s, on_drain=on_drain, on_started=on_started)
+    server = Server(config, drain_s=drain_s, notice_s=notice_s, on_drain=on_drain, on_started=on_started, busy=busy)
     try:
         await server.serve(listeners)
     except asyncio.CancelledError:

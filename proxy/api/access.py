@@ -6,6 +6,7 @@ a form post needs no preflight, and DNS can be rebound to this machine. So a for
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from proxy.config import ServerSettings, is_loopback
 from proxy.errors import NotAuthenticated, OriginNotAllowed
 
 _MAX_SHOWN = 100
+_HOST = re.compile(r"(?P<name>[\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?\Z", re.ASCII | re.IGNORECASE)
 _BLANKS = " \t"  # no other: read as Latin-1, the last byte of a UTF-8 key may look like a no-break space
 _NO_KEY = b","
 """What no configured key can be, since commas separate them."""
@@ -87,10 +89,10 @@ class Access:
         return is_loopback(parts.hostname) or own or parts.netloc == self._public_host
 
     def _is_ours(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
+        match = _HOST.match(host)
+        if match is None:
             return False
+        name = match["name"].strip("[]")
         return is_loopback(name) or (bool(host) and host in (*self._hosts, self._public_host)) or name in self._hosts
 
 

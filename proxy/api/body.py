@@ -1,5 +1,6 @@
 """Request bodies: read within limits, and JSON in the strict sense, whatever the content type says."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -11,6 +12,9 @@ from proxy.image_request import json_object
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _MAX_DEPTH = 64
+_MAX_VALUES = 100_000
+"""Commas and brackets in a body, prompts included: a few bytes each would become a hundred times as much memory."""
+_LARGE_BYTES = 262_144
 
 
 class CallerLeft(Exception):
@@ -35,7 +39,8 @@ async def read(request: Request, max_bytes: int) -> bytes:
 
 async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
     """Return the body as a JSON object. Raises InvalidJson and what ``read`` raises."""
-    return decode_json(await read(request, max_bytes))
+    body = await read(request, max_bytes)
+    return decode_json(body) if len(body) < _LARGE_BYTES else await asyncio.to_thread(decode_json, body)
 
 
 def decode_json(body: bytes) -> dict[str, Any]:
@@ -43,6 +48,8 @@ def decode_json(body: bytes) -> dict[str, Any]:
 
     Raises InvalidJson.
     """
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > _MAX_VALUES:
+        raise InvalidJson("The request's body holds too many values.")
     try:
         text = body.decode("utf-8")
         decoded = json.loads(text, parse_constant=_refuse_constant)

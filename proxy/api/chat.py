@@ -55,13 +55,14 @@ async def complete_chat(request: Request) -> ASGIApp:
     desk: Desk = request.app.state.desk
     visit: Visit = request.state.visit
     server = desk.engine.settings.server
-    values = await read_json(request, server.max_body + server.max_upload * 4 // 3)
+    desk.admit(request)
+    with desk.admission.hold(visit.owner):
+        values = await read_json(request, server.max_body + server.max_upload * 4 // 3)
     visit.name_model(values)
     talk = await asyncio.to_thread(read_conversation, values, server.max_upload)
     text = housekeeping.answer(talk.talk)
     if text is not None:
         return _Text(talk, text).response(desk, request)
-    desk.admit(request)
     order = desk.engine.order(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",

@@ -8,13 +8,17 @@ import re
 
 _SLASHES = re.compile(r"/{2,}")
 _DEPLOYMENT = re.compile(r"(?:/v1)?(?:/openai)?/deployments/(?P<model>.+?)(?P<rest>/(?:images|chat)/.+)\Z")
-_PREFIX = re.compile(r"(?:/(?:api|openai|v1))*/v1(?=/)")
-_GLUED = re.compile(r"/v1(?=(?:images|models|chat)(?:/|\Z))")
+_PREFIX = re.compile(r"\A(?:/(?:api|openai|v1))*/v1(?=/)")
+_GLUED = re.compile(r"\A/v1(?=(?:images|models|chat)(?:/|\Z))")
+_MAX_PATH = 1024
+"""A longer path is none of ours; the expressions above are not asked about it."""
 _BARE = re.compile(r"/(?:images/(?:generations|edits|variations|jobs/[^/]+)|models(?:/.+)?|chat/completions)\Z")
 
 
 def canonical(path: str) -> tuple[str, str]:
     """Return the path in the one form that is routed, and the model that the path names, if any."""
+    if len(path) > _MAX_PATH or not path.isprintable():
+        return path, ""
     path = _SLASHES.sub("/", path)
     if len(path) > 1:
         path = path.rstrip("/") or "/"

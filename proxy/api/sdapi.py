@@ -16,6 +16,8 @@ from proxy.image_request import MAX_SIDE, MIN_SIDE
 
 _COPIED = ("prompt", "negative_prompt", "steps", "cfg_scale", "seed", "width", "height")
 
+_MAX_COUNT = 10
+
 
 async def txt2img(request: Request) -> Response:
     """Make pictures and return them as base64 in ``images``."""
@@ -81,6 +83,6 @@ def _count(asked: dict[str, Any], name: str) -> int:
     value = asked.get(name)
     if value is None:
         return 1
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidRequest(f"Invalid '{name}': expected a whole number of at least 1.", param=name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_COUNT:
+        raise InvalidRequest(f"Invalid '{name}': expected a whole number from 1 to 10.", param=name)
     return value

@@ -18,9 +18,10 @@ from proxy.api.holding import Desk, describe, hold_s, pending
 from proxy.api.responses import base64_pieces, departure, facts, usage
 from proxy.api.visit import Visit
 from proxy.clock import Deadline
-from proxy.errors import Failure, ProviderFailure
+from proxy.errors import Failure
 from proxy.flight import Flight
 from proxy.pictures import NotAPicture, inspect_file
+from proxy.upstream import NotWritten, Upstream
 
 BEAT_S = 10.0
 BEAT = b": waiting\n\n"
@@ -94,10 +95,12 @@ class HeldStream:
         changed: Callable[[Stream], Awaitable[None]],
         finished: Callable[[], Iterator[bytes]],
         failed: Callable[[Failure], Iterator[bytes]],
+        close: Callable[[], None] = lambda: None,
         beat: Callable[[], bytes] = lambda: BEAT,
     ) -> None:
         self._desk, self._request, self._flight = desk, request, flight
         self._changed, self._finished, self._failed, self._beat = changed, finished, failed, beat
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
         """Follow the flight to its end. Raises Failure as long as nothing was sent, CallerLeft."""
@@ -116,7 +119,9 @@ class HeldStream:
                     elif happening == "beat":
                         await stream.write(self._beat())
             finally:
+                self._close()
                 engine.flights.leave(self._flight, delivered=happening == "done")
+        engine.metrics.hold_seconds.labels("stream").observe(engine.clock.monotonic() - visit.started)
         if happening == "left":
             visit.left = True
             raise CallerLeft
@@ -137,25 +142,43 @@ class HeldStream:
 
 
 class Previews:
-    """The unfinished pictures that a provider really shows, at most as many as were asked for."""
+    """The unfinished pictures that a provider really shows, at most as many as were asked for.
+
+    They are fetched beside the job: one that is slow in coming must not hold up the finished picture.
+    """
 
     def __init__(self, flight: Flight, kind: str) -> None:
         self._flight = flight
         self._kind = kind
         self._sent = 0
-        self._last = ""
+        self._last: str | None = ""
+        self._fetching: asyncio.Task[bytes] | None = None
 
     async def __call__(self, stream: Stream) -> None:
-        """Send the newest preview as an event, if there is a new one."""
-        preview = self._flight.progress[0].preview
-        outlet = self._flight.progress[0].outlet
-        if self._sent >= self._flight.order.request.partial_images or not preview or outlet is None:
-            return
-        if preview == self._last:
-            return
-        self._last = preview
-        with contextlib.suppress(ProviderFailure, NotAPicture, OSError):
-            path = await outlet.upstream.fetch(preview)
+        """Send the preview that has been fetched, and fetch the next one if there is one."""
+        if self._fetching is not None and self._fetching.done():
+            event_bytes = self._fetching.result()
+            self._fetching = None
+            if event_bytes:
+                await stream.write(event_bytes)
+                self._sent += 1
+        progress = self._flight.progress[0]
+        wanted = self._sent < self._flight.order.request.partial_images and progress.preview not in (None, self._last)
+        if wanted and self._fetching is None and progress.outlet is not None:
+            self._last = progress.preview
+            work = self._fetch(progress.outlet.upstream, str(progress.preview))
+            self._fetching = asyncio.get_running_loop().create_task(work)
+            self._fetching.add_done_callback(lambda _: self._flight.changed())
+
+    def close(self) -> None:
+        """Give up what is still being fetched."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+
+    async def _fetch(self, upstream: Upstream, address: str) -> bytes:
+        """Return the event for the picture at ``address``; nothing when it can't be had."""
+        with contextlib.suppress(Failure, NotAPicture, NotWritten, OSError):
+            path = await upstream.fetch(address)
             try:
                 seen = inspect_file(path)
                 values = {
@@ -167,11 +190,10 @@ class Previews:
                     "size": f"{seen.width}x{seen.height}",
                     "output_format": seen.format,
                 }
-                for piece in _event_with_picture(values, base64_pieces(path)):
-                    await stream.write(piece)
-                self._sent += 1
+                return b"".join(_event_with_picture(values, base64_pieces(path)))
             finally:
                 path.unlink(missing_ok=True)
+        return b""
 
 
 def completed(flight: Flight, kind: str) -> Iterator[bytes]:
@@ -199,11 +221,13 @@ def _event_with_picture(values: dict[str, Any], base64: Iterator[bytes]) -> Iter
 
 def image_stream(desk: Desk, request: Request, flight: Flight, kind: str) -> HeldStream:
     """Return the response that streams one picture; ``kind`` is image_generation or image_edit."""
+    previews = Previews(flight, kind)
     return HeldStream(
         desk,
         request,
         flight,
-        changed=Previews(flight, kind),
+        changed=previews,
+        close=previews.close,
         finished=lambda: completed(flight, kind),
         failed=error_event,
     )

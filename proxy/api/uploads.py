@@ -127,7 +127,7 @@ class _Form:
 async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -> Upload:
     form = _Form(max_picture)
     try:
-        await _receive(request, MultipartParser(boundary, form.callbacks()))
+        await _receive(request, boundary, form)
         if not form.ended:
             raise InvalidRequest("The multipart body ends too early.", code="invalid_multipart")
         # Digests of many megabytes would hold up the event loop.
@@ -137,10 +137,16 @@ async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -
             part.file.close()
 
 
-async def _receive(request: Request, parser: MultipartParser) -> None:
+async def _receive(request: Request, boundary: bytes, form: _Form) -> None:
+    left = (MAX_PICTURES + 1) * form.max_picture + _MAX_FIELDS * _MAX_FIELD_BYTES
     try:
+        parser = MultipartParser(boundary, form.callbacks())
         async for chunk in request.stream():
-            parser.write(chunk)
+            left -= len(chunk)
+            if left < 0:
+                raise RequestTooLarge("The multipart body is over its limit.", headers={"connection": "close"})
+            if not form.ended:
+                parser.write(chunk)
         parser.finalize()
     except FormParserError:
         raise InvalidRequest("The multipart body is broken.", code="invalid_multipart") from None

@@ -4,6 +4,7 @@ Sources disagree about the ranges (upstreams §2.3); these are the narrower ones
 """
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,8 @@ from proxy.providers.settings import ProviderSettings
 from proxy.shapes import FixedShapes, FreeShapes, Shape, Shapes
 
 _MAX_LISTED = 2000
+_NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?\Z")
+"""Names of models travel in headers."""
 _PATHS: dict[Operation, str] = {"generate": "generate", "edit": "transform", "inpaint": "inpainting"}
 _SD_SHAPES = FreeShapes(low=64, high=1024, step=8, default_width=512, default_height=512)
 _SDXL_SHAPES = FixedShapes(
@@ -101,7 +104,9 @@ class ProdiaV1:
             names = reply.json()
             if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
                 raise UnreadableReply
-            models += (_model(name, family) for name in names[:_MAX_LISTED])
+            models += (_model(name, family) for name in names[:_MAX_LISTED] if _NAME.match(name))
+        if not models:
+            raise UnreadableReply
         return models
 
     def probe(self) -> Call:

@@ -1,8 +1,8 @@
 """The settings of one provider, as the configuration's ``[providers.NAME]`` table says them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 
 class ProviderSettings(BaseModel):
@@ -17,7 +17,7 @@ class ProviderSettings(BaseModel):
     enabled: bool = True
     max_jobs: int = Field(default=8, ge=1, le=10_000)
     polls_per_second: float = Field(default=0, ge=0)
-    image_hosts: tuple[str, ...] = ()
+    image_hosts: tuple[Annotated[str, StringConstraints(to_lower=True)], ...] = ()
     allow_private_hosts: bool = False
     image_base_url: str = Field(default="", pattern=r"^(https?://[^\s]+)?$")
     http_proxy: str = Field(default="", pattern=r"^(https?://[^\s]+)?$")
