@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .PHONY: run test check bench test-clients lock clean
 
 run: $(VENV)/.run
-	$(BIN)/images-proxy serve --demo
+	$(BIN)/images-proxy serve --demo $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

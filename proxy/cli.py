@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_run(options))
     except config.ConfigurationError as error:
         _fail(error.problems)
-    except (PortInUse, StartupFailed, OSError) as error:
+    except PortInUse as error:
+        _fail([f"{error.strerror}; choose another port with --port"])
+    except (StartupFailed, OSError) as error:
         _fail([str(error)])
     except KeyboardInterrupt:
         sys.exit(0 if options.command == "serve" else 130)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from proxy.engine import Engine
@@ -92,12 +92,15 @@ async def models(options: argparse.Namespace) -> int:
     """Print every public name, its routes, and whether it can be used."""
     async with AsyncExitStack() as stack:
         engine = Engine(await enter_configuration(stack, options))
-        table = Table("model", "routes", "usable", "why not", title=None)
+        table = Table("model", Column("routes", overflow="fold"), "usable", Column("skipped", overflow="fold"))
+        alike: dict[tuple[str, ...], list[str]] = {}
         for name, settings in engine.routing.configured():
-            reasons = {route: engine.routing.why_unusable(route) for route in settings.routes}
+            alike.setdefault(settings.routes, []).append(name)
+        for routes, names in alike.items():
+            reasons = {route: engine.routing.why_unusable(route) for route in routes}
             usable = any(not reason for reason in reasons.values())
             why = sorted({f"{route.partition('/')[0]}: {reason}" for route, reason in reasons.items() if reason})
-            table.add_row(*map(Text, (name, "\n".join(settings.routes), "yes" if usable else "no", "\n".join(why))))
+            table.add_row(*map(Text, ("\n".join(names), "\n".join(routes), "yes" if usable else "no", "\n".join(why))))
         for name, supplier in engine.suppliers.items():
             usable = not supplier.why_not
             models = f"{len(supplier.models)} models"

@@ -29,6 +29,7 @@ _INPAINTER = "prodia/inference.sdxl.inpainting.v1"
 _LABS = "imagelabs/sdxl-turbo"
 _SDXL = "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
 _PUBLIC_NAMES = (
+    "dall-e-3",
     "dall-e-2",
     "gpt-image-1",
     "gpt-image-1-mini",
@@ -45,8 +46,7 @@ _PUBLIC_NAMES = (
     "dall-e-*",
 )
 _DEFAULT_MODELS: dict[str, dict[str, Any]] = {
-    "dall-e-3": {"routes": [_SCHNELL, _LABS, _SDXL]},
-    **{name: {"routes": [_SCHNELL, _EDITOR, _INPAINTER, _LABS, _SDXL]} for name in _PUBLIC_NAMES},
+    name: {"routes": [_SCHNELL, _EDITOR, _INPAINTER, _LABS, _SDXL]} for name in _PUBLIC_NAMES
 }
 
 

@@ -220,18 +220,22 @@ async def test_a_body_that_drips_is_cut_at_the_total(upstream: Upstream) -> None
 
 
 async def test_cancelling_a_call_ends_it_and_leaves_no_file(connect: Connect, tmp_path: Path) -> None:
-    opened = asyncio.Event()
+    opened, arrived = asyncio.Event(), asyncio.Event()
 
     def draft() -> FileDraft:
         opened.set()
         return FileDraft(tmp_path / "a", io.FileIO(tmp_path / "a", "wb"))
 
     upstream = connect(draft=draft)
-    async with raw_server(_half_then_silent) as server:
+
+    async def half_then_silent(request: Request, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await _half_then_silent(request, writer)
+
+    async with raw_server(half_then_silent) as server:
         task = asyncio.ensure_future(upstream.send(Call("GET", server.url, picture=True), 30.0))
         await opened.wait()
-        while not server.requests:
-            await asyncio.sleep(0.001)
+        await arrived.wait()
         assert _files(tmp_path) == [tmp_path / "a"]
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

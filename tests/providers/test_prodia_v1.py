@@ -1,6 +1,7 @@
 """Prodia v1: calls as data, states and defects (facts: upstreams §2, F3–F9)."""
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.provider import Call, Finished, Operation, UnreadableReply
+from proxy.provider import Call, Finished, Operation, Reply, UnreadableReply
 from proxy.upstream import Upstream
 from tests.providers.examples import JOB, KEY, PNG, PROMPT, brought, follow, job, model, pending, provider, reply
 
@@ -191,3 +192,13 @@ async def test_refusals_come_back_as_replies(upstream: Upstream, web: aiorespons
     web.post(f"{BASE}/sd/generate", status=status, body=body, content_type="text/plain")
     said = await upstream.send(DIALECT.submit(job(SD, seed=7)), 1.0)
     assert (said.status, DIALECT.refusal(said), said.picture) == (status, body, None)
+
+
+def test_listed_names_that_no_header_can_carry_are_left_out() -> None:
+    calls = DIALECT.catalogue()
+    good = "dreamshaper_8.safetensors [9d40847d]"
+    bodies = (json.dumps([good, "模型", "x\r\nset-cookie: a", "\ud800", " "]).encode(), b"[]")
+    replies = [Reply(call, 200, body=body) for call, body in zip(calls, bodies, strict=True)]
+    assert [listed.name for listed in DIALECT.read_catalogue(replies)] == [good]
+    with pytest.raises(UnreadableReply):
+        DIALECT.read_catalogue([Reply(call, 200, body=b"[]") for call in calls])

@@ -209,3 +209,11 @@ def test_what_a_refusal_repeats_is_short_and_printable() -> None:
         _access().check_host("evil\x00.example" + "x" * 500)
     assert "evil?.example" in refusal.value.message
     assert len(refusal.value.message) < 250
+
+
+@pytest.mark.parametrize(
+    "host", ["", "evil.test@127.0.0.1", "127.0.0.1/evil", "127.0.0.1#x", "127.0.0.1:999999", "localhost:1:2", "[::1"]
+)
+def test_what_is_no_host_is_not_ours(host: str) -> None:
+    with pytest.raises(OriginNotAllowed):
+        _access().check_host(host)

@@ -386,3 +386,19 @@ def test_settings_cannot_be_changed() -> None:
     configuration: Configuration = compose({}, {})
     with pytest.raises(ValueError, match="frozen"):
         configuration.settings.server.port = 1  # type: ignore[misc]
+
+
+def test_names_and_keys_that_no_header_can_carry() -> None:
+    tables = {"providers": {"画像": {"kind": "imagelabs"}}, "models": {" m": {"routes": ["imagelabs/sdxl-turbo"]}}}
+    with pytest.raises(ConfigurationError) as error:
+        compose(tables, {"PRODIA_API_KEY": "a\nb"})
+    assert [problem.partition(":")[0] for problem in error.value.problems] == [
+        "providers.画像",
+        "models. m",
+        "PRODIA_API_KEY",
+    ]
+
+
+def test_image_hosts_are_compared_in_lower_case() -> None:
+    configuration = compose({"providers": {"prodia": {"image_hosts": ["CDN.Example"]}}}, {})
+    assert configuration.settings.providers["prodia"].image_hosts == ("cdn.example",)

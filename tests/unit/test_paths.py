@@ -71,3 +71,8 @@ def test_the_canonical_form_is_its_own(parts: list[str]) -> None:
     assert "//" not in path
     if "v1/v1" not in path and "v1images" not in path and "v1models" not in path and "deployments" not in path:
         assert canonical(path)[0] == path
+
+
+@pytest.mark.parametrize("path", ["/api" * 7500, "/deployments" + "/chat/" * 5000 + "\n", "/v1/images/generations\n"])
+def test_what_cannot_be_ours_is_left_alone(path: str) -> None:
+    assert canonical(path) == (path, "")
