@@ -262,8 +262,9 @@ async def serving(
             yield listeners[0].getsockname()[1]
         finally:
             ticking.cancel()
-            await server.shutdown(listeners)
+            # Not uvicorn's own shutdown, which first waits for whoever may still be there.
             await server.hang_up()
+            await server.lifespan.shutdown()
     finally:
         for listener in listeners:
             listener.close()
