@@ -104,7 +104,12 @@ def _settle(future: asyncio.Future[Ending], ending: Ending) -> None:
         future.set_result(ending)
 
 
-async def _watch_for_leaving(receive: Receive, future: asyncio.Future[Ending]) -> None:
+async def until_left(receive: Receive) -> None:
+    """Return when the caller has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _watch_for_leaving(receive: Receive, future: asyncio.Future[Ending]) -> None:
+    await until_left(receive)
     _settle(future, "left")

@@ -23,7 +23,7 @@ from proxy.orders import Candidate, Order
 from proxy.outlets import Limits, Outlet, Progress
 from proxy.provider import Finished, Job, Pending
 from proxy.refusals import refused_submit
-from proxy.schedule import Schedule, classify
+from proxy.schedule import Key, Schedule, classify
 from proxy.upstream import Interrupted, NotSent
 
 _BEFORE_HOLD_S = 0.05
@@ -143,20 +143,13 @@ class Jobs:
         started = self._clock.monotonic()
         answer = await self._submit(outlet, job, progress, lifetime)
         self._metrics.submits.labels(outlet.name, "accepted").inc()
-        settings = job.settings
-        key = classify(
-            outlet.name, job.model.name, settings.get("width"), settings.get("height"), settings.get("steps")
-        )
-        pace = self._schedule.watch(key, outlet.polls_per_second)
-        polls = 0
         if isinstance(answer, Pending):
+            pace = self._schedule.watch(_kind_of(outlet, job), outlet.polls_per_second)
             follower = Follower(outlet, pace, progress, self._limits, self._clock, (hold.at, lifetime.at))
             answer = await follower.follow(answer, lifetime)
-            polls = follower.polls
-            now = self._clock.monotonic()
-            lag = pace.finished(now, answer.elapsed_s)
+            lag = pace.finished(self._clock.monotonic(), answer.elapsed_s)
             self._metrics.detection_lag.labels(outlet.name).observe(lag)
-            self._metrics.polls_per_job.labels(outlet.name).observe(polls)
+            self._metrics.polls_per_job.labels(outlet.name).observe(follower.polls)
         self._metrics.job_seconds.labels(outlet.name, "finished").observe(self._clock.monotonic() - started)
         progress.set("done", 1.0)
         return answer
@@ -204,3 +197,9 @@ class Jobs:
             outlet.submits.succeeded()
         self._metrics.submits.labels(outlet.name, failure.code or "").inc()
         raise failure from trouble
+
+
+def _kind_of(outlet: Outlet, job: Job) -> Key:
+    """Return the kind of job whose durations are learned together."""
+    size = job.settings.get("width"), job.settings.get("height")
+    return classify(outlet.name, job.model.name, *size, job.settings.get("steps"))

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from proxy.errors import Failure, ProviderBadResult
+from proxy.flight import until_left
 from proxy.orders import Order
 from proxy.results import Picture
 
@@ -148,16 +149,11 @@ class ImagesResponse:
 @contextmanager
 def departure(receive: Receive) -> Iterator[Callable[[], bool]]:
     """Watch the caller while an answer is sent; gives what tells whether it has left."""
-    watcher = asyncio.get_running_loop().create_task(_until_disconnect(receive))
+    watcher = asyncio.get_running_loop().create_task(until_left(receive))
     try:
         yield watcher.done
     finally:
         watcher.cancel()
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class AnswerBroken(Exception):
