@@ -136,11 +136,15 @@ class ImageStore:
     def sweep(self) -> None:
         """Remove pictures past their time, then the oldest until the quota holds, but none that is waited for."""
         oldest_kept = self._clock.wall() - self._keep_s
-        for name, (born, size) in tuple(self._files.items()):
-            if born > oldest_kept and (self.used_bytes <= self._max_bytes or len(self._files) == 1):
-                return
+        excess = self.used_bytes - self._max_bytes
+        surplus: list[str] = []
+        for name, (born, size) in self._files.items():  # the oldest first: what stays isn't looked at
+            if born > oldest_kept and (excess <= 0 or len(self._files) - len(surplus) == 1):
+                break
             if name not in self._pinned:
-                del self._files[name]
-                self.used_bytes -= size
-                with contextlib.suppress(OSError):
-                    (self.directory / name).unlink(missing_ok=True)
+                surplus.append(name)
+                excess -= size
+        for name in surplus:
+            self.used_bytes -= self._files.pop(name)[1]
+            with contextlib.suppress(OSError):
+                (self.directory / name).unlink(missing_ok=True)
