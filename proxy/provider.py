@@ -123,6 +123,8 @@ class Call:
     """An HTTP call to be made. Headers, query and body hold keys and prompts, so ``repr`` shows none of them.
 
     ``picture``: the reply may be a picture, so it is read up to the picture limit and not the small one.
+    ``safe``: it changes nothing at the provider (RFC 9110, 9.2.1), so it may be sent again on a connection that was
+    dropped while idle.
     """
 
     method: Literal["GET", "POST"]
@@ -132,11 +134,12 @@ class Call:
     json: Mapping[str, Any] | None = field(default=None, repr=False)
     files: tuple[File, ...] = field(default=(), repr=False)
     picture: bool = False
+    safe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. Header names are lower-case.
+    """What came back. Header names are asked for in lower case.
 
     ``picture`` is the file a picture was streamed to (then ``body`` is empty); other bodies are in ``body``.
     """

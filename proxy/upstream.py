@@ -1,21 +1,23 @@
 """The only module that speaks HTTP to providers: one session each, every call bounded in time and bytes, sent once.
 
 aiohttp repeats idempotent methods on its own after a dropped connection; Prodia's former submit is a GET that buys a
-picture. The middleware below turns such drops into failures of ours before aiohttp can repeat them.
+picture. The middleware below turns such drops into failures of ours before aiohttp can repeat them; only calls that
+are declared safe go without it.
 """
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import aiohttp
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, hdrs
-from yarl import URL
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+from pydantic_core import to_json
 
+from proxy import __version__
 from proxy.addresses import ResultAddresses, public_socket
 from proxy.errors import Overloaded, ProviderBadResponse, ProviderBadResult
 from proxy.provider import Call, Reply
@@ -66,13 +68,20 @@ class Traffic:
     received: int = 0
 
 
+_CONNECTING = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ClientProxyConnectionError,
+)
+"""What aiohttp raises as long as nothing of the call has been sent; it repeats no call after these."""
+
+
 async def _never_repeat(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     try:
         return await handler(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise NotSent(type(error).__name__) from error
-    except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError) as error:
-        raise NotSent(type(error).__name__) from error
+    except _CONNECTING:
+        raise
     except (aiohttp.ClientError, OSError) as error:
         raise Interrupted(type(error).__name__) from error
 
@@ -118,7 +127,7 @@ class Upstream:
         url = self._results.check(address)
         if self._result_session is None:
             self._result_session = _session(None if self._results.allow_private or self._http_proxy else public_socket)
-        call = Call("GET", url, headers={"accept": "image/*"}, picture=True)
+        call = Call("GET", url, headers={"accept": "image/*"}, picture=True, safe=True)
         try:
             reply = await self._exchange(self._result_session, call, timeout_s, MAX_PICTURE)
         except (NotSent, Interrupted):
@@ -132,27 +141,27 @@ class Upstream:
         raise ProviderBadResult(message) if 200 <= reply.status < 400 else ResultNotReady(message)
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call, timeout_s: float, limit: int) -> Reply:
-        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s * 0.9))
         # Before the call goes out: a picture that nobody can store must not be bought.
         draft = self._new_draft() if call.picture else None
         kept = False
         try:
             async with session.request(
                 call.method,
-                URL(call.url, encoded=False) if call.query else URL(call.url),
+                call.url,
                 params=call.query or None,
                 headers=call.headers,
                 json=call.json,
                 data=_form(call) if call.files else None,
                 allow_redirects=False,
                 proxy=self._http_proxy,
-                timeout=timeout,
+                timeout=_timeout(timeout_s),
+                middlewares=() if call.safe else None,
             ) as response:
                 reply = await self._read(response, call, limit, draft)
                 kept = reply.picture is not None
                 return reply
-        except NotSent:
-            raise
+        except _CONNECTING as error:
+            raise NotSent(type(error).__name__) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Interrupted(type(error).__name__) from error
         finally:
@@ -160,13 +169,12 @@ class Upstream:
                 draft.discard()
 
     async def _read(self, response: ClientResponse, call: Call, limit: int, draft: Draft | None) -> Reply:
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        if draft is None or response.status != 200 or not _looks_like_picture(headers):
+        if draft is None or response.status != 200 or not _looks_like_picture(response.headers):
             body = await self._body(response, limit)
-            return Reply(call, response.status, headers, body)
+            return Reply(call, response.status, response.headers, body)
         with draft.file as file:
             await self._drain(response, partial(_write_whole, file), limit)
-        return Reply(call, response.status, headers, picture=draft.path)
+        return Reply(call, response.status, response.headers, picture=draft.path)
 
     def _new_draft(self) -> Draft:
         try:
@@ -209,6 +217,11 @@ def _too_large() -> ProviderBadResponse:
     return ProviderBadResponse("The provider's answer is larger than any expected.")
 
 
+@lru_cache(maxsize=64)
+def _timeout(total_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total_s, connect=min(CONNECT_S, total_s * 0.9))
+
+
 def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
     # No pool limit: the number of jobs at once is bounded where they wait in order, not where they would time out.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, socket_factory=socket_factory)
@@ -217,7 +230,8 @@ def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.C
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         middlewares=(_never_repeat,),
-        skip_auto_headers=(hdrs.USER_AGENT,),
+        headers={"user-agent": f"images-proxy/{__version__}"},
+        json_serialize_bytes=to_json,
     )
 
 
@@ -238,5 +252,5 @@ def _write_whole(file: BinaryIO, data: bytes) -> None:
         raise NotWritten(error.strerror) from error
 
 
-def _looks_like_picture(headers: dict[str, str]) -> bool:
+def _looks_like_picture(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").lower().startswith(_PICTURE_TYPES)

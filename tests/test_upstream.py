@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 import proxy.upstream
+from proxy import __version__
 from proxy.addresses import AddressRefused, ResultAddresses
 from proxy.clock import Clock
 from proxy.errors import Overloaded, ProviderBadResponse, ProviderBadResult
@@ -92,6 +93,16 @@ async def test_a_submit_dropped_on_a_reused_connection_was_sent_once(
         await asyncio.sleep(0.01)
         assert [request.connection for request in server.requests] == [1, 1]
         assert server.connections == 1
+
+
+async def test_a_safe_call_is_sent_again_when_its_idle_connection_was_dropped(upstream: Upstream) -> None:
+    async def drop_once(request: Request, writer: asyncio.StreamWriter) -> None:
+        await (hang_up if len(server.requests) == 2 else saying(answer()))(request, writer)
+
+    async with raw_server(drop_once) as server:
+        for _ in range(2):
+            assert (await upstream.send(Call("GET", f"{server.url}/job/1", safe=True), 2.0)).status == 200
+        assert [request.connection for request in server.requests] == [1, 1, 2]
 
 
 async def test_aiohttp_itself_would_have_sent_it_twice() -> None:
@@ -311,12 +322,12 @@ async def test_a_redirect_is_an_answer_and_not_followed(upstream: Upstream, stat
         assert len(server.requests) == 1
 
 
-async def test_no_cookie_is_kept_and_nobody_introduces_himself(upstream: Upstream) -> None:
+async def test_no_cookie_is_kept_and_the_service_names_itself(upstream: Upstream) -> None:
     async with raw_server(saying(answer(set_cookie="session=1; Path=/"))) as server:
         for _ in range(2):
             await upstream.send(Call("GET", server.url), 2.0)
         assert all("cookie" not in request.headers for request in server.requests)
-        assert all("user-agent" not in request.headers for request in server.requests)
+        assert {request.headers["user-agent"] for request in server.requests} == {f"images-proxy/{__version__}"}
         assert server.connections == 1
 
 
@@ -327,7 +338,7 @@ async def test_the_environments_proxy_is_not_used(upstream: Upstream, monkeypatc
         assert (await upstream.send(Call("GET", server.url), 2.0)).status == 200
 
 
-async def test_header_names_come_back_in_lower_case(upstream: Upstream) -> None:
+async def test_headers_are_asked_for_in_lower_case(upstream: Upstream) -> None:
     async with raw_server(saying(answer(X_Odd="Value"))) as server:
         call = Call("GET", server.url)
         reply = await upstream.send(call, 2.0)

@@ -56,7 +56,7 @@ class ImageLabs:
 
     def probe(self) -> Call:
         """Ask for the progress of a task that does not exist: free, and answered in JSON by a living service."""
-        return self._post("/progress", {"task_id": "00000000"})
+        return self._post("/progress", {"task_id": "00000000"}, safe=True)
 
     def submit(self, job: Job) -> Call:
         """Return the POST that starts the job."""
@@ -90,7 +90,7 @@ class ImageLabs:
             task = str(task)
         if not isinstance(task, str) or not 0 < len(task) <= _MAX_TASK_ID or not task.isprintable():
             raise ProviderBadResponse("The provider took the call but named no task.")
-        return Pending(next=self._post("/progress", {"task_id": task}), state="queued")
+        return Pending(next=self._post("/progress", {"task_id": task}, safe=True), state="queued")
 
     def refusal(self, reply: Reply) -> str:
         """Return the body's text."""
@@ -119,7 +119,7 @@ class ImageLabs:
         except ValueError:  # not an address at all: whoever wants to use it refuses it
             return address
 
-    def _post(self, path: str, body: dict[str, Any]) -> Call:
+    def _post(self, path: str, body: dict[str, Any], *, safe: bool = False) -> Call:
         headers = {
             "accept": "*/*",
             "accept-language": "en-US,en;q=0.9",
@@ -130,7 +130,7 @@ class ImageLabs:
             "x-requested-with": "XMLHttpRequest",
             "user-agent": _USER_AGENT,
         }
-        return Call("POST", f"{self.base_url}{path}", headers=headers, json=body)
+        return Call("POST", f"{self.base_url}{path}", headers=headers, json=body, safe=safe)
 
 
 def _data_url(picture_format: str, data: bytes | memoryview) -> str:

@@ -149,11 +149,11 @@ class Prodia:
             return Finished(name)
         if not _FILE_NAME.match(name):
             raise ProviderBadResponse("The provider calls the job done but names no picture.")
-        call = Call("GET", f"{reply.call.url}/{name}", self._headers("*/*"), picture=True)
+        call = Call("GET", f"{reply.call.url}/{name}", self._headers("*/*"), picture=True, safe=True)
         return Pending(next=call, state="generating", at_once=True)
 
     def _get(self, path: str) -> Call:
-        return Call("GET", f"{self.base_url}/job/async/{path}", self._headers("*/*"))
+        return Call("GET", f"{self.base_url}/job/async/{path}", self._headers("*/*"), safe=True)
 
     def _headers(self, accept: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token}", "accept": accept}

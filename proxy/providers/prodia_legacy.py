@@ -102,7 +102,7 @@ class ProdiaLegacy:
         }
         if settings.get("upscale"):
             query["upscale"] = "true"
-        return self._get("/generate", query)
+        return Call("GET", f"{self.base_url}/generate", headers=_HEADERS, query=query)
 
     def read(self, reply: Reply) -> Pending | Finished:
         """Read a job: the answer to a submit and to a poll look alike."""
@@ -126,5 +126,5 @@ class ProdiaLegacy:
             return address
         raise ProviderBadResponse("The provider calls the job done but names no picture.")
 
-    def _get(self, path: str, query: dict[str, str] | None = None) -> Call:
-        return Call("GET", f"{self.base_url}{path}", headers=_HEADERS, query=query or {})
+    def _get(self, path: str) -> Call:
+        return Call("GET", f"{self.base_url}{path}", headers=_HEADERS, safe=True)

@@ -146,4 +146,4 @@ class ProdiaV1:
 
     def _get(self, path: str) -> Call:
         headers = {"x-prodia-key": self.key, "accept": "application/json"}
-        return Call("GET", f"{self.base_url}{path}", headers=headers)
+        return Call("GET", f"{self.base_url}{path}", headers=headers, safe=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from proxy import __version__
 from proxy.provider import Call, Finished, InputPicture, Job, Model, Operation, Pending, Provider, Reply
 from proxy.providers import KINDS, build
 from proxy.providers.settings import ProviderSettings
@@ -16,6 +17,8 @@ JOB = "0f4c6b0e-0d3b-4e7e-9f57-3a5b0c0a9d11"
 KEY = "key-that-nobody-may-see"
 PROMPT = 'a fox & a hen, 50% ü +1 #?/[x]\n"quoted"'
 BOUNDARY = "----seam"
+NAMED = {"user-agent": f"images-proxy/{__version__}"}
+"""What every call carries unless its dialect names another client."""
 PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>"
 _MOST_CALLS = 10
 

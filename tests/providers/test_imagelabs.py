@@ -10,7 +10,7 @@ from yarl import URL
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
 from proxy.provider import Call, Finished, UnreadableReply
 from proxy.upstream import Interrupted, Upstream
-from tests.providers.examples import PAGE, PNG, PROMPT, brought, follow, job, pending, provider, reply
+from tests.providers.examples import NAMED, PAGE, PNG, PROMPT, brought, follow, job, pending, provider, reply
 
 BASE = "https://editor.imagelabs.net"
 DIALECT = provider("imagelabs")
@@ -197,7 +197,7 @@ async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) ->
     polls = web.requests["POST", URL(f"{BASE}/progress")]
     assert [poll.kwargs["json"] for poll in polls] == [{"task_id": "t-1"}] * 3
     (fetch,) = web.requests["GET", URL(FINAL)]
-    assert fetch.kwargs["headers"] == {"accept": "image/*"}
+    assert fetch.kwargs["headers"] == {"accept": "image/*", **NAMED}
     for call in (submit, *polls, fetch):
         assert call.kwargs["allow_redirects"] is False
 

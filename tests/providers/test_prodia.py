@@ -17,6 +17,7 @@ from tests.providers.examples import (
     BOUNDARY,
     JOB,
     KEY,
+    NAMED,
     PAGE,
     PNG,
     PROMPT,
@@ -299,7 +300,7 @@ async def test_bytes_stream_into_a_file(upstream: Upstream, web: aioresponses, d
     assert answer.image.read_bytes() == data
     (sent,) = web.requests["POST", URL(f"{BASE}/job")]
     assert sent.kwargs["json"] == SUBMIT.json
-    assert sent.kwargs["headers"] == SUBMIT.headers
+    assert sent.kwargs["headers"] == {**SUBMIT.headers, **NAMED}
     assert sent.kwargs["params"] is None
     assert sent.kwargs["allow_redirects"] is False
 

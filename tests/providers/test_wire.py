@@ -28,8 +28,8 @@ from tests.providers.raw_server import Request, answer, raw_server, saying
 
 pytestmark = pytest.mark.anyio
 
-ADDED = {"host", "accept-encoding", "content-length", "content-type"}
-"""Headers that HTTP itself needs; beside them nothing may be sent that the call doesn't say."""
+ADDED = {"host", "accept-encoding", "content-length", "content-type", "user-agent"}
+"""Headers that HTTP itself needs, and our name; beside them nothing may be sent that the call doesn't say."""
 
 
 async def _sent(upstream: Upstream, call: Call, url: str) -> Request:
