@@ -53,12 +53,13 @@ class Connection(Protocol):
 class Exchange:
     """One request and its answer: times the body's arrival, keeps the answer readable and every failure in JSON."""
 
-    __slots__ = ("app", "connection", "cycle", "received", "waited_s")
+    __slots__ = ("app", "connection", "cork", "cycle", "received", "waited_s")
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle, app: ASGIApp) -> None:
         self.connection = connection
         self.cycle = cycle
         self.app = app
+        self.cork: Cork | None = None
         self.waited_s = 0.0
         self.received = 0
 
@@ -96,11 +97,16 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a part of the answer on; with something unread the protocol closes the connection, not uvicorn."""
+        starts = message["type"] == "http.response.start"
         if self.cycle.more_body or self.connection.pipelined:
-            if message["type"] == "http.response.start":
+            if starts:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             else:
                 self.cycle.keep_alive = True
+        if starts:
+            self.cork = Cork(self.cycle, self.connection.loop)
+        elif self.cork is not None and (not message.get("body") or self.cycle.scope["method"] == "HEAD"):
+            self.cork.pull()
         await self.cycle.send(message)  # type: ignore[arg-type]
 
     def _patience_s(self) -> float:
@@ -118,6 +124,42 @@ class Exchange:
 
     def _on_body_timeout(self) -> None:
         self.connection.refuse(RequestTimeout("The request's body did not arrive in time."))
+
+
+class Cork:
+    """Stands in for a cycle's transport until the answer's head can go out together with the body's first piece.
+
+    uvicorn writes the two one after the other, which is two calls to the kernel, two packets, and two wake-ups of the
+    client. A head whose body is longer in coming goes out alone, on the loop's next turn.
+    """
+
+    __slots__ = ("cycle", "head", "transport")
+
+    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+        self.cycle = cycle
+        self.transport = cycle.transport
+        self.head = b""
+        cycle.transport = self  # type: ignore[assignment]
+        loop.call_soon(self.pull)
+
+    def write(self, data: bytes) -> None:
+        """Keep the head; write it with what comes next."""
+        if self.head:
+            self.pull(data)
+        else:
+            self.head = data
+
+    def close(self) -> None:
+        """Close the connection behind what was written."""
+        self.pull()
+        self.transport.close()
+
+    def pull(self, data: bytes = b"") -> None:
+        """Write what was kept, and ``data`` behind it, and give the cycle its transport back."""
+        if self.cycle.transport is self:  # type: ignore[comparison-overlap]
+            self.cycle.transport = self.transport
+            if not self.transport.is_closing():
+                self.transport.writelines((self.head, data) if data else (self.head,))
 
 
 def render(failure: Failure, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
