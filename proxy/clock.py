@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from random import Random, SystemRandom
+from random import Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class Clock:
     """Unix time in seconds: for ``created`` and file ages, never for deadlines."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Waits for so many seconds."""
-    random: Random = field(default_factory=SystemRandom)
+    random: Random = field(default_factory=Random)
+    """For jitter and seeds, never for secrets."""
 
 
 @dataclass(frozen=True, slots=True)

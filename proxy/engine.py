@@ -181,6 +181,7 @@ class Engine:
             settings.max_jobs,
             submits=Breaker(self.clock),
             polls=Breaker(self.clock),
+            figures=self.metrics.of_provider(name),
             polls_per_second=settings.polls_per_second,
         )
 

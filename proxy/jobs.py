@@ -100,14 +100,14 @@ class Jobs:
         except BaseException:
             outlet.submits.skipped()
             raise
-        self._metrics.jobs_in_flight.labels(outlet.name).inc()
+        outlet.figures.jobs_in_flight.inc()
         try:
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
             job = self._job(candidate, order, seed)
             finished = await self._submit_and_follow(outlet, job, progress, hold, lifetime)
             return Made(finished, candidate, outlet, lifetime)
         finally:
-            self._metrics.jobs_in_flight.labels(outlet.name).dec()
+            outlet.figures.jobs_in_flight.dec()
             outlet.slots.release()
 
     async def _take_slot(self, outlet: Outlet, hold: Deadline) -> None:
@@ -115,7 +115,7 @@ class Jobs:
         if not outlet.slots.locked():
             await outlet.slots.acquire()
             return
-        with self._metrics.queue.labels(outlet.name).track_inprogress():
+        with outlet.figures.queue.track_inprogress():
             try:
                 async with asyncio.timeout(max(0.0, hold.remaining - _BEFORE_HOLD_S)):
                     await outlet.slots.acquire()
@@ -142,15 +142,18 @@ class Jobs:
     ) -> Finished:
         started = self._clock.monotonic()
         answer = await self._submit(outlet, job, progress, lifetime)
-        self._metrics.submits.labels(outlet.name, "accepted").inc()
+        figures = outlet.figures
+        figures.submits.inc()
         if isinstance(answer, Pending):
             pace = self._schedule.watch(_kind_of(outlet, job), outlet.polls_per_second)
             follower = Follower(outlet, pace, progress, self._limits, self._clock, (hold.at, lifetime.at))
-            answer = await follower.follow(answer, lifetime)
-            lag = pace.finished(self._clock.monotonic(), answer.elapsed_s)
-            self._metrics.detection_lag.labels(outlet.name).observe(lag)
-            self._metrics.polls_per_job.labels(outlet.name).observe(follower.polls)
-        self._metrics.job_seconds.labels(outlet.name, "finished").observe(self._clock.monotonic() - started)
+            try:
+                answer = await follower.follow(answer, lifetime)
+            finally:
+                figures.polls.inc(follower.polls)
+            figures.polls_per_job.observe(follower.polls)
+            figures.detection_lag.observe(pace.finished(self._clock.monotonic(), answer.elapsed_s))
+        figures.job_seconds.observe(self._clock.monotonic() - started)
         progress.set("done", 1.0)
         return answer
 

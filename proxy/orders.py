@@ -1,11 +1,12 @@
 """A checked request together with every route that can serve it, in order: what a flight is made from."""
 
 import hashlib
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from pydantic_core import to_json
 
 from proxy.errors import InvalidRequest
 from proxy.image_request import ImageRequest
@@ -16,7 +17,8 @@ from proxy.routing import PublicModel, Route
 _SECRET = secrets.token_bytes(32)
 """Fingerprints are compared inside this process only, so each process has its own."""
 
-_NOT_IN_FINGERPRINT = {"stream", "partial_images", "user", "safety_identifier"}
+_NOT_IN_FINGERPRINT = {"model", "response_format", "stream", "partial_images", "user", "safety_identifier"}
+"""What makes no other picture; model and form count as they were resolved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Order:
 
     def without_uploads(self) -> "Order":
         """Return the order without the bytes of its pictures, once they have served."""
+        if not self.wish.images:
+            return self
         images = tuple(replace(image, data=b"") for image in self.wish.images)
         return replace(self, wish=replace(self.wish, images=images, mask=None))
 
@@ -113,10 +117,8 @@ _OPERATIONS: dict[Operation, str] = {
 
 def _fingerprint(wish: Wish, model: str, form: str) -> bytes:
     """Digest whose it is and what is wanted: equal for a repeat of the same call, and for nothing else."""
-    request = wish.request.model_dump(exclude_none=True, exclude=_NOT_IN_FINGERPRINT)
-    request.update(model=model, response_format=form)
-    digest = hashlib.blake2b(key=_SECRET, digest_size=16)
-    digest.update(json.dumps([wish.owner, wish.operation, request], sort_keys=True).encode())
+    digest = hashlib.blake2b(to_json([wish.owner, wish.operation, model, form]), key=_SECRET, digest_size=16)
+    digest.update(wish.request.model_dump_json(exclude_none=True, exclude=_NOT_IN_FINGERPRINT).encode())
     for picture in (*wish.images, *((wish.mask,) if wish.mask else ())):
         digest.update(picture.digest or hashlib.blake2b(picture.data).digest())
     return digest.digest()

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from proxy.breaker import Breaker
+from proxy.metrics import ProviderFigures
 from proxy.provider import Provider
 from proxy.upstream import Upstream
 
 
 @dataclass(slots=True)
 class Outlet:
-    """A configured provider in operation: its dialect, its connections, its slots and its breakers."""
+    """A configured provider in operation: its dialect, connections, slots, breakers and figures."""
 
     name: str
     provider: Provider
@@ -20,6 +21,7 @@ class Outlet:
     max_jobs: int
     submits: Breaker
     polls: Breaker
+    figures: ProviderFigures
     polls_per_second: float = 0.0
     slots: asyncio.Semaphore = field(init=False)
 

@@ -71,7 +71,7 @@ def refuse_unless_able(request: ImageRequest, model: Model, operation: Operation
 
 def translate(request: ImageRequest, model: Model, defaults: Mapping[str, Any]) -> Translation:
     """Return ``request`` in the words of ``model``; ``defaults`` fill in provider parameters the caller left open."""
-    given = request.model_dump(include=set(_SETTINGS), exclude_none=True)
+    given = {name: value for name in _SETTINGS if (value := getattr(request, name)) is not None}
     wanted = {**{name: value for name, value in defaults.items() if name in _SETTINGS}, **given}
     report = _Report()
     shape = _choose_shape(request, model, defaults, report)

@@ -65,7 +65,7 @@ class Histogram:
             self._bins[max(0, min(_BINS - 1, i))] += share * self._weight
         self._at = now
         self.samples += 1
-        if self.samples < 64 or self.samples % 4 == 0:  # the sums cost as much as ten questions to them
+        if self.samples < 64 or self.samples % 8 == 0:  # the sums cost as much as ten questions to them
             self._sums = None
 
     def gap(self, elapsed: float, root: float) -> float:

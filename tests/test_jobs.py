@@ -134,6 +134,7 @@ class Studio:
             FIRST: Scripted(list(first), self.time),
             SECOND: Scripted(list(second), self.time),
         }
+        metrics = Metrics()
         self.outlets = {
             name: Outlet(
                 name,
@@ -142,11 +143,12 @@ class Studio:
                 max_jobs,
                 submits=Breaker(self.clock),
                 polls=Breaker(self.clock),
+                figures=metrics.of_provider(name),
             )
             for name, upstream in self.upstreams.items()
         }
         schedule = Schedule(worth_s=0.06, random=self.clock.random, now=self.clock.monotonic)
-        self.jobs = Jobs(self.outlets, schedule, Limits(15.0, 5.0, LIFETIME_S), self.clock, Metrics())
+        self.jobs = Jobs(self.outlets, schedule, Limits(15.0, 5.0, LIFETIME_S), self.clock, metrics)
         self.progress = Progress(lambda: None)
 
     async def make(self, hold_s: float = 280.0) -> Made:

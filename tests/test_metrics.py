@@ -19,6 +19,7 @@ SYNC = "prodia/inference.flux-fast.schnell.txt2img.v2"
 FAMILIES = {
     "images_proxy_requests": "counter",
     "images_proxy_submits": "counter",
+    "images_proxy_polls": "counter",
     "images_proxy_polls_per_job": "histogram",
     "images_proxy_detection_lag_seconds": "histogram",
     "images_proxy_job_seconds": "histogram",
@@ -66,6 +67,7 @@ async def test_a_polled_picture_is_counted() -> None:
     request = {"route": "create_image", "model": "other", "provider": "prodia-v1", "status": "200", "code": ""}
     assert seen[key("requests_total", **request)] == 1
     assert seen[key("submits_total", provider="prodia-v1", outcome="accepted")] == 1
+    assert seen[key("polls_total", provider="prodia-v1")] == polls
     assert seen[key("polls_per_job_count", provider="prodia-v1")] == 1
     assert seen[key("polls_per_job_sum", provider="prodia-v1")] == polls > 0
     assert seen[key("detection_lag_seconds_count", provider="prodia-v1")] == 1
@@ -77,6 +79,17 @@ async def test_a_polled_picture_is_counted() -> None:
     assert seen[key("jobs_in_flight", provider="prodia-v1")] == 0
     assert seen[key("requests_in_flight")] == 0
     assert seen[key("build_info", version=__version__, python=_python(seen))] == 1
+
+
+async def test_polls_of_a_job_that_fails_are_counted() -> None:
+    async with running() as service:
+        answer = await service.generate("a hill [seconds:0.3] [fault:failed] [tag:failed]", model=POLLED)
+        assert answer.status == 502
+        polls = (await service.counts("failed"))["polls"]
+        seen = await figures(service)
+    assert seen[key("polls_total", provider="prodia-v1")] == polls > 0
+    assert key("polls_per_job_count", provider="prodia-v1") in seen
+    assert seen[key("polls_per_job_count", provider="prodia-v1")] == 0
 
 
 async def test_bytes_are_counted_as_they_come() -> None:

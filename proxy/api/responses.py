@@ -2,7 +2,6 @@
 
 import asyncio
 import binascii
-import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -10,6 +9,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from proxy.errors import Failure, ProviderBadResult
@@ -73,8 +73,7 @@ class PicturesBody:
     """JSON text with the base64 of files in the marked places, in pieces."""
 
     def __init__(self, answer: dict[str, Any], files: Sequence[Path]) -> None:
-        texts = json.dumps(answer, separators=(",", ":")).split(json.dumps(_MARK)[1:-1])
-        self._texts = [text.encode() for text in texts]
+        self._texts = to_json(answer).split(to_json(_MARK)[1:-1])
         self._files = files
         try:
             sizes = [file.stat().st_size for file in files]
@@ -137,6 +136,9 @@ class ImagesResponse:
 
     async def send_body(self, receive: Receive, send: Send) -> None:
         """Send the body alone."""
+        if self._body.length <= PIECE_BYTES:  # it is gone before anybody could be seen to leave
+            await send({"type": "http.response.body", "body": b"".join(self._body.pieces()), "more_body": False})
+            return
         left = self._body.length
         with departure(receive) as gone:
             for piece in self._body.pieces():
