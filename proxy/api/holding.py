@@ -22,6 +22,7 @@ _SHORTEST_HOLD_S, _BEFORE_CALLER_S = 1.0, 2.0
 _MAX_KEY = 255
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _MAX_DROPPED_SHOWN = 20
+_SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?")
 
 
 class Desk:
@@ -206,11 +207,8 @@ def attempt_of(request: Request) -> int:
 
 def hold_s(request: Request, longest_s: float) -> float:
     """Return the seconds to hold: two less than the caller announces to wait, at least one, at most ``longest_s``."""
-    announced = [
-        request.headers.get("x-stainless-read-timeout", ""),
-        request.headers.get("x-stainless-timeout", ""),
-    ]
-    seconds = [float(value) for value in announced if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value.strip())]
+    announced = [request.headers.get(name) for name in ("x-stainless-read-timeout", "x-stainless-timeout")]
+    seconds = [float(value) for value in announced if value and _SECONDS.fullmatch(value.strip())]
     wait = preferences(request).get("wait", "")
     if wait.isascii() and wait.isdigit() and len(wait) < 6:
         seconds.append(float(wait) + _BEFORE_CALLER_S)

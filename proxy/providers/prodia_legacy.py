@@ -113,7 +113,8 @@ class ProdiaLegacy:
             raise failed_job(str(answer.get("error", "")))
         if status == "succeeded":
             return Finished(self._picture(job, answer.get("imageUrl")))
-        return Pending(next=self._get(f"/job/{job}"), state="queued" if status == "queued" else "generating")
+        poll = reply.call if reply.call.safe else self._get(f"/job/{job}")
+        return Pending(next=poll, state="queued" if status == "queued" else "generating")
 
     def refusal(self, reply: Reply) -> str:
         """Return the body's text."""

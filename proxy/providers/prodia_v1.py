@@ -138,7 +138,8 @@ class ProdiaV1:
             if not isinstance(address, str) or not address:
                 raise ProviderBadResponse("The provider calls the job done but names no picture.")
             return Finished(address)
-        return Pending(next=self._get(f"/job/{job}"), state="queued" if status == "queued" else "generating")
+        poll = reply.call if reply.call.safe else self._get(f"/job/{job}")
+        return Pending(next=poll, state="queued" if status == "queued" else "generating")
 
     def refusal(self, reply: Reply) -> str:
         """Return the body's text: v1 refuses in plain text."""
