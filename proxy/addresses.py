@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aiohappyeyeballs import AddrInfoType
 from yarl import URL
@@ -66,33 +67,31 @@ class ResultAddresses:
 
     def check(self, address: str) -> str:
         """Return ``address`` in its normal form if a result may live there; raises ProviderBadResult."""
-        refusal = ProviderBadResult("The provider names a picture at an address that is not allowed.")
         try:
             url = URL(address)
-            host, port = url.host, url.port
+            allowed = len(address) <= _MAX_LENGTH and self._allows(url)
         except ValueError:
-            raise refusal from None
-        if len(address) > _MAX_LENGTH or not host or url.user is not None or url.password is not None:
-            raise refusal
-        private = self._is_private(url.raw_host or host)
-        if private and self.allow_private and url.scheme in ("http", "https"):
-            return str(url)
-        if private or not self._is_listed(host):
-            raise refusal
-        if not self.allow_private and (url.scheme != "https" or port != 443):
-            raise refusal
-        if url.scheme not in ("http", "https"):
-            raise refusal
+            allowed = False
+        if not allowed:
+            raise ProviderBadResult("The provider names a picture at an address that is not allowed.")
         return str(url)
 
-    def _is_listed(self, host: str) -> bool:
-        return not self.hosts or host in self.hosts
+    def _allows(self, url: URL) -> bool:
+        host = url.host
+        if not host or url.user is not None or url.password is not None or url.scheme not in ("http", "https"):
+            return False
+        if _is_private(url.raw_host or host):
+            return self.allow_private
+        if self.hosts and host not in self.hosts:
+            return False
+        return self.allow_private or (url.scheme == "https" and url.port == 443)
 
-    @staticmethod
-    def _is_private(host: str) -> bool:
-        if host == "localhost" or host.endswith((".localhost", ".")):
-            return True
-        try:
-            return not is_public(ipaddress.ip_address(host))
-        except ValueError:
-            return not _HOST_NAME.match(host)
+
+@lru_cache(maxsize=256)
+def _is_private(host: str) -> bool:
+    if host == "localhost" or host.endswith((".localhost", ".")):
+        return True
+    try:
+        return not is_public(ipaddress.ip_address(host))
+    except ValueError:
+        return not _HOST_NAME.match(host)

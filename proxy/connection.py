@@ -69,8 +69,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # Slots: the parent's attributes nearly fill a key-sharing dictionary, and thousands of these are held at once.
     __slots__ = (
-        "discarded", "framing_bytes", "header_count", "in_head", "limits", "linger_until", "lingering", "pipelined",
-        "timer", "upgrading",
+        "discarded", "framing_bytes", "in_head", "limits", "linger_until", "lingering", "pipelined",
+        "timer", "trailer_count", "upgrading",
     )  # fmt: skip
 
     def __init__(
@@ -83,7 +83,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.limits = config.limits
         self.in_head = True
-        self.framing_bytes = self.header_count = self.discarded = 0
+        self.framing_bytes = self.trailer_count = self.discarded = 0
         self.pipelined = self.lingering = self.upgrading = False
         self.linger_until = 0.0
         self.timer: asyncio.TimerHandle | None = None
@@ -167,15 +167,16 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.answering:
             raise InvalidRequest("Pipelined requests are not served.")
         super().on_message_begin()
-        self.header_count = 0
+        self.trailer_count = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header and keep it; a trailer is counted and dropped, for the application has begun."""
-        self.header_count += 1
-        if self.header_count > self.limits.header_count:
-            raise HeadersTooLarge(f"The request has more than {self.limits.header_count} headers.")
         if self.in_head:
             super().on_header(name, value)
+        else:
+            self.trailer_count += 1
+        if len(self.headers) + self.trailer_count > self.limits.header_count:
+            raise HeadersTooLarge(f"The request has more than {self.limits.header_count} headers.")
 
     def on_headers_complete(self) -> None:
         """Check what the parser leaves unchecked and start the application."""

@@ -168,7 +168,7 @@ class Reply:
     def json(self) -> Any:
         """Return the decoded body whatever its content type; raises UnreadableReply."""
         try:
-            return json.loads(self.body)
+            return json.loads(self.body.decode("utf-8").removeprefix("\ufeff"))
         except (ValueError, RecursionError):
             raise UnreadableReply from None
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from posixpath import splitext
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 from proxy.clock import Clock
 from proxy.errors import ProviderBadResult
@@ -96,4 +96,4 @@ class Results:
 
 
 def _format_of(address: str) -> Format | None:
-    return _FORMATS.get(splitext(urlsplit(address).path)[1].lower())
+    return _FORMATS.get(URL(address).suffix.lower())

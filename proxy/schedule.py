@@ -61,10 +61,10 @@ class Histogram:
         if self._weight > 1e9:
             self._bins, self._weight = [each / self._weight for each in self._bins], 1.0
         middle = _bin(value)
-        for i, share in ((middle - 1, 0.25), (middle, 0.5), (middle + 1, 0.25)):
-            self._bins[max(0, min(_BINS - 1, i))] += share * self._weight
-        self._at = now
-        self.samples += 1
+        self._bins[max(0, middle - 1)] += self._weight / 4
+        self._bins[middle] += self._weight / 2
+        self._bins[min(_BINS - 1, middle + 1)] += self._weight / 4
+        self._at, self.samples = now, self.samples + 1
         if self.samples < 64 or self.samples % 8 == 0:  # the sums cost as much as ten questions to them
             self._sums = None
 
@@ -194,8 +194,9 @@ class Pace:
         wait = self._random.uniform(max(SHORTEST_S, wait * (1 - JITTER)), min(longest, wait * (1 + JITTER)))
         if at_least_s > 0:
             wait = max(wait, at_least_s * self._random.uniform(1, 1 + JITTER))
-        last_polls = (deadline - LAST_POLL_S - now for deadline in deadlines)
-        wait = min((last for last in last_polls if max(0.0, at_least_s) < last < wait), default=wait)
+        for deadline in deadlines:
+            if max(0.0, at_least_s) < deadline - LAST_POLL_S - now < wait:
+                wait = deadline - LAST_POLL_S - now
         if self._budget:
             wanted_s = min(LONGEST_S, max(SHORTEST_S, self._gap(1.0)))
             wait = self._budget.book(now + wait, 1 / wanted_s, self._random) - now

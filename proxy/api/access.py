@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-
+from proxy.api.headers import RequestHeaders
 from proxy.config import ServerSettings, is_loopback
 from proxy.errors import NotAuthenticated, OriginNotAllowed
 
@@ -36,7 +35,7 @@ class Access:
         """Whether a key is needed."""
         return bool(self._digests)
 
-    def owner(self, headers: Headers) -> str:
+    def owner(self, headers: RequestHeaders) -> str:
         """Return a short name for the caller's key, empty when none is asked for. Raises NotAuthenticated."""
         if not self._digests:
             return ""
@@ -96,13 +95,13 @@ class Access:
         return is_loopback(name) or (bool(host) and host in (*self._hosts, self._public_host)) or name in self._hosts
 
 
-def _key(headers: Headers) -> bytes:
+def _key(headers: RequestHeaders) -> bytes:
     """Return the key of ``Authorization: Bearer`` (any case, extra blanks) or ``api-key``; two of a kind are none."""
-    given = headers.getlist("authorization")
+    given = headers.every("authorization")
     if given:
         scheme, _, value = given[0].strip(_BLANKS).partition(" ")
         return value.strip(_BLANKS).encode("latin-1") if len(given) == 1 and scheme.lower() == "bearer" else _NO_KEY
-    keys = headers.getlist("api-key")
+    keys = headers.every("api-key")
     return keys[0].strip(_BLANKS).encode("latin-1") if len(keys) == 1 else b""
 
 

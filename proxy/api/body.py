@@ -48,22 +48,26 @@ def decode_json(body: bytes) -> dict[str, Any]:
 
     Raises InvalidJson.
     """
-    if body.count(b",") + body.count(b"[") + body.count(b"{") > _MAX_VALUES:
+    brackets = body.count(b"[") + body.count(b"{")
+    if body.count(b",") + brackets > _MAX_VALUES:
         raise InvalidJson("The request's body holds too many values.")
     try:
         text = body.decode("utf-8")
-        decoded = json.loads(text, parse_constant=_refuse_constant)
+        decoded = _DECODER.decode(text)
         if _SURROGATE.search(text):
             json.dumps(decoded, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise InvalidJson("The request's body is not valid JSON.") from None
-    if _is_too_deep(decoded):
+    if brackets > _MAX_DEPTH and _is_too_deep(decoded):
         raise InvalidJson(f"The request's body is nested deeper than {_MAX_DEPTH} levels.")
     return json_object(decoded)
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _is_too_deep(value: Any) -> bool:

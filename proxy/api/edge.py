@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Iterator
 from functools import lru_cache
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +14,7 @@ from proxy.api.access import Access
 from proxy.api.addresses import base_of
 from proxy.api.body import CallerLeft
 from proxy.api.errors import write_failure
+from proxy.api.headers import RequestHeaders
 from proxy.api.paths import canonical
 from proxy.api.responses import AnswerBroken
 from proxy.api.visit import Visit, log_visit
@@ -50,16 +50,15 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        visit = Visit(f"req_{secrets.token_hex(16)}", self._clock.monotonic())
+        visit = Visit(f"req_{secrets.token_hex(16)}", self._clock.monotonic(), RequestHeaders(scope["headers"]))
         scope["path"], visit.deployment = canonical(scope["path"])
         scope.setdefault("state", {})["visit"] = visit
-        answer = _Answer(self, scope, headers, visit, send)
+        answer = _Answer(self, scope, visit, send)
         try:
-            self._admit(scope, headers, visit)
+            self._admit(scope, visit)
             if scope["method"] == "OPTIONS":
                 visit.route = "preflight"
-                await self._preflight(headers)(scope, receive, answer.send)
+                await self._preflight(visit.asked)(scope, receive, answer.send)
             else:
                 await self._app(scope, receive, answer.send)
         except CallerLeft:
@@ -76,32 +75,33 @@ class Edge:
         finally:
             self._close(scope, visit)
 
-    def allow_origin(self, scope: Scope, headers: Headers) -> str | None:
+    def allow_origin(self, scope: Scope, headers: RequestHeaders) -> str | None:
         """Return the value of Access-Control-Allow-Origin for this request's answer."""
         if scope["path"].startswith("/images/"):
             return "*"
-        return self._access.cors(headers.get("origin"), headers.get("host", ""))
+        return self._access.cors(headers.first("origin") or None, headers.first("host"))
 
     def processing_ms(self, visit: Visit) -> int:
         """Return the milliseconds since the request came."""
         return round((self._clock.monotonic() - visit.started) * 1000)
 
-    def _admit(self, scope: Scope, headers: Headers, visit: Visit) -> None:
-        path, host = scope["path"], headers.get("host", "")
+    def _admit(self, scope: Scope, visit: Visit) -> None:
+        headers = visit.asked
+        path, host = scope["path"], headers.first("host")
         visit.origin = base_of(scope, headers, self._server)
         picture = path.startswith("/images/") and scope["method"] in ("GET", "HEAD")
         if not picture and path not in _HEALTH:
             self._check_host(host)
-            self._access.check_origin(", ".join(headers.getlist("origin")) or None, host)
+            self._access.check_origin(", ".join(headers.every("origin")) or None, host)
         if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
             return
         visit.owner = self._access.owner(headers)
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        if headers.first("content-encoding").lower() not in ("", "identity"):
             raise UnsupportedContentEncoding("Compressed request bodies are not accepted.")
 
     @staticmethod
-    def _preflight(headers: Headers) -> Response:
-        asked = headers.get("access-control-request-headers")
+    def _preflight(headers: RequestHeaders) -> Response:
+        asked = headers.first("access-control-request-headers")
         answer = {
             "access-control-allow-methods": _METHODS,
             # By name: a "*" would not cover Authorization.
@@ -109,7 +109,7 @@ class Edge:
             "access-control-max-age": "86400",
             "allow": _METHODS,
         }
-        if headers.get("access-control-request-private-network") == "true":
+        if headers.first("access-control-request-private-network") == "true":
             answer["access-control-allow-private-network"] = "true"
         return Response(status_code=204, headers=answer)
 
@@ -130,10 +130,10 @@ class Edge:
 class _Answer:
     """Adds to an answer's first message what every answer carries."""
 
-    __slots__ = ("_edge", "_headers", "_scope", "_send", "_visit", "started")
+    __slots__ = ("_edge", "_scope", "_send", "_visit", "started")
 
-    def __init__(self, edge: Edge, scope: Scope, headers: Headers, visit: Visit, send: Send) -> None:
-        self._edge, self._scope, self._headers, self._visit, self._send = edge, scope, headers, visit, send
+    def __init__(self, edge: Edge, scope: Scope, visit: Visit, send: Send) -> None:
+        self._edge, self._scope, self._visit, self._send = edge, scope, visit, send
         self.started = False
 
     async def send(self, message: Message) -> None:
@@ -149,7 +149,7 @@ class _Answer:
         yield b"openai-processing-ms", str(self._edge.processing_ms(visit)).encode()
         for name, value in visit.headers.items():
             yield name.encode(), value.encode("latin-1")
-        origin = self._edge.allow_origin(self._scope, self._headers)
+        origin = self._edge.allow_origin(self._scope, visit.asked)
         if visit.code == "origin_not_allowed":
             origin = "*"
         if origin is not None:

@@ -9,20 +9,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
+from proxy.api.headers import attempt_of, hold_s, idempotency_key, preferences
 from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, PicturesBody, images_body
 from proxy.api.visit import Visit
 from proxy.clock import Deadline
 from proxy.engine import Engine
-from proxy.errors import Failure, GenerationPending, InvalidRequest, Overloaded, RateLimited
+from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
 from proxy.flight import Flight
 from proxy.flights import Boarding
 from proxy.orders import Candidate, Order
 
-_SHORTEST_HOLD_S, _BEFORE_CALLER_S = 1.0, 2.0
-_MAX_KEY = 255
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _MAX_DROPPED_SHOWN = 20
-_SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?")
 
 
 class Desk:
@@ -42,7 +40,7 @@ class Desk:
                 raise Overloaded("This service is shutting down.", retry_after=2.0)
             self._may_start(visit.owner)
         except (Overloaded, RateLimited):
-            key, attempt = idempotency_key(request), attempt_of(request)
+            key, attempt = idempotency_key(visit.asked), attempt_of(visit.asked)
             if not self.engine.flights.expects(visit.owner, key=key, attempt=attempt):
                 raise
 
@@ -51,8 +49,8 @@ class Desk:
         visit: Visit = request.state.visit
         boarding = self.engine.flights.board(
             order,
-            key=idempotency_key(request),
-            attempt=attempt_of(request),
+            key=idempotency_key(visit.asked),
+            attempt=attempt_of(visit.asked),
             may_start=lambda: self._may_start(visit.owner),
         )
         metrics = self.engine.metrics
@@ -71,7 +69,8 @@ class Desk:
     async def serve(self, request: Request, order: Order) -> ASGIApp:
         """Answer ``order``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
         flight = self.board(request, order).flight
-        preferred = preferences(request)
+        visit: Visit = request.state.visit
+        preferred = preferences(visit.asked)
         if "respond-async" in preferred and "wait" not in preferred and not flight.done:
             self.engine.flights.leave(flight, delivered=True)
             return job_status(flight, request)
@@ -89,14 +88,15 @@ class Desk:
     async def hold(self, request: Request, flight: Flight) -> None:
         """Wait for the flight's end. Raises GenerationPending, Overloaded when draining, CallerLeft."""
         visit: Visit = request.state.visit
-        until = Deadline.after(self.engine.clock, hold_s(request, self.engine.settings.timeouts.hold))
+        until = Deadline.after(self.engine.clock, hold_s(visit.asked, self.engine.settings.timeouts.hold))
         ending = "left"
         with self.admission.hold(visit.owner):
             try:
                 ending = await flight.wait(request.receive, until)
             finally:
                 self.engine.flights.leave(flight, delivered=ending == "done")
-                describe(visit, flight)
+                if ending != "done":  # else the answer tells it
+                    describe(visit, flight)
         self.engine.metrics.hold_seconds.labels("images").observe(self.engine.clock.monotonic() - visit.started)
         if ending == "left":
             visit.left = True
@@ -185,44 +185,6 @@ def shown_names(names: tuple[str, ...]) -> str:
     showable = [name for name in names if _SHOWABLE.match(name)][:_MAX_DROPPED_SHOWN]
     more = len(names) - len(showable)
     return ", ".join([*showable, f"+{more} more"] if more else showable)
-
-
-def idempotency_key(request: Request) -> str | None:
-    """Return the Idempotency-Key, quoted or not. Raises InvalidRequest."""
-    value = request.headers.get("idempotency-key")
-    if value is None:
-        return None
-    key = value.strip().strip('"')
-    if not key or len(key) > _MAX_KEY:
-        message = f"The Idempotency-Key must have 1 to {_MAX_KEY} characters."
-        raise InvalidRequest(message, param="Idempotency-Key")
-    return key
-
-
-def attempt_of(request: Request) -> int:
-    """Return the SDK's retry counter; 0 when there is none that can be read."""
-    value = request.headers.get("x-stainless-retry-count", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 4 else 0
-
-
-def hold_s(request: Request, longest_s: float) -> float:
-    """Return the seconds to hold: two less than the caller announces to wait, at least one, at most ``longest_s``."""
-    announced = [request.headers.get(name) for name in ("x-stainless-read-timeout", "x-stainless-timeout")]
-    seconds = [float(value) for value in announced if value and _SECONDS.fullmatch(value.strip())]
-    wait = preferences(request).get("wait", "")
-    if wait.isascii() and wait.isdigit() and len(wait) < 6:
-        seconds.append(float(wait) + _BEFORE_CALLER_S)
-    return min([longest_s, *(max(_SHORTEST_HOLD_S, value - _BEFORE_CALLER_S) for value in seconds)])
-
-
-def preferences(request: Request) -> dict[str, str]:
-    """Return the preferences of ``Prefer`` (RFC 7240), names in lower case."""
-    found: dict[str, str] = {}
-    for value in request.headers.getlist("prefer"):
-        for part in value.split(","):
-            name, _, setting = part.partition(";")[0].partition("=")
-            found.setdefault(name.strip().lower(), setting.strip().strip('"'))
-    return found
 
 
 def job_path(flight: Flight) -> str:

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.body import CallerLeft
-from proxy.api.holding import Desk, describe, hold_s, pending
+from proxy.api.headers import hold_s
+from proxy.api.holding import Desk, describe, pending
 from proxy.api.responses import base64_pieces, departure, facts, usage
 from proxy.api.visit import Visit
 from proxy.clock import Deadline
@@ -107,7 +108,7 @@ class HeldStream:
         engine = self._desk.engine
         visit: Visit = self._request.state.visit
         timeouts = engine.settings.timeouts
-        until = Deadline.after(engine.clock, hold_s(self._request, timeouts.hold))
+        until = Deadline.after(engine.clock, hold_s(visit.asked, timeouts.hold))
         stream = Stream(send)
         happening: Happening = "left"
         with self._desk.admission.hold(visit.owner):

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.api.headers import RequestHeaders
 from proxy.errors import Failure
 
 _log = logging.getLogger("proxy.requests")
@@ -11,10 +12,14 @@ _log = logging.getLogger("proxy.requests")
 
 @dataclass(slots=True)
 class Visit:
-    """One request. ``owner`` tells callers apart without naming their key; ``origin`` is our base as they see it."""
+    """One request: ``asked`` are its headers, ``headers`` those that its answer gets beside the usual ones.
+
+    ``owner`` tells callers apart without naming their key; ``origin`` is our base as they see it.
+    """
 
     request_id: str
     started: float
+    asked: RequestHeaders
     owner: str = ""
     origin: str = ""
     deployment: str = ""

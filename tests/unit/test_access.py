@@ -4,9 +4,9 @@ import hmac
 from typing import Any
 
 import pytest
-from starlette.datastructures import Headers
 
 from proxy.api.access import Access
+from proxy.api.headers import RequestHeaders
 from proxy.config import ServerSettings, key_digest
 from proxy.errors import NotAuthenticated, OriginNotAllowed
 
@@ -15,9 +15,9 @@ def _access(*keys: str, **server: Any) -> Access:
     return Access(map(key_digest, keys), ServerSettings(**server))
 
 
-def _headers(*pairs: tuple[str, str | bytes]) -> Headers:
+def _headers(*pairs: tuple[str, str | bytes]) -> RequestHeaders:
     raw = [(name.encode(), value.encode() if isinstance(value, str) else value) for name, value in pairs]
-    return Headers(raw=raw)
+    return RequestHeaders(raw)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Our own base URL as the caller sees it; forwarded headers count only from a trusted proxy."""
 
 import pytest
-from starlette.datastructures import Headers
 
 from proxy.api.addresses import base_of
+from proxy.api.headers import RequestHeaders
 from proxy.config import ServerSettings
 
 _FORWARDED = {"x-forwarded-proto": "https", "x-forwarded-host": "pics.example"}
@@ -16,7 +16,8 @@ def _base(
     server: ServerSettings | None = None,
 ) -> str:
     scope = {"type": "http", "scheme": scheme, "client": (client, 5) if client else None, "server": ("::1", 80)}
-    return base_of(scope, Headers(headers), server or ServerSettings())
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    return base_of(scope, RequestHeaders(raw), server or ServerSettings())
 
 
 @pytest.mark.parametrize(
