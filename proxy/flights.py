@@ -204,8 +204,7 @@ class Flights:
             flight.progress[number].state = "done"
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight, pictures))
         self._tasks.add(flight.task)
-        # Not a finally block of the task: one that is cancelled before its first step runs none.
-        flight.task.add_done_callback(lambda task: self._land(flight, pictures, task))
+        flight.task.add_done_callback(lambda task: self._ended(flight, pictures, task))
         return flight
 
     async def _fly(self, flight: Flight, pictures: dict[int, Picture]) -> None:
@@ -221,6 +220,7 @@ class Flights:
         except Exception as error:  # noqa: BLE001 (a flight must land whatever happened; the cause is logged)
             flight.failure = InternalError()
             flight.failure.__cause__ = error
+        self._land(flight, pictures)
 
     async def _make_all(self, flight: Flight, missing: list[int], pictures: dict[int, Picture]) -> None:
         """Make several pictures. After a failure nothing more is bought, but what was bought is brought home."""
@@ -252,11 +252,14 @@ class Flights:
         made = await self._make(flight.order, flight.seed + number, flight.progress[number], flight.hold)
         return await self._deliverable(flight.order, made)
 
-    def _land(self, flight: Flight, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
+    def _ended(self, flight: Flight, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if task.cancelled():  # maybe before its first step, so that no block of its own could land it
+            flight.failure = flight.failure or Overloaded("This service is shutting down.", retry_after=2.0)
+            self._land(flight, pictures)
+
+    def _land(self, flight: Flight, pictures: dict[int, Picture]) -> None:
         flight.ended_at = self._clock.monotonic()
-        if task.cancelled() and flight.failure is None:
-            flight.failure = Overloaded("This service is shutting down.", retry_after=2.0)
         kept = flight.id in self._by_id
         if kept:
             self._landed.append(flight)

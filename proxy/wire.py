@@ -104,7 +104,8 @@ class Exchange:
             else:
                 self.cycle.keep_alive = True
         if starts:
-            self.cork = Cork(self.cycle, self.connection.loop)
+            if _tells_length(message):
+                self.cork = Cork(self.cycle)
         elif self.cork is not None and (not message.get("body") or self.cycle.scope["method"] == "HEAD"):
             self.cork.pull()
         await self.cycle.send(message)  # type: ignore[arg-type]
@@ -126,21 +127,24 @@ class Exchange:
         self.connection.refuse(RequestTimeout("The request's body did not arrive in time."))
 
 
+def _tells_length(start: Message) -> bool:
+    return any(name == b"content-length" for name, _ in start.get("headers", ()))
+
+
 class Cork:
     """Stands in for a cycle's transport until the answer's head can go out together with the body's first piece.
 
     uvicorn writes the two one after the other, which is two calls to the kernel, two packets, and two wake-ups of the
-    client. A head whose body is longer in coming goes out alone, on the loop's next turn.
+    client. Only for an answer that tells its length: a stream's head goes out at once, however long the body takes.
     """
 
     __slots__ = ("cycle", "head", "transport")
 
-    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, cycle: RequestResponseCycle) -> None:
         self.cycle = cycle
         self.transport = cycle.transport
         self.head = b""
         cycle.transport = self  # type: ignore[assignment]
-        loop.call_soon(self.pull)
 
     def write(self, data: bytes) -> None:
         """Keep the head; write it with what comes next."""

@@ -1,4 +1,4 @@
-"""The head of an answer goes out with the first piece of its body, or soon alone."""
+"""The head of an answer that tells its length goes out with the first piece of its body."""
 
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -27,57 +27,40 @@ class Transport:
         self.closed = True
 
 
-class Loop:
-    """Runs what was put off when it is told to."""
-
-    def __init__(self) -> None:
-        self.soon: list[Any] = []
-
-    def call_soon(self, call: Any) -> None:
-        self.soon.append(call)
-
-    def turn(self) -> None:
-        while self.soon:
-            self.soon.pop()()
-
-
-def _corked() -> tuple[Any, Transport, Loop]:
-    transport, loop = Transport(), Loop()
+def _corked() -> tuple[Any, Transport, Cork]:
+    transport = Transport()
     cycle: Any = SimpleNamespace(transport=transport)
-    Cork(cycle, loop)  # type: ignore[arg-type]
-    return cycle, transport, loop
+    return cycle, transport, Cork(cycle)
 
 
 def test_head_and_first_piece_are_one_write() -> None:
-    cycle, transport, loop = _corked()
+    cycle, transport, _ = _corked()
     cycle.transport.write(b"head ")
+    assert transport.calls == []
     cycle.transport.write(b"body")
     cycle.transport.write(b"more")
-    loop.turn()
     assert transport.calls == [b"head body", b"more"]
 
 
-def test_a_head_whose_body_is_not_there_goes_out_on_the_next_turn() -> None:
-    cycle, transport, loop = _corked()
+def test_a_head_without_a_body_goes_out_when_the_answer_ends() -> None:
+    cycle, transport, cork = _corked()
     cycle.transport.write(b"head")
-    assert transport.calls == []
-    loop.turn()
+    cork.pull()
     assert transport.calls == [b"head"]
     assert cycle.transport is transport
 
 
 def test_closing_writes_the_head_first() -> None:
-    cycle, transport, loop = _corked()
+    cycle, transport, _ = _corked()
     cycle.transport.write(b"head")
     cycle.transport.close()
-    loop.turn()
     assert transport.calls == [b"head"]
     assert transport.closed
 
 
 def test_nothing_is_written_to_a_connection_that_was_closed_meanwhile() -> None:
-    cycle, transport, loop = _corked()
+    cycle, transport, cork = _corked()
     cycle.transport.write(b"head")
     transport.close()
-    loop.turn()
+    cork.pull()
     assert transport.calls == []
