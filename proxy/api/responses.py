@@ -17,7 +17,7 @@ from proxy.flight import until_left
 from proxy.orders import Order
 from proxy.results import Picture
 
-PIECE_BYTES = 49_152
+PIECE_BYTES = 98_304
 """Bytes of a picture that become one piece of base64: a multiple of 3, so that pieces join without padding."""
 _MARK = "\x00"
 
