@@ -13,11 +13,15 @@ from itertools import accumulate, pairwise
 from random import Random
 from typing import Any, Literal
 
+from proxy.poll_budget import Budget
+
 SHORTEST_S, LONGEST_S, JITTER = 0.2, 5.0, 0.1
 LAST_POLL_S = 0.5  # before a deadline, so that the answer is back in time
 WARM = 8  # samples from which on a histogram is believed
 
-_BINS, _KEEP, _MOST_KEYS, _MOST_PREDICTIONS = 80, 0.99, 512, 16
+_BINS, _MOST_KEYS, _MOST_PREDICTIONS = 80, 512, 16
+_KEEP, _KEEP_SURPRISED = 0.99, 0.9  # weight that older samples keep with each newer one
+_SURPRISED, _SURPRISE_RATE = 0.75, 1 / 8  # durations as foretold give 0.5 +- 0.08; a doubled median, nearly 1
 _EDGES = [0.0, *(0.1 * 1.12**i for i in range(_BINS))]
 _WIDTHS = [high - low for low, high in pairwise(_EDGES)]
 _PRIOR = 0.01 / _BINS  # share of the jobs expected in any bin whatever was seen, so that no hazard is zero
@@ -47,17 +51,22 @@ class Histogram:
     sqrt(h / 2)), the share of jobs not yet done, and what polls and lag these will yet cost at rho 1.
     """
 
-    __slots__ = ("_at", "_bins", "_sums", "_weight", "samples")
+    __slots__ = ("_at", "_bins", "_sums", "_surprise", "_weight", "samples")
 
     def __init__(self) -> None:
         self._bins, self._weight, self._at, self.samples = [0.0] * _BINS, 1.0, 0.0, 0
+        self._surprise = 0.5
         self._sums: tuple[list[float], list[float], list[float]] | None = None
 
     def add(self, value: float, now: float) -> None:
-        """Count a sample; all others then weigh 1 % less, and half for each hour since the last one."""
+        """Count a sample; all others then weigh 1 % less, and half for each hour since the last one.
+
+        They weigh 10 % less while samples keep falling far out: then jobs take another time than they used to.
+        """
         # Instead of fading the others the new one weighs more. A key used twice a day stays warm all the same.
         most = max(1.0, sum(self._bins) / self._weight / WARM)
-        self._weight *= min(2 ** min(60.0, max(0.0, now - self._at) / 3600), most) / _KEEP
+        keep = _KEEP_SURPRISED if self._is_surprised_by(value) else _KEEP
+        self._weight *= min(2 ** min(60.0, max(0.0, now - self._at) / 3600), most) / keep
         if self._weight > 1e9:
             self._bins, self._weight = [each / self._weight for each in self._bins], 1.0
         middle = _bin(value)
@@ -67,6 +76,12 @@ class Histogram:
         self._at, self.samples = now, self.samples + 1
         if self.samples < 64 or self.samples % 8 == 0:  # the sums cost as much as ten questions to them
             self._sums = None
+
+    def _is_surprised_by(self, value: float) -> bool:
+        if self.samples >= WARM:
+            longer = _at(self._figures()[1], value)
+            self._surprise += (abs(1 - 2 * longer) - self._surprise) * _SURPRISE_RATE
+        return self._surprise > _SURPRISED
 
     def gap(self, elapsed: float, root: float) -> float:
         """Return how long after ``elapsed`` the next poll is due at sqrt(rho) = ``root``; inf where never."""
@@ -130,41 +145,10 @@ _Learned = tuple[Histogram, Histogram, Histogram]
 """Seconds from submit to done; from the start of generation to done; left, as a multiple of what progress foretold."""
 
 
-class _Budget:
-    """Windows of time that hold so many polls each, booked when planned, with what the booking jobs would like."""
-
-    def __init__(self, per_s: float) -> None:
-        self.per_s, self._capacity = per_s, math.ceil(per_s)
-        self._width_s = self._capacity / per_s
-        self._booked: dict[int, tuple[int, float]] = {}
-        self._window, self._full, self._wanted_per_s = -1, 0, 0.0
-
-    def price(self, now: float) -> float:
-        """Return q, how many times the budget the waiting jobs want; at least 1."""
-        window = int(now // self._width_s)
-        if window > self._window:
-            self._booked = {each: booked for each, booked in self._booked.items() if each >= window}
-            self._wanted_per_s = sum(wanted_per_s for _, wanted_per_s in self._booked.values())
-            self._window, self._full = window, max(window, self._full)
-        return max(1.0, self._wanted_per_s / self.per_s)
-
-    def book(self, at: float, wanted_per_s: float, chance: Random) -> float:
-        """Return the moment, ``at`` or later, that is free for a job which would like ``wanted_per_s`` polls."""
-        window = first = max(int(at // self._width_s), self._full)
-        while (booked := self._booked.get(window, (0, 0.0)))[0] >= self._capacity:
-            window += 1
-        if first == self._full:
-            self._full = window
-        self._booked[window] = booked[0] + 1, booked[1] + wanted_per_s
-        self._wanted_per_s += wanted_per_s
-        start = window * self._width_s
-        return at if start <= at else start + chance.random() * self._width_s
-
-
 class Pace:
     """When to poll one job. ``Schedule.watch`` makes it when the provider has accepted the job."""
 
-    def __init__(self, learned: _Learned, root: float, chance: Random, budget: _Budget | None, now: float) -> None:
+    def __init__(self, learned: _Learned, root: float, chance: Random, budget: Budget | None, now: float) -> None:
         self._learned, self._root, self._random, self._budget = learned, root, chance, budget
         self._start = self._seen = self._sent = now
         self._began: float | None = None
@@ -267,7 +251,7 @@ class Schedule:
     def __init__(self, *, worth_s: float, random: Random, now: Callable[[], float]) -> None:
         self._root, self._random, self._now = math.sqrt(worth_s), random, now
         self._learned: dict[Key, _Learned] = {}
-        self._budgets: dict[str, _Budget] = {}
+        self._budgets: dict[str, Budget] = {}
 
     def watch(self, key: Key, budget_per_s: float = 0.0) -> Pace:
         """Return the pace of a job accepted just now; the provider allows so many polls per second, 0: any."""
@@ -277,7 +261,7 @@ class Schedule:
             del self._learned[next(iter(self._learned))]
         budget = self._budgets.get(key.provider) if budget_per_s > 0 else None
         if budget_per_s > 0 and (budget is None or budget.per_s != budget_per_s):
-            budget = self._budgets[key.provider] = _Budget(budget_per_s)
+            budget = self._budgets[key.provider] = Budget(budget_per_s)
         return Pace(learned, self._root, self._random, budget, self._now())
 
     def dump(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ _LAYERS = [
     {"proxy.jobs", "proxy.following", "proxy.outlets"},
     {"proxy.config"},
     {"proxy.orders", "proxy.refusals", "proxy.schedule", "proxy.breaker", "proxy.metrics"},
+    {"proxy.poll_budget"},
     {"proxy.parameters", "proxy.routing", "proxy.image_store", "proxy.masks"},
     {"proxy.upstream", "proxy.addresses", "proxy.providers"},
     {"proxy.provider", "proxy.image_request", "proxy.pictures"},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from random import Random, SystemRandom
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -206,17 +207,35 @@ def test_the_providers_own_figure_counts_where_it_agrees_with_what_was_seen(elap
 
 
 def test_old_samples_fade_and_idle_hours_fade_them_faster() -> None:
-    def median(pause_s: float, new: int) -> float:
+    def upper(pause_s: float, new: int) -> float:
         histogram = Histogram()
-        for _ in range(100):
-            histogram.add(2.0, 0.0)
-        for _ in range(new):
-            histogram.add(20.0, pause_s)
-        return histogram.quantile(0.5)
+        for i in range(100):
+            histogram.add((2.0, 20.0)[i % 2], 0.0)
+        for i in range(new):
+            histogram.add((2.0, 2.0, 20.0)[i % 3], pause_s)
+        return histogram.quantile(0.6)  # 20 s while half of the weight, 2 s once two thirds are at 2 s
 
-    assert median(0, 30) < 3
-    assert median(0, 100) > 15
-    assert median(3 * 3600, 30) > 15
+    assert upper(0, 30) > 15
+    assert upper(0, 150) < 3
+    assert upper(3 * 3600, 30) < 3
+
+
+def test_when_jobs_take_another_time_than_foretold_the_old_fades_fast() -> None:
+    histogram = Histogram()
+    for _ in range(100):
+        histogram.add(2.0, 0.0)
+    for _ in range(35):  # 52 where it fades by 1 % only
+        histogram.add(20.0, 0.0)
+    assert histogram.quantile(0.5) > 15
+
+
+def test_a_few_slow_jobs_are_no_change() -> None:
+    histogram, chance = Histogram(), seeded(1)
+    for _ in range(200):
+        histogram.add(2.0 * math.exp(chance.gauss(0, 0.3)), 0.0)
+    for _ in range(6):
+        histogram.add(20.0, 0.0)
+    assert histogram.quantile(0.5) < 2.6
 
 
 def test_a_key_used_once_a_day_stays_warm() -> None:
@@ -598,6 +617,15 @@ def test_it_takes_a_third_off_the_lag_of_polling_every_second(name: str, worth: 
     ours, seed = outcome(WORKLOADS[name], worth), outcome(WORKLOADS[name], "ImageLabs seed")
     assert ours.mean_s <= 0.7 * seed.mean_s
     assert ours.polls <= seed.polls
+
+
+def test_it_follows_a_sudden_change_of_pace() -> None:
+    """Within some 120 jobs after the median has doubled, lag is still far less, at about the polls of the 1 s rule."""
+    workload = Workload("doubled", 2.0, 0.3, spikes=False, drift=True, every_s=0.7)
+    ours = [simulate(workload, learned(0.06), 230, seed) for seed in range(8)]
+    seed = [simulate(workload, IMAGELABS_SEED, 230, seed) for seed in range(8)]
+    assert fmean(each.mean_s for each in ours) <= 0.6 * fmean(each.mean_s for each in seed)
+    assert fmean(each.polls for each in ours) <= 1.02 * fmean(each.polls for each in seed)
 
 
 @pytest.mark.parametrize(("name", "worth"), [("2 s", "0.06"), ("4 s", "0.05"), ("4 s calm", "0.05"), ("12 s", "0.03")])

@@ -1,0 +1,35 @@
+"""A provider's poll budget: no more polls per second than were agreed, and the price that makes jobs want no more."""
+
+import math
+from random import Random
+
+
+class Budget:
+    """Windows of time that hold so many polls each, booked when planned, with what the booking jobs would like."""
+
+    def __init__(self, per_s: float) -> None:
+        self.per_s, self._capacity = per_s, math.ceil(per_s)
+        self._width_s = self._capacity / per_s
+        self._booked: dict[int, tuple[int, float]] = {}
+        self._window, self._full, self._wanted_per_s = -1, 0, 0.0
+
+    def price(self, now: float) -> float:
+        """Return q, how many times the budget the waiting jobs want; at least 1."""
+        window = int(now // self._width_s)
+        if window > self._window:
+            self._booked = {each: booked for each, booked in self._booked.items() if each >= window}
+            self._wanted_per_s = sum(wanted_per_s for _, wanted_per_s in self._booked.values())
+            self._window, self._full = window, max(window, self._full)
+        return max(1.0, self._wanted_per_s / self.per_s)
+
+    def book(self, at: float, wanted_per_s: float, chance: Random) -> float:
+        """Return the moment, ``at`` or later, that is free for a job which would like ``wanted_per_s`` polls."""
+        window = first = max(int(at // self._width_s), self._full)
+        while (booked := self._booked.get(window, (0, 0.0)))[0] >= self._capacity:
+            window += 1
+        if first == self._full:
+            self._full = window
+        self._booked[window] = booked[0] + 1, booked[1] + wanted_per_s
+        self._wanted_per_s += wanted_per_s
+        start = window * self._width_s
+        return at if start <= at else start + chance.random() * self._width_s
