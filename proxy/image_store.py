@@ -39,6 +39,16 @@ class FileDraft:
     path: Path
     file: BinaryIO
 
+    def write(self, data: bytes) -> None:
+        """Write all of ``data``: an unbuffered file may take less, on a disk that fills up for one. Raises OSError."""
+        view = memoryview(data)
+        while view:
+            view = view[self.file.write(view) :]
+
+    def close(self) -> None:
+        """End the writing."""
+        self.file.close()
+
     def discard(self) -> None:
         """Remove what was written."""
         self.file.close()
@@ -112,10 +122,8 @@ class ImageStore:
         """Store bytes under a name that is never served."""
         draft = self.draft()
         try:
-            with draft.file as file:
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
+            with contextlib.closing(draft):
+                draft.write(data)
         except BaseException:
             draft.discard()
             raise

@@ -8,10 +8,11 @@ are declared safe go without it.
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
@@ -54,7 +55,14 @@ class Draft(Protocol):
     """A picture being written; nobody sees it until it is complete."""
 
     path: Path
-    file: BinaryIO
+
+    def write(self, data: bytes) -> None:
+        """Add ``data``. Raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """End the writing."""
+        ...
 
     def discard(self) -> None:
         """Remove it."""
@@ -172,8 +180,8 @@ class Upstream:
         if draft is None or response.status != 200 or not _looks_like_picture(response.headers):
             body = await self._body(response, limit)
             return Reply(call, response.status, response.headers, body)
-        with draft.file as file:
-            await self._drain(response, partial(_write_whole, file), limit)
+        with closing(draft):
+            await self._drain(response, partial(_write, draft), limit)
         return Reply(call, response.status, response.headers, picture=draft.path)
 
     def _new_draft(self) -> Draft:
@@ -242,12 +250,9 @@ def _form(call: Call) -> aiohttp.FormData:
     return form
 
 
-def _write_whole(file: BinaryIO, data: bytes) -> None:
-    """An unbuffered file may take less than it is given, on a disk that fills up for one."""
-    view = memoryview(data)
+def _write(draft: Draft, data: bytes) -> None:
     try:
-        while view:
-            view = view[file.write(view) :]
+        draft.write(data)
     except OSError as error:
         raise NotWritten(error.strerror) from error
 
