@@ -35,7 +35,8 @@ class Follower:
         """Return the finished job. Raises ProviderFailure, GenerationTimeout past ``lifetime``."""
         at_least_s = 0.0
         while True:
-            self.progress.set(pending.state, pending.progress, self._checked(pending.preview))
+            preview = self._checked(pending.preview) if pending.preview else None
+            self.progress.set(pending.state, pending.progress, preview)
             if not pending.at_once or at_least_s:
                 now = self.clock.monotonic()
                 wait_s = self.pace.next_wait(
@@ -45,8 +46,8 @@ class Follower:
                     at_least_s=max(at_least_s, self.outlet.polls.wait_s),
                     deadlines=self.deadlines,
                 )
-                await self.clock.sleep(min(wait_s, lifetime.remaining))
-            if lifetime.passed:
+                await self.clock.sleep(min(wait_s, max(0.0, lifetime.at - now)))
+            if self.clock.monotonic() >= lifetime.at:
                 raise GenerationTimeout("The picture was not ready within the time a job is followed.")
             answer = await self._ask(pending, lifetime)
             if isinstance(answer, Finished):
@@ -76,10 +77,10 @@ class Follower:
             raise
         return self._unanswered(reply)
 
-    def _checked(self, preview: str | None) -> str | None:
+    def _checked(self, preview: str) -> str | None:
         """Return the address of a preview if a picture may live there: it is handed on to the caller."""
         try:
-            return self.outlet.upstream.check_result(preview) if preview else None
+            return self.outlet.upstream.check_result(preview)
         except ProviderFailure:
             return None
 

@@ -50,11 +50,12 @@ class Histogram:
     sqrt(h / 2)), the share of jobs not yet done, and what polls and lag these will yet cost at rho 1.
     """
 
-    __slots__ = ("_at", "_bins", "_sums", "_weight", "samples")
+    __slots__ = ("_at", "_bins", "_cost", "_sums", "_weight", "samples")
 
     def __init__(self) -> None:
         self._bins, self._weight, self._at, self.samples = [0.0] * _BINS, 1.0, 0.0, 0
-        self._sums: tuple[list[float], list[float], list[float]] | None = None
+        self._sums: tuple[list[float], list[float]] | None = None
+        self._cost: list[float] | None = None
 
     def add(self, value: float, now: float) -> None:
         """Count a sample; all others then weigh 3.5 % less, and half for each hour since the last one."""
@@ -82,24 +83,27 @@ class Histogram:
 
     def cost(self, elapsed: float) -> float:
         """Return what a job not done at ``elapsed`` will yet cost in polls and lag, at rho 1."""
-        _, alive, cost = self._figures()
-        return _at(cost, elapsed) / max(_at(alive, elapsed), _TAIL)
+        polls, alive = self._figures()
+        if self._cost is None:
+            each = [
+                2 * (high - low) * max(left, _TAIL) for left, (low, high) in zip(alive, pairwise(polls), strict=False)
+            ]
+            self._cost = list(accumulate(reversed(each), initial=0.0))[::-1]
+        return _at(self._cost, elapsed) / max(_at(alive, elapsed), _TAIL)
 
     def quantile(self, share: float) -> float:
         """Return the duration within which ``share`` of the jobs were done."""
         return _EDGES[bisect_left(self._figures()[1], share - 1, key=lambda alive: -alive)]
 
-    def _figures(self) -> tuple[list[float], list[float], list[float]]:
+    def _figures(self) -> tuple[list[float], list[float]]:
         if self._sums is None:
-            polls, alive, cost = ([0.0] * (_BINS + 1) for _ in range(3))
-            total = sum(self._bins)
+            bins, total, left = self._bins, sum(self._bins), 0.0
+            polls, alive = [0.0] * _BINS, [0.0] * (_BINS + 1)
             for i in range(_BINS - 1, -1, -1):
-                share = self._bins[i] / total
-                alive[i] = alive[i + 1] + share
-                mass, left = (share + _PRIOR) * _WIDTHS[i], max(alive[i], _TAIL)
-                polls[i] = math.sqrt(mass / left / 2)
-                cost[i] = cost[i + 1] + math.sqrt(mass * left * 2)
-            self._sums = list(accumulate([0.0, *polls[:-1]])), alive, cost
+                share = bins[i] / total
+                alive[i] = left = left + share
+                polls[i] = math.sqrt((share + _PRIOR) * _WIDTHS[i] / max(left, _TAIL) / 2)
+            self._sums, self._cost = (list(accumulate(polls, initial=0.0)), alive), None
         return self._sums
 
     def dump(self, now: float) -> list[Any]:

@@ -7,7 +7,7 @@ are declared safe go without it.
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -116,7 +116,7 @@ class Upstream:
                 await session.close()
         self._api_session = self._result_session = None
 
-    async def send(self, call: Call, timeout_s: float, max_bytes: int = MAX_ANSWER) -> Reply:
+    def send(self, call: Call, timeout_s: float, max_bytes: int = MAX_ANSWER) -> Awaitable[Reply]:
         """Make ``call`` once and read its whole answer within ``timeout_s`` seconds.
 
         Raises NotSent, Interrupted, or ProviderBadResponse when the answer is over its limit of bytes.
@@ -124,7 +124,7 @@ class Upstream:
         if self._api_session is None:
             self._api_session = _session(None)
         limit = MAX_PICTURE if call.picture else max_bytes
-        return await self._exchange(self._api_session, call, timeout_s, limit)
+        return self._exchange(self._api_session, call, timeout_s, limit)
 
     def check_result(self, address: str) -> str:
         """Return the address of a result in its normal form; raises ProviderBadResult when it isn't allowed."""
@@ -165,9 +165,11 @@ class Upstream:
                 timeout=_timeout(timeout_s),
                 middlewares=() if call.safe else None,
             ) as response:
-                reply = await self._read(response, call, limit, draft)
-                kept = reply.picture is not None
-                return reply
+                if draft is not None and response.status == 200 and _looks_like_picture(response.headers):
+                    picture = await self._stream(response, draft, limit)
+                    kept = True
+                    return Reply(call, response.status, response.headers, picture=picture)
+                return Reply(call, response.status, response.headers, await self._body(response, limit))
         except _CONNECTING as error:
             raise NotSent(type(error).__name__) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -176,13 +178,10 @@ class Upstream:
             if draft is not None and not kept:
                 draft.discard()
 
-    async def _read(self, response: ClientResponse, call: Call, limit: int, draft: Draft | None) -> Reply:
-        if draft is None or response.status != 200 or not _looks_like_picture(response.headers):
-            body = await self._body(response, limit)
-            return Reply(call, response.status, response.headers, body)
+    async def _stream(self, response: ClientResponse, draft: Draft, limit: int) -> Path:
         with closing(draft):
             await self._drain(response, partial(_write, draft), limit)
-        return Reply(call, response.status, response.headers, picture=draft.path)
+        return draft.path
 
     def _new_draft(self) -> Draft:
         try:
@@ -192,7 +191,8 @@ class Upstream:
 
     async def _body(self, response: ClientResponse, limit: int) -> bytes:
         accepted = 200 <= response.status < 300
-        limit = limit if accepted else min(limit, MAX_ANSWER)
+        if not accepted:
+            limit = min(limit, MAX_ANSWER)
         if response.content.is_eof():  # it came whole behind its headers, as most answers to a poll do
             whole = response.content.read_nowait()
             if accepted and len(whole) > limit:
