@@ -31,6 +31,8 @@ SETTLE_S = 0.2
 EXIT_WITHIN_S = 1.0
 """Seconds that a second signal leaves for ``finally`` blocks before the process is ended without them."""
 BACKLOG = 2048
+UNREAD_S = 60.0
+"""Seconds that a peer may leave everything unread that was sent to it, before its connection is cut."""
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +193,14 @@ def _probe_silent_peers(listener: socket.socket) -> None:
     # Accepted sockets inherit these. A held connection is silent for minutes: without probes a peer that vanished
     # without a FIN is never noticed (facts/reliability.md 2.3), and a NAT box forgets the way back.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+    # The last one (Linux) is for peers that are there and read nothing: an answer would wait for them for ever.
+    options = {
+        "TCP_KEEPIDLE": 30,
+        "TCP_KEEPINTVL": 10,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": round(UNREAD_S * 1000),
+    }
+    for option, value in options.items():
         if hasattr(socket, option):
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 

@@ -5,11 +5,12 @@ import socket
 from contextlib import ExitStack
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from proxy.server import PortInUse, StartupFailed, bind, serve, serving
 from proxy.wire import WireLimits
 
-from .client import Client
+from .client import HEAD, Client
 from .service import Service
 
 
@@ -173,3 +174,37 @@ def test_defaults_are_those_of_the_design() -> None:
     limits = WireLimits()
     assert (limits.header_bytes, limits.header_count, limits.header_s, limits.body_s) == (32768, 100, 5, 10)
     assert limits.stall_s == 5
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux tells of peers that read nothing")
+async def test_a_peer_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.server.UNREAD_S", 0.3)
+    left = asyncio.Event()
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await Service().live(receive, send)
+            return
+        await receive()
+        headers = [(b"content-length", b"1000000000")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        sending = asyncio.ensure_future(_send_for_ever(send))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+        sending.cancel()
+
+    async with serving(flood) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n")
+        await reader.readexactly(1)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await left.wait()
+        writer.close()
+
+
+async def _send_for_ever(send: Send) -> None:
+    while True:
+        await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+        await asyncio.sleep(0)
