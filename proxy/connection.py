@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout
-from proxy.wire import Exchange, WireLimits, render
+from proxy.wire import Cork, Exchange, WireLimits, render
 
 LINGER_GAP_S = 2.0
 """Seconds without a byte after which a drained connection is closed."""
@@ -232,10 +232,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def refuse(self, failure: Failure) -> None:
         """Answer with ``failure`` if no answer has begun, tell the application of a disconnect, and end."""
         begun = self.answering and self.cycle.response_started
+        if begun and isinstance(self.cycle.transport, Cork):
+            self.cycle.transport.drop()
+            begun = False
         if self.answering:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.lingering:
             return
         if begun:  # a truncated answer is the only sign left
             self.transport.close()

@@ -236,17 +236,11 @@ class Flights:
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
-        failures = []
-        for number, task in tasks.items():
-            if task.cancelled():
-                continue
-            error = task.exception()
-            if error is None:
-                pictures[number] = task.result()
-            else:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+            ended = {number: task for number, task in tasks.items() if not task.cancelled()}
+            pictures.update({number: task.result() for number, task in ended.items() if task.exception() is None})
+        for task in ended.values():
+            if (failure := task.exception()) is not None:
+                raise failure
 
     async def _picture(self, flight: Flight, number: int) -> Picture:
         made = await self._make(flight.order, flight.seed + number, flight.progress[number], flight.hold)

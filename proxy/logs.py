@@ -1,12 +1,11 @@
 """One line for each request: JSON for machines, words for a terminal. Never a prompt, a key, a path or a query."""
 
+import json
 import logging
 import sys
 import time
 from functools import lru_cache
 from typing import Literal
-
-from pydantic_core import to_json
 
 # What no line tells is not looked up for each (logging's own HOWTO, "Optimization").
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -27,7 +26,7 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = _outline(record.exc_info[1])
-        return to_json(line).decode()
+        return json.dumps(line)
 
 
 class _Text(logging.Formatter):

@@ -123,8 +123,8 @@ class Call:
     """An HTTP call to be made. Headers, query and body hold keys and prompts, so ``repr`` shows none of them.
 
     ``picture``: the reply may be a picture, so it is read up to the picture limit and not the small one.
-    ``safe``: it changes nothing at the provider (RFC 9110, 9.2.1), so it may be sent again on a connection that was
-    dropped while idle.
+    ``safe``: it changes nothing at the provider (RFC 9110, 9.2.1), so a GET may be sent a second time when its
+    connection is dropped.
     """
 
     method: Literal["GET", "POST"]
@@ -168,7 +168,7 @@ class Reply:
     def json(self) -> Any:
         """Return the decoded body whatever its content type; raises UnreadableReply."""
         try:
-            return json.loads(self.body.decode("utf-8").removeprefix("\ufeff"))
+            return json.loads(self.body.decode("utf-8", "surrogatepass").removeprefix("\ufeff"))
         except (ValueError, RecursionError):
             raise UnreadableReply from None
 

@@ -2,7 +2,7 @@
 
 aiohttp repeats idempotent methods on its own after a dropped connection; Prodia's former submit is a GET that buys a
 picture. The middleware below turns such drops into failures of ours before aiohttp can repeat them; only calls that
-are declared safe go without it.
+are declared safe go without it, and may reach a provider that drops connections twice.
 """
 
 import asyncio

@@ -104,7 +104,7 @@ class Exchange:
             else:
                 self.cycle.keep_alive = True
         if starts:
-            if _tells_length(message):
+            if _tells_length(message) and not self.cycle.disconnected:
                 self.cork = Cork(self.cycle)
         elif self.cork is not None and (not message.get("body") or self.cycle.scope["method"] == "HEAD"):
             self.cork.pull()
@@ -153,16 +153,24 @@ class Cork:
         else:
             self.head = data
 
+    def is_closing(self) -> bool:
+        """Whether the connection is being closed."""
+        return self.transport.is_closing()
+
     def close(self) -> None:
         """Close the connection behind what was written."""
         self.pull()
         self.transport.close()
 
+    def drop(self) -> None:
+        """Forget the head, so that another answer can be given, and give the cycle its transport back."""
+        self.cycle.transport = self.transport
+
     def pull(self, data: bytes = b"") -> None:
         """Write what was kept, and ``data`` behind it, and give the cycle its transport back."""
         if self.cycle.transport is self:  # type: ignore[comparison-overlap]
             self.cycle.transport = self.transport
-            if not self.transport.is_closing():
+            if self.head and not self.transport.is_closing():
                 self.transport.writelines((self.head, data) if data else (self.head,))
 
 

@@ -617,6 +617,21 @@ async def test_a_landed_flight_can_be_abandoned(airport: Airport) -> None:
     assert (await airport.board(wish())).how is None
 
 
+async def test_the_finished_pictures_of_an_abandoned_flight_are_let_go(airport: Airport) -> None:
+    gone: list[Picture] = []
+    make, deliverable, clock = airport.studio.make, airport.studio.deliverable, airport.time.clock()
+    flights = Flights(make, deliverable, clock, hold_s=60.0, result_s=RESULT_S, let_go=gone.append)
+    flight = flights.board(wish(n=2)).flight
+    await airport.settle()
+    first, _ = airport.studio.jobs
+    first.finish()
+    await airport.settle()
+    flights.abandon(flight)
+    await airport.settle()
+    assert gone == [first]
+    await flights.close()
+
+
 async def test_a_job_is_found_by_its_caller_only(airport: Airport) -> None:
     flight = (await airport.board(wish(owner="me"))).flight
     assert airport.flights.find(flight.id, "me") is flight

@@ -47,6 +47,7 @@ class Service:
             "/stubborn": self.ignore_cancelling,
             "/silent": self.say_nothing,
             "/cut": self.cut,
+            "/begin-and-crash": self.begin_and_crash,
             "/idle": self.read_late,
             "/readyz": self.tell_readiness,
         }
@@ -124,6 +125,10 @@ class Service:
     async def cut(self, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
+    async def begin_and_crash(self, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        await self.crash(receive, send)
 
     async def tell_readiness(self, _receive: Receive, send: Send) -> None:
         await answer(send, 503 if self.draining else 200, {"ready": not self.draining})

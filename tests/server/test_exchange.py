@@ -153,13 +153,24 @@ def test_chunked_upgrade_keeps_its_body(client: Client) -> None:
     assert client.answer().json == {"read": 3}
 
 
-@pytest.mark.parametrize("path", ["/crash", "/silent"])
+@pytest.mark.parametrize("path", ["/crash", "/silent", "/begin-and-crash"])
 def test_fault_of_the_application_is_answered_in_json(
     client: Client, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     check_refusal(client.get(path), 500, "internal_error")
     assert client.ended()
     assert [record.name for record in caplog.records if record.levelno >= logging.ERROR] == ["proxy.wire"]
+
+
+def test_an_answer_to_a_request_that_was_refused_meanwhile_is_dropped(
+    client: Client, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = "/early-after-a-while"
+    client.send(b"HEAD " + path.encode() + b" HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZZ\r\n")
+    check_refusal(client.answer(), 400, "invalid_value")
+    time.sleep(0.2)
+    assert service.paths == [path]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_truncated_answer_is_seen_as_such(client: Client) -> None:
