@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from proxy.image_store import ImageSettings
-from proxy.providers import KINDS
+from proxy.providers import KINDS, build
 from proxy.providers.settings import ProviderSettings
 from proxy.routing import ModelSettings
 
@@ -241,7 +241,7 @@ def _contradictions(configuration: Configuration) -> list[str]:
         if not (key.isascii() and key.isprintable())
     )
     for name, provider in settings.providers.items():
-        if provider.http_proxy and provider.kind == "imagelabs" and not provider.image_hosts:
+        if provider.http_proxy and not (provider.image_hosts or build(provider, "").image_hosts):
             problems.append(
                 f"providers.{name}.image_hosts: needed with http_proxy, since the addresses of results "
                 "can't be checked behind a proxy"
