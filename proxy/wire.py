@@ -53,13 +53,12 @@ class Connection(Protocol):
 class Exchange:
     """One request and its answer: times the body's arrival, keeps the answer readable and every failure in JSON."""
 
-    __slots__ = ("app", "connection", "cork", "cycle", "received", "waited_s")
+    __slots__ = ("app", "connection", "cycle", "received", "waited_s")
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle, app: ASGIApp) -> None:
         self.connection = connection
         self.cycle = cycle
         self.app = app
-        self.cork: Cork | None = None
         self.waited_s = 0.0
         self.received = 0
 
@@ -103,11 +102,11 @@ class Exchange:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             else:
                 self.cycle.keep_alive = True
-        if starts:
-            if _tells_length(message) and not self.cycle.disconnected:
-                self.cork = Cork(self.cycle)
-        elif self.cork is not None and (not message.get("body") or self.cycle.scope["method"] == "HEAD"):
-            self.cork.pull()
+        transport = self.cycle.transport
+        if starts and _tells_length(message) and not self.cycle.disconnected:
+            self.cycle.transport = Cork(self.cycle)  # type: ignore[assignment]
+        elif isinstance(transport, Cork) and (not message.get("body") or self.cycle.scope["method"] == "HEAD"):
+            transport.pull()
         await self.cycle.send(message)  # type: ignore[arg-type]
 
     def _patience_s(self) -> float:
@@ -144,7 +143,6 @@ class Cork:
         self.cycle = cycle
         self.transport = cycle.transport
         self.head = b""
-        cycle.transport = self  # type: ignore[assignment]
 
     def write(self, data: bytes) -> None:
         """Keep the head; write it with what comes next."""
@@ -168,10 +166,9 @@ class Cork:
 
     def pull(self, data: bytes = b"") -> None:
         """Write what was kept, and ``data`` behind it, and give the cycle its transport back."""
-        if self.cycle.transport is self:  # type: ignore[comparison-overlap]
-            self.cycle.transport = self.transport
-            if self.head and not self.transport.is_closing():
-                self.transport.writelines((self.head, data) if data else (self.head,))
+        self.drop()
+        if self.head and not self.transport.is_closing():
+            self.transport.writelines((self.head, data) if data else (self.head,))
 
 
 def render(failure: Failure, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:

@@ -30,7 +30,8 @@ class Transport:
 def _corked() -> tuple[Any, Transport, Cork]:
     transport = Transport()
     cycle: Any = SimpleNamespace(transport=transport)
-    return cycle, transport, Cork(cycle)
+    cycle.transport = Cork(cycle)
+    return cycle, transport, cycle.transport
 
 
 def test_head_and_first_piece_are_one_write() -> None:
