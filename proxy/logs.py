@@ -7,9 +7,6 @@ import time
 from functools import lru_cache
 from typing import Literal
 
-# What no line tells is not looked up for each (logging's own HOWTO, "Optimization").
-logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-
 
 @lru_cache(maxsize=1)
 def _stamp(seconds: int) -> str:
@@ -47,6 +44,8 @@ def set_up(style: Literal["json", "text", "auto"]) -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO)
+    # What no line tells is not looked up for each (logging's own HOWTO, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _outline(error: BaseException | None) -> str:

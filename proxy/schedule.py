@@ -171,8 +171,9 @@ class Pace:
         if at_least_s > 0:
             wait = max(wait, at_least_s * self._random.uniform(1, 1 + JITTER))
         for deadline in deadlines:
-            if max(0.0, at_least_s) < deadline - LAST_POLL_S - now < wait:
-                wait = deadline - LAST_POLL_S - now
+            last = deadline - LAST_POLL_S - now
+            if max(0.0, at_least_s) < last < wait:
+                wait = last
         if self._budget:
             wanted_s = min(LONGEST_S, max(SHORTEST_S, self._gap(1.0)))
             wait = self._budget.book(now + wait, 1 / wanted_s, self._random) - now

@@ -35,16 +35,15 @@ class Admission:
     @contextmanager
     def hold(self, owner: str) -> Iterator[None]:
         """Count one request while it is held."""
-        held = self._held
-        held[owner] = held.get(owner, 0) + 1
+        self._held[owner] += 1
         self.in_flight += 1
         try:
             yield
         finally:
             self.in_flight -= 1
-            held[owner] -= 1
-            if not held[owner]:
-                del held[owner]
+            self._held[owner] -= 1
+            if not self._held[owner]:
+                del self._held[owner]
 
     def _hint_s(self) -> float:
         return self._clock.random.uniform(_SHORTEST_HINT_S, _LONGEST_HINT_S)

@@ -138,7 +138,7 @@ class BeatingAnswer:
         except Failure as failure:
             if not blanks.begun:
                 raise
-            self._flight.delivered_at = None
+            self._desk.engine.flights.lose(self._flight)
             raise AnswerBroken(failure) from failure
         await (answer.send_body(receive, send) if blanks.begun else answer(scope, receive, send))
 
