@@ -31,9 +31,13 @@ class Outlet:
 
 @dataclass(slots=True)
 class Progress:
-    """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought."""
+    """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought.
+
+    ``wanted``: whether anybody is there for whom it should still be submitted.
+    """
 
     tell: Callable[[], None]
+    wanted: Callable[[], bool] = lambda: True
     state: Literal["waiting", "queued", "generating", "done", "failed"] = "waiting"
     fraction: float | None = None
     preview: str | None = None
