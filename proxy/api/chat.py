@@ -21,6 +21,7 @@ from proxy.api.body import read_json
 from proxy.api.holding import Desk
 from proxy.api.responses import image_address, usage
 from proxy.api.streaming import HeldStream, Stream
+from proxy.api.tools import refuse_forced_tool
 from proxy.api.uploads import MAX_PICTURES, decode_data_url, picture_of
 from proxy.api.visit import Visit
 from proxy.errors import Failure, InvalidRequest
@@ -63,6 +64,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     text = housekeeping.answer(talk.talk)
     if text is not None:
         return _Text(talk, text).response(desk, request)
+    refuse_forced_tool(values)
     order = desk.engine.order(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",

@@ -173,3 +173,48 @@ async def test_heartbeats_while_polling() -> None:
         assert len(comments) >= 3
         assert body.startswith(b":")
         assert len(events) == 4
+
+
+TOOL = {"type": "function", "function": {"name": "final_result", "parameters": {"type": "object"}}}
+NAMED = {"type": "function", "function": {"name": "final_result"}}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "required",
+        "any",
+        NAMED,
+        {"type": "custom", "custom": {"name": "final_result"}},
+        {"type": "tool", "name": "final_result"},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [NAMED]}},
+        {},
+        True,
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_forced_tool_buys_nothing(service: Service, choice: Any, stream: bool) -> None:
+    before = await submits(service)
+    answer = await service.post(CHAT, said("a windmill", tools=[TOOL], tool_choice=choice, stream=stream))
+    assert (answer.status, answer.code, answer.json["error"]["param"]) == (400, "invalid_value", "tool_choice")
+    assert answer.headers["x-should-retry"] == "false"
+    assert await submits(service) == before
+
+
+async def test_a_forced_function_of_the_old_kind_buys_nothing(service: Service) -> None:
+    before = await submits(service)
+    values = said("a windmill", functions=[TOOL["function"]], function_call={"name": "final_result"})
+    answer = await service.post(CHAT, values)
+    assert (answer.status, answer.code, answer.json["error"]["param"]) == (400, "invalid_value", "function_call")
+    assert await submits(service) == before
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [None, "", "auto", "none", {"type": "auto"}, {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}],
+)
+async def test_tools_on_offer_hinder_nobody(service: Service, choice: Any) -> None:
+    values = said("a windmill", tools=[TOOL], tool_choice=choice, functions=[TOOL["function"]], function_call="auto")
+    answer = await service.post(CHAT, values)
+    assert answer.status == 200
+    assert MARKDOWN.match(answer.json["choices"][0]["message"]["content"])
