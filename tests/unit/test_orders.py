@@ -117,6 +117,7 @@ def _fingerprint(owner: str = "", images: tuple[InputPicture, ...] = (), **value
         ({}, {"user": "someone", "safety_identifier": "x"}),
         ({}, {"response_format": "url"}),
         ({}, {"unheard_of": 1}),
+        ({}, {"quality": "standard"}),
         ({"size": "64x64", "n": 2}, {"n": 2, "size": "64X64"}),
     ],
 )
