@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout
-from proxy.wire import Cork, Exchange, WireLimits, render
+from proxy.wire import Cork, Exchange, WireLimits, check_coding, origin_form, render
 
 LINGER_GAP_S = 2.0
 """Seconds without a byte after which a drained connection is closed."""
@@ -136,12 +136,13 @@ class GuardedProtocol(HttpToolsProtocol):
         limit = self.limits.header_bytes
         while data:
             piece = data[: limit - self.framing_bytes]
-            taken = len(piece)
+            taken, upgraded = len(piece), False
             self.framing_bytes += taken
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
-                taken = upgrade.args[0]
+                taken, upgraded = upgrade.args[0], True
+            if upgraded:  # out here: within "except" a refusal's context would be the upgrade
                 self._decline_upgrade()
             data = data[taken:]
             if self.framing_bytes >= limit:
@@ -187,11 +188,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self.upgrading = True
             return
         version = self.parser.get_http_version()
-        hosts = sum(name == b"host" for name, _ in self.headers)
+        hosts = [value for name, value in self.headers if name == b"host"]
         if version not in {"1.0", "1.1"}:
             raise InvalidRequest("This service speaks HTTP/1.0 and HTTP/1.1.")
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
+        if len(hosts) > 1 or (not hosts and version == "1.1"):
             raise InvalidRequest("A request needs exactly one Host header.")
+        check_coding(version, self.headers)
+        self.url = origin_form(self.url, hosts[0] if hosts else None)
         self.in_head = False
         self.framing_bytes = 0
         self._stop_timer()

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,20 @@ class Engine:
         return self.metrics.page()
 
     def order(
-        self, values: Mapping[str, Any], operation: Operation = "generate", owner: str = "", **pictures: Any
+        self,
+        values: Mapping[str, Any],
+        operation: Operation = "generate",
+        owner: str = "",
+        ignored: Sequence[str] = (),
+        **pictures: Any,
     ) -> Order:
-        """Check a request's ``values`` and find its routes. Raises Failure, before any provider is called."""
+        """Check a request's ``values`` and find its routes; ``ignored``: names that did not even get into ``values``.
+
+        Raises Failure, before any provider is called.
+        """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
-        wish = Wish(request, unknown, operation, owner=owner, arrived=arrived, **pictures)
+        wish = Wish(request, (*unknown, *ignored), operation, owner=owner, arrived=arrived, **pictures)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
         return place(wish, public, strict=self.settings.server.strict_params, able=able)

@@ -6,11 +6,9 @@ Failure
 │   ├── OriginNotAllowed    403
 │   ├── NotAuthenticated    401
 │   ├── NotFound            404  an unknown path, job or picture
-│   ├── MethodNotAllowed    405
-│   └── RequestTooLarge …   413 · 431 · 408 · 415 · 422
+│   └── MethodNotAllowed …  405 · 413 · 431 · 408 · 415 · 422 · 501
 ├── Overloaded              503  this process is full, draining, or no slot came free
-├── RateLimited             429  this key is over its limit
-├── NotConfigured           503  the model has no usable route
+├── RateLimited             429  this key is over its limit (NotConfigured 503: the model has no usable route)
 ├── ProviderFailure              what a provider did; says whether anything was started there
 │   ├── ProviderBusy        429    ProviderUnavailable 503    ProviderAuth 502
 │   ├── ProviderRejected    400    ContentRefused      400
@@ -35,6 +33,7 @@ class Failure(Exception):
     status: int = 500
     type: str = "server_error"
     code: str | None = "internal_error"
+    param: str | None = None
     should_retry: bool = False
 
     def __init__(
@@ -48,9 +47,8 @@ class Failure(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.param = param
-        if code is not None:
-            self.code = code
+        self.param = param or self.param
+        self.code = code or self.code
         self.retry_after = retry_after
         self.headers = headers or {}
 
@@ -64,9 +62,6 @@ class InternalError(Failure):
 
     def __init__(self) -> None:
         super().__init__("The service met an error of its own. The request id helps its operator to find it.")
-
-
-# --- the caller's request -------------------------------------------------------------------------------------
 
 
 class InvalidRequest(Failure):
@@ -105,9 +100,7 @@ class UnknownModel(InvalidRequest):
 
     status = 404
     code = "model_not_found"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, param="model")
+    param = "model"
 
 
 class NotFound(InvalidRequest):
@@ -145,6 +138,19 @@ class UnsupportedContentEncoding(InvalidRequest):
     code = "unsupported_content_encoding"
 
 
+class UnknownCoding(InvalidRequest):
+    """A ``Transfer-Encoding`` other than ``chunked``."""
+
+    status = 501
+    code = None
+
+
+class AmbiguousTarget(InvalidRequest):
+    """The request target names another authority than the ``Host`` header."""
+
+    code = None
+
+
 class IdempotencyKeyReused(InvalidRequest):
     """The same ``Idempotency-Key`` with another body."""
 
@@ -157,9 +163,6 @@ class HeadersTooLarge(InvalidRequest):
 
     status = 431
     code = "headers_too_large"
-
-
-# --- this service ---------------------------------------------------------------------------------------------
 
 
 class RateLimited(Failure):
@@ -194,9 +197,6 @@ class GenerationPending(Failure):
     type = "timeout_error"
     code = "generation_pending"
     should_retry = True
-
-
-# --- providers ------------------------------------------------------------------------------------------------
 
 
 class ProviderFailure(Failure):

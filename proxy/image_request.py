@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from proxy.errors import InvalidJson, InvalidRequest
@@ -84,6 +84,11 @@ def _ratio(value: Any) -> Any:
     return f"{across}:{down}"
 
 
+def _quality(value: str | None) -> str | None:
+    """Take the usual quality by either name as left to us: dall-e-3's own default is always sent by some clients."""
+    return None if value in ("standard", "auto") else value
+
+
 Whole = Annotated[int, BeforeValidator(_number)]
 Decimal = Annotated[float, BeforeValidator(_number)]
 Side = Annotated[int, BeforeValidator(_number), Field(ge=MIN_SIDE, le=MAX_SIDE)]
@@ -100,7 +105,9 @@ class ImageRequest(BaseModel):
     model: Annotated[str, Field(strict=True, max_length=256)] | None = None
     n: Annotated[Whole, Field(ge=1, le=10)] = 1
     size: Annotated[str, Field(strict=True), BeforeValidator(_size)] | None = None
-    quality: Literal["auto", "low", "standard", "medium", "high", "hd", "xhigh", "max"] | None = None
+    quality: Annotated[
+        Literal["auto", "low", "standard", "medium", "high", "hd", "xhigh", "max"] | None, AfterValidator(_quality)
+    ] = None
     style: Literal["vivid", "natural"] | None = None
     response_format: Literal["url", "b64_json"] | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = None

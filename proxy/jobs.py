@@ -58,23 +58,29 @@ class Jobs:
         Routes are tried in order while nothing was started. When none took it, the one that is the first to say
         when it may be asked again is asked once more, then, within the hold. Raises Failure.
         """
-        failures: list[Failure] = []
+        failures: list[tuple[Candidate, Failure]] = []
         hints: list[tuple[float, int]] = []
         for number, candidate in enumerate(order.candidates):
             outcome = await self._try(candidate, order, seed, progress, hold)
             if isinstance(outcome, Made):
                 return outcome
-            failures.append(outcome)
+            failures.append((candidate, outcome))
+            progress.pass_over(str(candidate.route), candidate.route.provider, outcome.code)
             if isinstance(outcome, ProviderBusy) and outcome.retry_after is not None:
                 hints.append((self._clock.monotonic() + outcome.retry_after, number))
         at, number = min(hints, default=(hold.at, 0))
         if at < hold.at:
             await self._clock.sleep(max(0.0, at - self._clock.monotonic()))
-            outcome = await self._try(order.candidates[number], order, seed, progress, hold)
+            candidate = order.candidates[number]
+            progress.passed_over.pop(str(candidate.route))
+            outcome = await self._try(candidate, order, seed, progress, hold)
             if isinstance(outcome, Made):
                 return outcome
-            failures.insert(0, outcome)
-        raise next((failure for failure in failures if failure.should_retry), failures[0])
+            failures.insert(0, (candidate, outcome))
+            progress.pass_over(str(candidate.route), candidate.route.provider, outcome.code)
+        told, failure = next((pair for pair in failures if pair[1].should_retry), failures[0])
+        progress.passed_over.pop(str(told.route))
+        raise failure
 
     async def _try(
         self, candidate: Candidate, order: Order, seed: int, progress: Progress, hold: Deadline

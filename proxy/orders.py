@@ -21,6 +21,23 @@ _NOT_IN_FINGERPRINT = {"model", "response_format", "stream", "partial_images", "
 """What makes no other picture; model and form count as they were resolved."""
 
 
+_GPT_ONLY = frozenset(
+    {
+        "background",
+        "moderation",
+        "output_format",
+        "output_compression",
+        "partial_images",
+        "input_fidelity",
+        "complexity",
+        "frame_count",
+        "frame_duration_ms",
+        "svg",
+    }
+)
+"""Parameters that OpenAI's dall-e models never had."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One route and the request in its words."""
@@ -92,8 +109,17 @@ def place(wish: Wish, public: PublicModel, *, strict: bool, able: Sequence[str] 
             candidates.append(Candidate(route, translation))
     if not candidates:
         raise _none_left(wish, public, refusals, able)
-    form = "b64_json" if wish.request.stream else wish.request.response_format or public.response_format
+    form = _form(wish, public)
     return Order(wish, public, tuple(candidates), form, _fingerprint(wish, public.name, form))
+
+
+def _form(wish: Wish, public: PublicModel) -> Literal["url", "b64_json"]:
+    """Return the form of the answer; a request that names no model may be one that only a GPT model answers."""
+    request = wish.request
+    if request.stream:
+        return "b64_json"
+    for_gpt = wish.operation != "generate" or not _GPT_ONLY.isdisjoint({*request.model_fields_set, *wish.unknown})
+    return request.response_format or public.form(like_gpt=request.model is None and for_gpt)
 
 
 def _none_left(

@@ -34,6 +34,7 @@ class Progress:
     """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought.
 
     ``wanted``: whether anybody is there for whom it should still be submitted.
+    ``passed_over``: for each route that was tried before, its provider and the code of the failure there.
     """
 
     tell: Callable[[], None]
@@ -44,6 +45,11 @@ class Progress:
     submits: int = 0
     submitted: bool = False
     outlet: "Outlet | None" = None
+    passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def pass_over(self, route: str, provider: str, code: str | None) -> None:
+        """Record why ``route`` did not make the picture, so that another one is tried."""
+        self.passed_over[route] = (provider, code or "")
 
     def set(
         self,

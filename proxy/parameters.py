@@ -11,7 +11,7 @@ from proxy.provider import Model, Operation, Range
 from proxy.shapes import Shape
 
 _STYLE_PRESETS = {"vivid": "cinematic", "natural": "photographic"}
-_MORE, _FEWER = frozenset({"high", "hd", "xhigh", "max"}), frozenset({"low", "standard"})
+_MORE = frozenset({"high", "hd", "xhigh", "max"})
 _SAME_RATIO = 0.02
 
 
@@ -117,8 +117,8 @@ def _keep(name: str, value: Any, model: Model, report: _Report) -> Any:
 def _apply_quality(request: ImageRequest, model: Model, settings: dict[str, Any], report: _Report) -> str:
     """Turn quality into steps unless steps are given; return it as the answer's low, medium or high."""
     asked = request.quality
-    resolved = "high" if asked in _MORE else "low" if asked in _FEWER else "medium"
-    if asked in (None, "auto", "medium"):
+    resolved = "high" if asked in _MORE else asked or "medium"
+    if resolved == "medium":
         return resolved
     steps = model.numbers.get("steps")
     if steps is None or "steps" in settings:

@@ -198,11 +198,12 @@ class Pending:
 class Finished:
     """The job is done. ``image``: an address, or the bytes, or the file they were streamed to.
 
-    ``elapsed_s``: the provider's own figure for how long the job took.
+    ``elapsed_s``: the provider's own figure for how long the job took. ``seed``: the one it says it used.
     """
 
     image: str | bytes | Path = field(repr=False)
     elapsed_s: float | None = None
+    seed: int | None = None
 
 
 class Provider(Protocol):

@@ -67,12 +67,17 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class PublicModel:
-    """What a public name stands for."""
+    """What a public name stands for; ``response_format`` as configured, empty to go by the name."""
 
     name: str
     routes: tuple[Route, ...]
-    response_format: Literal["url", "b64_json"]
+    response_format: Literal["", "url", "b64_json"]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def form(self, *, like_gpt: bool = False) -> Literal["url", "b64_json"]:
+        """Return the form of a picture whose request names none; ``like_gpt``: as OpenAI's GPT models give it."""
+        gpt = like_gpt or "gpt-image" in self.name or self.name.startswith("chatgpt-image")
+        return self.response_format or ("b64_json" if gpt else "url")
 
 
 class Routing:
@@ -135,10 +140,7 @@ class Routing:
             reasons = sorted({f"{r.provider}: {self._suppliers[r.provider].why_not}" for r in routes})
             detail = f" ({'; '.join(reasons)})" if reasons else ""
             raise NotConfigured(f"No provider of the model '{_shown(name)}' is configured{detail}.", param="model")
-        implied: Literal["url", "b64_json"] = (
-            "b64_json" if "gpt-image" in name or name.startswith("chatgpt-image") else "url"
-        )
-        return PublicModel(name, usable, settings.response_format or implied, settings.defaults)
+        return PublicModel(name, usable, settings.response_format, settings.defaults)
 
     def _route(self, route: str) -> Route | None:
         provider, _, name = route.partition("/")

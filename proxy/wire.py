@@ -5,8 +5,10 @@ import json
 import logging
 import math
 import os
+import re
 import select
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
@@ -14,7 +16,15 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from proxy.errors import Failure, InternalError, Overloaded, RequestTimeout
+from proxy.errors import (
+    AmbiguousTarget,
+    Failure,
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    RequestTimeout,
+    UnknownCoding,
+)
 
 SMALL_BODY = 1024 * 1024
 """Bytes up to which an announced body must arrive within ``body_s``."""
@@ -22,6 +32,8 @@ SLOWEST = 8 * 1024
 """Bytes per second that a larger body must bring on average, once ``body_s`` is over."""
 HAS_LEFT = "images_proxy.has_left"
 """The name of our extension of ASGI: a function that says whether the peer has hung up."""
+_ABSOLUTE = re.compile(rb"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +54,38 @@ class WireLimits:
     def stall_s(self) -> float:
         """Seconds that may pass without a byte of the body."""
         return min(5.0, self.body_s)
+
+
+def check_coding(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse what the parser would read as chunked alone, and a front end perhaps not (RFC 9112, 6.1 and 6.3).
+
+    Raises UnknownCoding, InvalidRequest.
+    """
+    codings = [value.strip(b" \t").lower() for name, value in headers if name == b"transfer-encoding"]
+    if not codings:
+        return
+    if codings != [b"chunked"]:
+        raise UnknownCoding("The only Transfer-Encoding that this service understands is 'chunked'.")
+    if version == "1.0":
+        raise InvalidRequest("HTTP/1.0 knows no Transfer-Encoding.")
+
+
+def origin_form(target: bytes, host: bytes | None) -> bytes:
+    """Return path and query of a request target; ``host`` is its Host header, None where there is none.
+
+    An absolute target outranks Host (RFC 9112, 3.2.2), but a front end's rules may have looked at either, so the two
+    must agree. Raises AmbiguousTarget, InvalidRequest.
+    """
+    if target.startswith(b"/") or target == b"*":
+        return target
+    parts = _ABSOLUTE.fullmatch(target)
+    if parts is None:
+        raise InvalidRequest("The request target is neither a path nor an http address.")
+    port = _DEFAULT_PORTS[parts["scheme"].lower()]
+    authorities = {name.lower().removesuffix(port) for name in (parts["authority"], host) if name is not None}
+    if len(authorities) > 1:
+        raise AmbiguousTarget("The request target names another host than the Host header.")
+    return parts["rest"] if parts["rest"].startswith(b"/") else b"/" + parts["rest"]
 
 
 class Connection(Protocol):

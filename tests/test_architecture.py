@@ -222,6 +222,8 @@ _FAILURES: dict[str, tuple[int, str, str | None, bool]] = {  # the design's §5:
     "ProviderRejected": (400, _CALLER, "provider_rejected", False),
     "ContentRefused": (400, "image_generation_user_error", "content_policy_violation", False),
     "SubmitOutcomeUnknown": (502, _SERVER, "submit_outcome_unknown", False),
+    "UnknownCoding": (501, _CALLER, None, False),
+    "AmbiguousTarget": (400, _CALLER, None, False),
     "ProviderBadResponse": (502, _SERVER, "provider_bad_response", False),
     "GenerationFailed": (502, _PICTURE, "image_generation_failed", False),
     "JobLost": (502, _PICTURE, "job_lost", False),

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from proxy.api.body import read_json
 from proxy.api.holding import Desk
 from proxy.api.responses import image_address, usage
 from proxy.api.streaming import HeldStream, Stream
+from proxy.api.tools import refuse_forced_tool
 from proxy.api.uploads import MAX_PICTURES, decode_data_url, picture_of
 from proxy.api.visit import Visit
 from proxy.errors import Failure, InvalidRequest
@@ -28,6 +29,7 @@ from proxy.flight import Flight
 from proxy.image_request import ALIASES, ImageRequest
 from proxy.orders import Order
 from proxy.provider import InputPicture
+from proxy.results import Picture
 
 _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
     "prompt",
@@ -63,6 +65,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     text = housekeeping.answer(talk.talk)
     if text is not None:
         return _Text(talk, text).response(desk, request)
+    refuse_forced_tool(values)
     order = desk.engine.order(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
@@ -76,7 +79,7 @@ async def complete_chat(request: Request) -> ASGIApp:
         return HeldStream(desk, request, boarding, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
     await desk.hold(request, boarding)
     desk.body(request, flight)
-    return JSONResponse(reply.whole())
+    return JSONResponse(reply.answer())
 
 
 def read_conversation(values: dict[str, Any], max_picture: int) -> Conversation:
@@ -141,35 +144,41 @@ def _images_of(content: Any, max_picture: int) -> tuple[InputPicture, ...]:
 
 
 class _Completion:
-    """The shapes of one chat completion: whole, or in chunks."""
+    """The shapes of one chat completion of ``count`` choices: whole, or in chunks."""
 
-    def __init__(self, talk: Conversation, model: str, created: int) -> None:
+    def __init__(self, talk: Conversation, model: str, created: int, count: int = 1) -> None:
         self.talk = talk
+        self._count = count
         self._envelope = {"id": f"chatcmpl-{secrets.token_hex(16)}", "created": created, "model": model}
         self._begun = False
 
-    def chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        """Return one chunk."""
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    def chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        """Return one chunk of the choice ``index``."""
+        choice = {"index": index, "delta": delta, "finish_reason": finish}
         return self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [choice]})
 
     def opening(self) -> Iterator[bytes]:
-        """Yield the chunk with the role, once."""
+        """Yield each choice's chunk with the role, once."""
         if not self._begun:
             self._begun = True
-            yield self.chunk({"role": "assistant", "content": ""})
+            for index in range(self._count):
+                yield self.chunk(index, {"role": "assistant", "content": ""})
 
     def closing(self, counts: dict[str, Any]) -> Iterator[bytes]:
         """Yield what ends the stream."""
-        yield self.chunk({}, "stop")
+        for index in range(self._count):
+            yield self.chunk(index, {}, "stop")
         if self.talk.include_usage:
             yield self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [], "usage": counts})
         yield b"data: [DONE]\n\n"
 
-    def message(self, message: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
-        """Return the whole completion."""
-        choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
-        return {**self._envelope, "object": "chat.completion", "choices": [choice], "usage": counts}
+    def whole(self, messages: Iterable[dict[str, Any]], counts: dict[str, Any]) -> dict[str, Any]:
+        """Return the whole completion, a choice for each message."""
+        choices = [
+            {"index": index, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+            for index, message in enumerate(messages)
+        ]
+        return {**self._envelope, "object": "chat.completion", "choices": choices, "usage": counts}
 
     @staticmethod
     def _data(value: dict[str, Any]) -> bytes:
@@ -177,42 +186,40 @@ class _Completion:
 
 
 class _Reply(_Completion):
-    """A picture as a chat message."""
+    """Pictures as chat messages, a choice for each."""
 
     def __init__(self, talk: Conversation, order: Order, flight: Flight, visit: Visit) -> None:
-        super().__init__(talk, order.public.name, flight.created)
+        super().__init__(talk, order.public.name, flight.created, order.request.n)
         self._order, self._flight, self._visit = order, flight, visit
 
     async def begin(self, stream: Stream) -> None:
         """Say nothing before there is something to say: a failure then still has its own status."""
 
     def pictures(self) -> Iterator[bytes]:
-        """Yield the finished picture as chunks; the Markdown goes whole into one."""
+        """Yield the finished pictures as chunks; each one's Markdown goes whole into one."""
         yield from self.opening()
-        yield self.chunk(self._content())
+        for index, picture in enumerate(self._flight.pictures):
+            yield self.chunk(index, self._content(picture))
         yield from self.closing(self._usage())
 
     def failure(self, failure: Failure) -> Iterator[bytes]:
         """Yield a failure after the first byte as text, the only thing that every frontend shows."""
         yield from self.opening()
-        yield self.chunk({"content": f"No picture: {failure.message}"})
+        for index in range(self._count):
+            yield self.chunk(index, {"content": f"No picture: {failure.message}"})
         yield from self.closing(self._usage())
 
-    def whole(self) -> dict[str, Any]:
-        """Return the finished picture as one completion."""
-        return self.message({"content": "", **self._content()}, self._usage())
+    def answer(self) -> dict[str, Any]:
+        """Return the finished pictures as one completion."""
+        return self.whole(({"content": "", **self._content(one)} for one in self._flight.pictures), self._usage())
 
-    def _content(self) -> dict[str, Any]:
+    def _content(self, picture: Picture) -> dict[str, Any]:
         if not self.talk.wants_images:
-            links = (f"![image]({image_address(self._visit.origin, picture)})" for picture in self._flight.pictures)
-            return {"content": "\n\n".join(links)}
-        images = []
-        for number, picture in enumerate(self._flight.pictures):
-            assert picture.stored is not None  # noqa: S101 (base64 was ordered, so there is a file)
-            data = base64.b64encode(picture.stored.path.read_bytes()).decode()
-            url = f"data:image/{picture.stored.facts.format};base64,{data}"
-            images.append({"type": "image_url", "index": number, "image_url": {"url": url}})
-        return {"images": images}
+            return {"content": f"![image]({image_address(self._visit.origin, picture)})"}
+        assert picture.stored is not None  # noqa: S101 (base64 was ordered, so there is a file)
+        data = base64.b64encode(picture.stored.path.read_bytes()).decode()
+        url = f"data:image/{picture.stored.facts.format};base64,{data}"
+        return {"images": [{"type": "image_url", "index": 0, "image_url": {"url": url}}]}
 
     def _usage(self) -> dict[str, Any]:
         counts = usage(self._order, self._flight.pictures)
@@ -238,8 +245,8 @@ class _Text(_Completion):
         self._envelope["created"] = int(desk.engine.clock.wall())
         request.state.visit.route = "housekeeping"
         if not self.talk.stream:
-            return JSONResponse(self.message({"content": self._text}, self._counts))
-        return _Chunks([*self.opening(), self.chunk({"content": self._text}), *self.closing(self._counts)])
+            return JSONResponse(self.whole([{"content": self._text}], self._counts))
+        return _Chunks([*self.opening(), self.chunk(0, {"content": self._text}), *self.closing(self._counts)])
 
 
 class _Chunks:

@@ -201,6 +201,13 @@ def describe(visit: Visit, flight: Flight) -> None:
         visit.provider = candidate.route.provider
         headers["x-images-provider"] = candidate.route.provider
         headers["x-images-model"] = candidate.route.model.name
+        seed = _first_seed(flight, candidate)
+        if seed is not None:
+            headers["x-images-seed"] = str(seed)
+    passed_over = [pair for progress in flight.progress for pair in progress.passed_over.values()]
+    headers.pop("x-images-fallback", None)  # a route that was passed over may have been asked again since
+    if passed_over:
+        headers["x-images-fallback"] = "; ".join(dict.fromkeys(f"{provider}: {code}" for provider, code in passed_over))
     if translation.mapped:
         headers["x-images-mapped"] = "; ".join(translation.mapped)
     dropped = shown_names((*translation.dropped, *flight.order.wish.unknown))
@@ -208,6 +215,12 @@ def describe(visit: Visit, flight: Flight) -> None:
         headers["x-images-dropped"] = dropped
     if visit.reattached:
         headers["x-images-reattached"] = "true"
+
+
+def _first_seed(flight: Flight, candidate: Candidate) -> int | None:
+    told = flight.pictures[0].made.finished.seed if flight.pictures else None
+    seed: int | None = candidate.translation.with_seed(flight.seed).get("seed") if told is None else told
+    return seed
 
 
 def shown_names(names: tuple[str, ...]) -> str:

@@ -33,12 +33,14 @@ async def create_image(request: Request) -> ASGIApp:
 
 async def edit_image(request: Request) -> ASGIApp:
     """Make pictures from pictures and a prompt, within a mask if there is one."""
-    return await _edit(request, {})
+    return await _edit(request)
 
 
 async def vary_image(request: Request) -> ASGIApp:
     """Make pictures from a picture alone."""
-    return await _edit(request, {"prompt": _VARIATION_PROMPT})
+    desk: Desk = request.app.state.desk
+    # Named here: an edit without a model is answered as a GPT model does, and those never made variations.
+    return await _edit(request, prompt=_VARIATION_PROMPT, model=desk.engine.settings.server.default_model)
 
 
 async def job(request: Request) -> ASGIApp:
@@ -65,15 +67,16 @@ async def _abandon_job(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def _edit(request: Request, defaults: dict[str, str]) -> ASGIApp:
+async def _edit(request: Request, **defaults: str) -> ASGIApp:
     desk: Desk = request.app.state.desk
     visit: Visit = request.state.visit
     desk.admit(request)
     server = desk.engine.settings.server
     with desk.admission.hold(visit.owner):
         upload = await read_upload(request, server.max_upload, server.max_body)
-    values = {**defaults, **upload.fields}
+    values = dict(upload.fields)
     visit.name_model(values)
+    values.update((name, value) for name, value in defaults.items() if values.get(name) in (None, ""))
     mask = await _mask(desk, upload.mask)
     order = desk.engine.order(
         values,

@@ -9,7 +9,7 @@ import re
 _SLASHES = re.compile(r"/{2,}")
 _DEPLOYMENT = re.compile(r"(?:/v1)?(?:/openai)?/deployments/(?P<model>.+?)(?P<rest>/(?:images|chat)/.+)\Z")
 _PREFIX = re.compile(r"\A(?:/(?:api|openai|v1))*/v1(?=/)")
-_GLUED = re.compile(r"\A/v1(?=(?:images|models|chat)(?:/|\Z))")
+_GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|sdapi)(?:/|\Z))")
 _MAX_PATH = 1024
 """A longer path is none of ours; the expressions above are not asked about it."""
 _BARE = re.compile(r"/(?:images/(?:generations|edits|variations|jobs/[^/]+)|models(?:/.+)?|chat/completions)\Z")
@@ -27,6 +27,8 @@ def canonical(path: str) -> tuple[str, str]:
         return f"/v1{deployment['rest']}", deployment["model"]
     path = _GLUED.sub("/v1/", path, count=1)
     path = _PREFIX.sub("/v1", path, count=1)
+    if path.startswith("/v1/sdapi/"):  # its own base has no version, but the one of the models and of Connect has
+        return path.removeprefix("/v1"), ""
     if _BARE.match(path):
         path = f"/v1{path}"
     return path, ""

@@ -16,6 +16,8 @@ from proxy.image_request import MAX_SIDE, MIN_SIDE
 
 _COPIED = ("prompt", "negative_prompt", "steps", "cfg_scale", "seed", "width", "height")
 
+_READ = frozenset({*_COPIED, "model", "sampler_name", "sampler_index", "batch_size", "n_iter"})
+_CHECKPOINT = "sd_model_checkpoint"
 _MAX_COUNT = 10
 
 
@@ -25,7 +27,7 @@ async def txt2img(request: Request) -> Response:
     visit: Visit = request.state.visit
     desk.admit(request)
     asked = await read_json(request, desk.engine.settings.server.max_body)
-    order = desk.engine.order(_translate(asked), owner=visit.owner)
+    order = desk.engine.order(_translate(asked), owner=visit.owner, ignored=_ignored(asked))
     boarding = await desk.board(request, order)
     flight = boarding.flight
     await desk.hold(request, boarding)
@@ -62,14 +64,14 @@ async def list_samplers(request: Request) -> Response:
 async def options(request: Request) -> Response:
     """Tell the model in use: the default one, since each call names its own."""
     engine: Engine = request.app.state.desk.engine
-    return JSONResponse({"sd_model_checkpoint": engine.settings.server.default_model})
+    return JSONResponse({_CHECKPOINT: engine.settings.server.default_model})
 
 
 def _translate(asked: dict[str, Any]) -> dict[str, Any]:
     """Return the request in our words. Raises InvalidRequest."""
     values = {name: asked[name] for name in _COPIED if name in asked}
     override = asked.get("override_settings")
-    checkpoint = override.get("sd_model_checkpoint") if isinstance(override, dict) else None
+    checkpoint = override.get(_CHECKPOINT) if isinstance(override, dict) else None
     values["model"] = asked.get("model") or checkpoint
     values["sampler"] = asked.get("sampler_name") or asked.get("sampler_index")
     values["n"] = _count(asked, "batch_size") * _count(asked, "n_iter")
@@ -78,6 +80,14 @@ def _translate(asked: dict[str, Any]) -> dict[str, Any]:
         if isinstance(values.get(side), int):
             values[side] = min(MAX_SIDE, max(MIN_SIDE, values[side]))
     return values
+
+
+def _ignored(asked: dict[str, Any]) -> list[str]:
+    """Return the names of what is asked for and not read here."""
+    override = asked.get("override_settings")
+    inner = override if isinstance(override, dict) else {}
+    names = [name for name, value in asked.items() if value is not None and name not in _READ and value is not inner]
+    return names + [f"override_settings.{name}" for name in inner if name != _CHECKPOINT]
 
 
 def _count(asked: dict[str, Any], name: str) -> int:

@@ -127,6 +127,8 @@ function answer(body, headers) {
     route: read("x-images-model"),
     mapped: read("x-images-mapped"),
     dropped: read("x-images-dropped"),
+    fallback: read("x-images-fallback"),
+    seed: read("x-images-seed"),
     attempts: read("x-images-attempts"),
     reattached: read("x-images-reattached") === "true",
     processingMs: Number(read("openai-processing-ms")) || null,

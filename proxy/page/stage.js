@@ -1,7 +1,7 @@
 /** The stage: where a request's picture, progress or error stands. */
 import { byId, copyable, facts, make } from "./dom.js";
 import { blobOf, fileName } from "./pictures.js";
-import { droppedSentence, duration, errorAdvice, errorTitle, mappedParts, stateWords } from "./words.js";
+import { droppedSentence, duration, errorAdvice, errorTitle, fallbackSentence, mappedParts, stateWords } from "./words.js";
 
 const EXAMPLES = [
   "A lighthouse at dusk, long exposure, calm sea",
@@ -109,7 +109,11 @@ function differences(result) {
   const mapped = mappedParts(result.mapped).map((part) => make("li", {}, make("b", {}, part.name),
     ...(part.to ? [" ", make("code", {}, part.from), " became ", make("code", {}, part.to)] : [])));
   const dropped = droppedSentence(result.dropped);
-  const items = [...mapped, ...(dropped ? [make("li", { className: "dropped" }, dropped)] : [])];
+  const fallback = fallbackSentence(result.fallback, result.provider);
+  const items = [
+    ...(fallback ? [make("li", { className: "fallback" }, fallback)] : []),
+    ...mapped, ...(dropped ? [make("li", { className: "dropped" }, dropped)] : []),
+  ];
   if (items.length === 0) return make("p", { className: "hint all-kept" }, "Made as asked: nothing was changed or left out.");
   return make("div", { className: "differences" },
     make("h3", {}, "Not quite as asked"), make("ul", {}, ...items));
@@ -131,10 +135,11 @@ export function showResult(result, { prompt, size, seconds }) {
       ["Size", result.size?.replace("x", " × ")],
       ["Provider", result.provider],
       ["Model there", result.route ? make("code", {}, result.route) : null],
+      ["Seed", result.seed],
       ["Jobs started", result.attempts],
       ["Request id", result.requestId ? copyable(result.requestId, "the request id") : null],
     ]));
-  const differs = result.mapped || result.dropped ? ", not quite as asked; see below" : "";
+  const differs = result.mapped || result.dropped || result.fallback ? ", not quite as asked; see below" : "";
   announce(`${count > 1 ? `${count} pictures` : "Picture"} ready after ${duration(seconds)}${differs}`);
 }
 

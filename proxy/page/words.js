@@ -27,6 +27,21 @@ export function droppedSentence(header) {
   return `${capital(list)} ${verb} left out: this model has no such setting.`;
 }
 
+const REASONS = {
+  provider_busy: "was busy", provider_unavailable: "could not be reached", provider_auth: "refused the service’s key",
+  provider_rejected: "refused the parameters", server_is_overloaded: "had no place free",
+};
+
+/** `prodia: provider_busy; prodia-v1: provider_auth` and who answered, as one sentence; empty without a fallback. */
+export function fallbackSentence(header, provider) {
+  const passed = (header ?? "").split(";").map((part) => part.trim()).filter(Boolean).map((part) => {
+    const at = part.lastIndexOf(":");
+    const code = part.slice(at + 1).trim();
+    return `${part.slice(0, at)}, which ${REASONS[code] ?? `failed (${code})`}`;
+  });
+  return passed.length ? `${provider} answered instead of ${passed.join("; and of ")}.` : "";
+}
+
 /** Seconds in words that fit a small place: 0.8 s, 12 s, 2 min 5 s. */
 export function duration(seconds) {
   if (seconds < 10) return `${seconds.toFixed(1)} s`;

@@ -40,6 +40,9 @@ _LONGEST_JOB_S = 86_400.0
 """More is no figure for one job, and may be no number that arithmetic can bear."""
 
 
+_LARGEST_SEED = 2**63
+
+
 @dataclass(frozen=True, slots=True)
 class Prodia:
     """The dialect at ``base_url`` (no trailing slash) with ``token``; ``mode`` as in the configuration."""
@@ -177,7 +180,7 @@ def _read_multipart(reply: Reply) -> Finished:
     _raise_if_failed(answer)
     for name, data in parts:
         if name == "output" and data.startswith(_MAGIC):
-            return Finished(data, elapsed_s=_elapsed(answer))
+            return Finished(data, elapsed_s=_elapsed(answer), seed=_seed(answer))
     raise ProviderBadResponse("The provider's answer has no picture among its outputs.")
 
 
@@ -260,6 +263,12 @@ def _reason(answer: dict[str, Any]) -> str:
     history = state.get("history") if isinstance(state, dict) else None
     last = history[-1] if isinstance(history, list) and history else None
     return str(last["message"]) if isinstance(last, dict) and last.get("message") else ""
+
+
+def _seed(answer: dict[str, Any]) -> int | None:
+    config = answer.get("config")
+    seed = config.get("seed") if isinstance(config, dict) else None
+    return seed if type(seed) is int and 0 <= seed <= _LARGEST_SEED else None
 
 
 def _elapsed(answer: dict[str, Any]) -> float | None:

@@ -80,6 +80,18 @@ def test_a_picture_comes_with_what_was_changed_and_left_out(visit: Visit, demo_u
     assert [url for url in visit.fetched if not url.startswith((demo_url, "blob:", "data:"))] == []
 
 
+def test_a_fallback_is_told(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_label("Model").select_option("dall-e-3")
+    generate(page, "A lighthouse [fault:F12]")
+    expect(page.locator(DONE)).to_be_visible()
+    expect(page.locator(".differences")).to_contain_text("imagelabs answered instead of prodia, which was busy.")
+    expect(page.locator("#stage")).not_to_contain_text("Made as asked")
+    expect(page.locator("#announce")).to_contain_text("not quite as asked")
+    expect(page.locator("#stage dl")).to_contain_text(re.compile(r"Seed\d+"))
+    assert visit.complaints == []
+
+
 def test_progress_is_shown_while_a_job_runs(visit: Visit) -> None:
     visit.page.get_by_label("Model").select_option("imagelabs/sdxl-turbo")  # the dialect that tells its progress
     generate(visit.page, f"{PROMPT} [seconds:4]")

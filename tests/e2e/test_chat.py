@@ -89,9 +89,59 @@ async def test_modalities_ask_for_images(service: Service, stream: bool) -> None
     assert decoded(data).size == (256, 256)
 
 
-async def test_several_pictures(service: Service) -> None:
-    content = (await service.post(CHAT, said("a windmill", n=2))).json["choices"][0]["message"]["content"]
-    assert len(content.split("\n\n")) == 2
+@pytest.mark.parametrize("modalities", [None, ["image", "text"]])
+async def test_several_pictures_are_choices(service: Service, modalities: Any) -> None:
+    answer = (await service.post(CHAT, said("a windmill", n=2, modalities=modalities))).json
+    messages = [choice.pop("message") for choice in answer["choices"]]
+    assert answer["choices"] == [{"index": 0, "finish_reason": "stop"}, {"index": 1, "finish_reason": "stop"}]
+    assert len({shown_in(message) for message in messages}) == 2
+    one = (await service.post(CHAT, said("a windmill", modalities=modalities))).json["usage"]
+    usage = answer["usage"]
+    assert usage["prompt_tokens"] == one["prompt_tokens"]
+    assert usage["completion_tokens"] == 2 * one["completion_tokens"]
+    assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
+
+
+def shown_in(message: dict[str, Any]) -> str:
+    """Return the one picture's address in a message."""
+    if "images" in message:
+        (image,) = message["images"]
+        assert image["index"] == 0
+        url: str = image["image_url"]["url"]
+        return url
+    found = MARKDOWN.match(message["content"])
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize("modalities", [None, ["image", "text"]])
+async def test_several_pictures_as_a_stream(service: Service, modalities: Any) -> None:
+    values = said("a windmill", n=2, modalities=modalities, stream_options={"include_usage": True})
+    *said_chunks, last = await chunks(service, values)
+    assert last["choices"] == []
+    assert last["usage"]["total_tokens"] > 0
+    assert all(len(chunk["choices"]) == 1 for chunk in said_chunks)
+    shown = []
+    for index in (0, 1):
+        choices = [chunk["choices"][0] for chunk in said_chunks if chunk["choices"][0]["index"] == index]
+        opening, content, closing = choices
+        assert opening["delta"] == {"role": "assistant", "content": ""}
+        assert [choice["finish_reason"] for choice in choices] == [None, None, "stop"]
+        assert closing["delta"] == {}
+        shown.append(shown_in(content["delta"]))
+    assert len(set(shown)) == 2
+
+
+async def test_a_late_failure_of_several_is_told_in_each_choice() -> None:
+    async with running(speed=400, timeouts={"heartbeat": 0.05}) as service:
+        values = said("a windmill [seconds:0.8] [fault:failed]", model=LABS, n=2, stream=True)
+        async with streamed(service, CHAT, values) as response:
+            events, _ = read_events(await response.read())
+        choices = [event.json["choices"][0] for event in events[:-1]]
+        for index in (0, 1):
+            _, content, closing = [choice for choice in choices if choice["index"] == index]
+            assert content["delta"]["content"].startswith("No picture: ")
+            assert closing["finish_reason"] == "stop"
 
 
 async def test_only_the_last_user_text_is_drawn(service: Service) -> None:
@@ -173,3 +223,48 @@ async def test_heartbeats_while_polling() -> None:
         assert len(comments) >= 3
         assert body.startswith(b":")
         assert len(events) == 4
+
+
+TOOL = {"type": "function", "function": {"name": "final_result", "parameters": {"type": "object"}}}
+NAMED = {"type": "function", "function": {"name": "final_result"}}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "required",
+        "any",
+        NAMED,
+        {"type": "custom", "custom": {"name": "final_result"}},
+        {"type": "tool", "name": "final_result"},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [NAMED]}},
+        {},
+        True,
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_forced_tool_buys_nothing(service: Service, choice: Any, stream: bool) -> None:
+    before = await submits(service)
+    answer = await service.post(CHAT, said("a windmill", tools=[TOOL], tool_choice=choice, stream=stream))
+    assert (answer.status, answer.code, answer.json["error"]["param"]) == (400, "invalid_value", "tool_choice")
+    assert answer.headers["x-should-retry"] == "false"
+    assert await submits(service) == before
+
+
+async def test_a_forced_function_of_the_old_kind_buys_nothing(service: Service) -> None:
+    before = await submits(service)
+    values = said("a windmill", functions=[TOOL["function"]], function_call={"name": "final_result"})
+    answer = await service.post(CHAT, values)
+    assert (answer.status, answer.code, answer.json["error"]["param"]) == (400, "invalid_value", "function_call")
+    assert await submits(service) == before
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [None, "", "auto", "none", {"type": "auto"}, {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}],
+)
+async def test_tools_on_offer_hinder_nobody(service: Service, choice: Any) -> None:
+    values = said("a windmill", tools=[TOOL], tool_choice=choice, functions=[TOOL["function"]], function_call="auto")
+    answer = await service.post(CHAT, values)
+    assert answer.status == 200
+    assert MARKDOWN.match(answer.json["choices"][0]["message"]["content"])

@@ -120,12 +120,17 @@ async def test_sillytaverns_stable_diffusion_cpp_sequence(service: Service) -> N
         "scheduler": "karras",
         "clip_skip": 1,
     }
-    answer = await service.post("/sdapi/v1/txt2img", values)
+    answer = await service.post("/v1/sdapi/v1/txt2img", values)
     assert answer.status == 200
     assert decoded(answer.json["images"][0]).size == (512, 768)
     answer = await service.post("/sdapi/v1/txt2img", {**values, "batch_size": 2, "n_iter": None, "seed": 5})
     assert len(answer.json["images"]) == 2
     assert isinstance(answer.json["info"], str)
+    assert {"scheduler", "clip_skip"} <= set(answer.headers["x-images-dropped"].split(", "))
+    override = {"sd_model_checkpoint": "dall-e-2", "eta_ddim": 1}
+    values |= {"model": None, "override_settings": override, "quality": "hd", "bad name": 1, "hr_scale": None}
+    dropped = (await service.post("/sdapi/v1/txt2img", values)).headers["x-images-dropped"].split(", ")
+    assert dropped[-5:] == ["scheduler", "clip_skip", "quality", "override_settings.eta_ddim", "+1 more"]
     refused = await service.post("/sdapi/v1/txt2img", {**values, "batch_size": "two"})
     assert (refused.status, refused.json["error"]["param"]) == (400, "batch_size")
     listed = await service.get("/sdapi/v1/sd-models")

@@ -238,10 +238,35 @@ async def test_a_chunked_upload(service: Service) -> None:
     assert answer.status == 200, answer.body[:300]
 
 
-async def test_variations_need_only_a_picture(service: Service) -> None:
-    answer = await post_form(service, [("image", picture()), ("model", "dall-e-2")], VARIATIONS)
+@pytest.mark.parametrize("model", [[], [("model", "dall-e-2")], [("model", "")]])
+async def test_variations_need_only_a_picture(service: Service, model: list[Field]) -> None:
+    answer = await post_form(service, [("image", picture()), *model], VARIATIONS)
     assert list(answer.json["data"][0]) == ["url"]
     refused(await post_form(service, [("model", "dall-e-2")], VARIATIONS), 400, "image")
+
+
+@pytest.mark.parametrize(
+    ("fields", "form"),
+    [
+        ([], "b64_json"),
+        ([("model", "")], "b64_json"),
+        ([("response_format", "url")], "url"),
+        ([("model", "dall-e-2")], "url"),
+    ],
+)
+@pytest.mark.parametrize("mask", [False, True])
+async def test_an_edit_without_a_model_is_answered_as_by_a_gpt_model(
+    service: Service, fields: list[Field], form: str, mask: bool
+) -> None:
+    files: list[Field] = [("image", picture()), *([("mask", hole("L"))] if mask else [])]
+    answer = await post_form(service, [("prompt", "a red hat"), *fields, *files])
+    assert list(answer.json["data"][0]) == [form]
+
+
+async def test_a_model_in_the_path_is_a_model(service: Service) -> None:
+    path = "/openai/deployments/dall-e-3/images/edits?api-version=2024-02-01"
+    answer = await post_form(service, [("prompt", "a red hat"), ("image", picture())], path)
+    assert list(answer.json["data"][0]) == ["url"]
 
 
 def left_behind(folder: Path) -> list[str]:

@@ -208,3 +208,9 @@ async def test_endless_blanks_are_read_quickly(service: Service) -> None:
     for filler in ("\n" * 30_000, "User:\n" * 5_000, f"{opening}{'<user_query>' * 80_000} fox"):
         values = {"model": "dall-e-2", "size": "256x256", "messages": [{"role": "user", "content": f"{filler}ab cd"}]}
         assert (await service.post(CHAT, values)).status == 200
+
+
+async def test_a_title_is_answered_though_a_tool_is_forced(service: Service) -> None:
+    words = f"Provide a concise, 5-word-or-less title for the conversation\n{TALK}"
+    choice = {"type": "function", "function": {"name": "output_title"}}
+    assert await ask(service, ("user", words), tool_choice=choice) == TOPIC

@@ -168,6 +168,25 @@ def test_the_jobs_own_time_is_read_where_it_makes_sense(metrics: dict[str, Any],
 
 
 @pytest.mark.parametrize(
+    ("config", "seed"),
+    [
+        ({"seed": 7}, 7),
+        ({"seed": 0}, 0),
+        ({}, None),
+        (None, None),
+        ([7], None),
+        ({"seed": None}, None),
+        ({"seed": -1}, None),
+        ({"seed": True}, None),
+        ({"seed": "7\r\nx: y"}, None),
+        ({"seed": 2**200}, None),
+    ],
+)
+def test_the_seed_that_the_provider_says_it_used_is_read(config: Any, seed: int | None) -> None:
+    assert _read(job_part(config=config), output_part(PNG)).seed == seed
+
+
+@pytest.mark.parametrize(
     "values",
     [
         {"state": {"current": "completed", "history": [{"message": "started"}, {"message": "done"}]}},

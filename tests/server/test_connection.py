@@ -20,7 +20,12 @@ REFUSED = {
     "content-length-list": POST + b"Content-Length: 2, 2\r\n\r\nab",
     "signed-content-length": POST + b"Content-Length: +2\r\n\r\nab",
     "negative-content-length": POST + b"Content-Length: -2\r\n\r\nab",
-    "unknown-transfer-coding": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked-twice": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "chunked-in-two-headers": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "empty-transfer-coding": POST + b"Transfer-Encoding: \r\n\r\n0\r\n\r\n",
+    "coding-and-content-length": POST + b"Transfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc",
+    "chunked-in-1.0": b"POST /x HTTP/1.0\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "target-of-another-scheme": b"GET ftp://localhost/x HTTP/1.1\r\n" + HEAD + b"\r\n",
     "chunked-not-last": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     "bare-lf": b"GET /x HTTP/1.1\nHost: localhost\n\n",
     "folded-header": GET + b"X-A: 1\r\n 2\r\n\r\n",
@@ -42,8 +47,37 @@ REFUSED = {
     "target-with-space": b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
 }
 
+UNKNOWN_CODINGS = {
+    "gzip-then-chunked": b"Transfer-Encoding: gzip, chunked\r\n",
+    "gzip-then-chunked-in-two-headers": b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+    "identity-then-chunked": b"Transfer-Encoding: identity,chunked\r\n",
+    "empty-then-chunked": b"Transfer-Encoding: ,chunked\r\n",
+    "gzip": b"Transfer-Encoding: gzip\r\n",
+    "identity": b"Transfer-Encoding: identity\r\n",
+    "unknown": b"Transfer-Encoding: xchunked\r\n",
+    "with-a-parameter": b"Transfer-Encoding: chunked;q=1\r\n",
+    "behind-an-upgrade": b"Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: gzip, chunked\r\n",
+}
+
+OTHER_AUTHORITIES = {
+    "another-host": (b"http://other/x", b"localhost"),
+    "another-port": (b"http://localhost:8081/x", b"localhost:8080"),
+    "a-port-that-host-lacks": (b"http://localhost:8080/x", b"localhost"),
+    "the-other-scheme's-port": (b"https://localhost:80/x", b"localhost"),
+    "a-user": (b"http://me@localhost/x", b"localhost"),
+    "host-within-the-user": (b"http://localhost@other/x", b"localhost"),
+    "an-empty-host-header": (b"http://localhost/x", b""),
+    "no-host": (b"http:///x", b"localhost"),
+    "without-a-path": (b"http://other", b"localhost"),
+}
+
 SERVED = {
     "absolute-form": b"GET http://localhost/x HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "absolute-form-with-the-default-port": b"GET http://localhost:80/x HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "absolute-form-in-capitals": b"GET HTTPS://LOCALHOST/x HTTP/1.1\r\nHost: localhost:443\r\n\r\n",
+    "absolute-form-of-ipv6": b"GET http://[::1]:80/x HTTP/1.1\r\nHost: [::1]\r\n\r\n",
+    "absolute-form-in-1.0-without-host": b"GET http://other/x HTTP/1.0\r\n\r\n",
+    "chunked-in-capitals": POST + b"Transfer-Encoding: CHUNKED \r\n\r\n0\r\n\r\n",
     "underscore": GET + b"x_y: 1\r\n\r\n",
     "http-1.0-without-host": b"GET /x HTTP/1.0\r\n\r\n",
     "leading-empty-lines": b"\r\n\r\n" + GET + b"\r\n",
@@ -72,6 +106,35 @@ def test_malformed_request_is_refused_and_the_connection_ended(client: Client, d
     client.send(data)
     check_refusal(client.answer(), 400, "invalid_value")
     assert client.ended()
+
+
+@pytest.mark.parametrize("headers", UNKNOWN_CODINGS.values(), ids=UNKNOWN_CODINGS)
+def test_a_coding_that_the_parser_would_pass_over_is_refused(client: Client, service: Service, headers: bytes) -> None:
+    client.send(POST + headers + b"\r\n3\r\nabc\r\n0\r\n\r\n")
+    check_refusal(client.answer(), 501, None)
+    assert client.ended()
+    assert service.scopes == []
+
+
+@pytest.mark.parametrize(("target", "host"), OTHER_AUTHORITIES.values(), ids=OTHER_AUTHORITIES)
+def test_a_target_that_contradicts_its_host_is_refused(
+    client: Client, service: Service, target: bytes, host: bytes
+) -> None:
+    client.send(b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    check_refusal(client.answer(), 400, None)
+    assert client.ended()
+    assert service.scopes == []
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [("http://localhost", "/", ""), ("http://localhost?q=1", "/", "q=1"), ("http://localhost//x?q", "//x", "q")],
+)
+def test_an_absolute_target_means_its_path(
+    client: Client, service: Service, target: str, path: str, query: str
+) -> None:
+    assert client.get(target).status == 200
+    assert (service.scopes[0]["path"], service.scopes[0]["query_string"].decode()) == (path, query)
 
 
 @pytest.mark.parametrize("data", SERVED.values(), ids=SERVED)

@@ -1,5 +1,6 @@
 """A wish becomes an order: routes that can't serve it are skipped, and equal wishes have equal fingerprints."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,16 @@ from proxy.shapes import FreeShapes
 _SHAPES = FreeShapes(low=64, high=1024)
 _SHORT = Model("short", _SHAPES, prompt=(3, 10), numbers={"seed": Range(0, 9), "steps": Range(1, 4)})
 _LONG = Model("long", _SHAPES, prompt=(1, 100), operations=frozenset({"generate", "edit"}), max_images=2)
-_PUBLIC = PublicModel("dall-e-3", (Route("one", _SHORT), Route("two", _LONG)), "url")
+_GPT_ONLY = {
+    "background": "auto",
+    "moderation": "low",
+    "output_format": "png",
+    "output_compression": 80,
+    "partial_images": 0,
+    "input_fidelity": "high",
+    "frame_count": 2,
+}
+_PUBLIC = PublicModel("dall-e-3", (Route("one", _SHORT), Route("two", _LONG)), "")
 _RED = InputPicture(b"red", "png", 8, 8)
 _BLUE = InputPicture(b"blue", "png", 8, 8)
 
@@ -96,10 +106,32 @@ def test_too_many_pictures_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("values", "form"),
-    [({}, "url"), ({"response_format": "b64_json"}, "b64_json"), ({"response_format": "url"}, "url")],
+    [
+        ({}, "url"),
+        ({"response_format": "b64_json"}, "b64_json"),
+        ({"response_format": "url"}, "url"),
+        ({"style": "vivid", "quality": "hd", "stream": False, "background": None, "model": ""}, "url"),
+        *(({name: value}, "b64_json") for name, value in _GPT_ONLY.items()),
+        *(({name: value, "response_format": "url"}, "url") for name, value in _GPT_ONLY.items()),
+        *(({name: value, "model": "dall-e-3"}, "url") for name, value in _GPT_ONLY.items()),
+    ],
 )
 def test_the_form_is_the_callers_or_the_models(values: dict[str, Any], form: str) -> None:
     assert _order(**values).form == form
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [({}, "b64_json"), ({"response_format": "url"}, "url"), ({"model": "dall-e-2"}, "url")],
+)
+def test_an_edit_without_a_model_is_a_gpt_models(values: dict[str, Any], form: str) -> None:
+    request, unknown = parse({"prompt": "a boat", **values})
+    assert place(Wish(request, unknown, "edit", (_RED,)), _PUBLIC, strict=False).form == form
+
+
+def test_a_configured_form_wins_over_what_a_request_implies() -> None:
+    request, unknown = parse({"prompt": "a boat", "background": "auto"})
+    assert place(Wish(request, unknown), replace(_PUBLIC, response_format="url"), strict=False).form == "url"
 
 
 def _fingerprint(owner: str = "", images: tuple[InputPicture, ...] = (), **values: Any) -> bytes:
@@ -117,6 +149,7 @@ def _fingerprint(owner: str = "", images: tuple[InputPicture, ...] = (), **value
         ({}, {"user": "someone", "safety_identifier": "x"}),
         ({}, {"response_format": "url"}),
         ({}, {"unheard_of": 1}),
+        ({}, {"quality": "standard"}),
         ({"size": "64x64", "n": 2}, {"n": 2, "size": "64X64"}),
     ],
 )

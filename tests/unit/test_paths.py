@@ -29,6 +29,13 @@ def test_every_form_leads_to_the_same_resource(prefix: str, resource: str, end: 
     assert canonical(f"{prefix}{resource}{end}") == (f"/v1/{resource}", "")
 
 
+@pytest.mark.parametrize("resource", ["txt2img", "sd-models", "options"])
+@pytest.mark.parametrize("prefix", _PREFIXES)
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a1111s_addresses_work_below_the_same_bases(prefix: str, resource: str, end: str) -> None:
+    assert canonical(f"{prefix}sdapi/v1/{resource}{end}") == (f"/sdapi/v1/{resource}", "")
+
+
 @pytest.mark.parametrize("resource", ["images/generations", "images/edits", "chat/completions"])
 @pytest.mark.parametrize("prefix", ["", "/openai", "/v1", "/v1/openai"])
 @pytest.mark.parametrize("model", ["dall-e-3", "gpt-image-1.5", "imagelabs/sdxl-turbo", "my images"])

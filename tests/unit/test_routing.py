@@ -165,7 +165,7 @@ def test_unusable_and_unknown_routes_are_left_out() -> None:
 )
 def test_the_form_of_answers_goes_by_the_name_unless_configured(name: str, chosen: str, form: str) -> None:
     routing = _routing({name: _settings("fast/turbo", response_format=chosen)})
-    assert routing.resolve(name).response_format == form
+    assert routing.resolve(name).form() == form
 
 
 def test_the_listing_has_configured_names_then_native_ones_of_usable_providers() -> None:
@@ -214,7 +214,7 @@ def test_a_models_own_name_wins_over_an_alias_of_another() -> None:
 def test_every_name_of_openai_works_out_of_the_box(name: str, environment: dict[str, str]) -> None:
     public = Engine(compose({}, environment)).routing.resolve(name)
     assert str(public.routes[0]).startswith("prodia/inference.flux-fast" if environment else "imagelabs/")
-    assert public.response_format == ("b64_json" if "gpt" in name else "url")
+    assert public.form() == ("b64_json" if "gpt" in name else "url")
 
 
 @pytest.mark.parametrize(
