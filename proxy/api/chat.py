@@ -5,11 +5,10 @@ The picture goes into the text as Markdown with an absolute address, which nearl
 """
 
 import asyncio
-import base64
-import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -19,7 +18,7 @@ from starlette.types import ASGIApp
 from proxy.api import housekeeping
 from proxy.api.body import read_json
 from proxy.api.holding import Desk
-from proxy.api.responses import image_address, usage
+from proxy.api.responses import MARK, PicturesBody, estimated_tokens, files_of, image_address, usage
 from proxy.api.streaming import HeldStream, Stream
 from proxy.api.uploads import MAX_PICTURES, decode_data_url, picture_of
 from proxy.api.visit import Visit
@@ -74,8 +73,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     if talk.stream:
         return HeldStream(desk, request, flight, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
     await desk.hold(request, flight)
-    desk.body(request, flight)
-    return JSONResponse(reply.whole())
+    return desk.answer(request, flight, reply.whole)
 
 
 def read_conversation(values: dict[str, Any], max_picture: int) -> Conversation:
@@ -147,22 +145,22 @@ class _Completion:
         self._envelope = {"id": f"chatcmpl-{secrets.token_hex(16)}", "created": created, "model": model}
         self._begun = False
 
-    def chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        """Return one chunk."""
+    def chunk(self, delta: dict[str, Any], finish: str | None = None, files: Sequence[Path] = ()) -> Iterator[bytes]:
+        """Yield one chunk, in pieces where it holds pictures."""
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        return self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [choice]})
+        return self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [choice]}, files)
 
     def opening(self) -> Iterator[bytes]:
         """Yield the chunk with the role, once."""
         if not self._begun:
             self._begun = True
-            yield self.chunk({"role": "assistant", "content": ""})
+            yield from self.chunk({"role": "assistant", "content": ""})
 
     def closing(self, counts: dict[str, Any]) -> Iterator[bytes]:
         """Yield what ends the stream."""
-        yield self.chunk({}, "stop")
+        yield from self.chunk({}, "stop")
         if self.talk.include_usage:
-            yield self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [], "usage": counts})
+            yield from self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [], "usage": counts})
         yield b"data: [DONE]\n\n"
 
     def message(self, message: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
@@ -171,8 +169,8 @@ class _Completion:
         return {**self._envelope, "object": "chat.completion", "choices": [choice], "usage": counts}
 
     @staticmethod
-    def _data(value: dict[str, Any]) -> bytes:
-        return f"data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+    def _data(value: dict[str, Any], files: Sequence[Path] = ()) -> Iterator[bytes]:
+        return PicturesBody(value, files, before="data: ", after="\n\n").pieces()
 
 
 class _Reply(_Completion):
@@ -188,18 +186,21 @@ class _Reply(_Completion):
     def pictures(self) -> Iterator[bytes]:
         """Yield the finished picture as chunks; the Markdown goes whole into one."""
         yield from self.opening()
-        yield self.chunk(self._content())
+        yield from self.chunk(self._content(), files=self._files())
         yield from self.closing(self._usage())
 
     def failure(self, failure: Failure) -> Iterator[bytes]:
         """Yield a failure after the first byte as text, the only thing that every frontend shows."""
         yield from self.opening()
-        yield self.chunk({"content": f"No picture: {failure.message}"})
+        yield from self.chunk({"content": f"No picture: {failure.message}"})
         yield from self.closing(self._usage())
 
-    def whole(self) -> dict[str, Any]:
+    def whole(self) -> PicturesBody:
         """Return the finished picture as one completion."""
-        return self.message({"content": "", **self._content()}, self._usage())
+        return PicturesBody(self.message({"content": "", **self._content()}, self._usage()), self._files())
+
+    def _files(self) -> Sequence[Path]:
+        return files_of(self._flight.pictures) if self.talk.wants_images else ()
 
     def _content(self) -> dict[str, Any]:
         if not self.talk.wants_images:
@@ -208,8 +209,7 @@ class _Reply(_Completion):
         images = []
         for number, picture in enumerate(self._flight.pictures):
             assert picture.stored is not None  # noqa: S101 (base64 was ordered, so there is a file)
-            data = base64.b64encode(picture.stored.path.read_bytes()).decode()
-            url = f"data:image/{picture.stored.facts.format};base64,{data}"
+            url = f"data:image/{picture.stored.facts.format};base64,{MARK}"
             images.append({"type": "image_url", "index": number, "image_url": {"url": url}})
         return {"images": images}
 
@@ -228,9 +228,8 @@ class _Text(_Completion):
     def __init__(self, talk: Conversation, text: str) -> None:
         super().__init__(talk, str(talk.values.get("model", "")), 0)
         self._text = text
-        words = len(talk.text.split())
-        made = len(text.split())
-        self._counts = {"prompt_tokens": words, "completion_tokens": made, "total_tokens": words + made}
+        given, made = estimated_tokens(talk.text), estimated_tokens(text)
+        self._counts = {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
 
     def response(self, desk: Desk, request: Request) -> ASGIApp:
         """Return the answer, streamed if asked."""
@@ -238,7 +237,7 @@ class _Text(_Completion):
         request.state.visit.route = "housekeeping"
         if not self.talk.stream:
             return JSONResponse(self.message({"content": self._text}, self._counts))
-        return _Chunks([*self.opening(), self.chunk({"content": self._text}), *self.closing(self._counts)])
+        return _Chunks([*self.opening(), *self.chunk({"content": self._text}), *self.closing(self._counts)])
 
 
 class _Chunks:

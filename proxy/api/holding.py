@@ -1,6 +1,7 @@
 """A request held until its pictures are ready, its caller leaves, or the hold is over."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -104,18 +105,16 @@ class Desk:
         if ending == "late":
             raise pending(self.engine, flight)
 
-    def answer(self, request: Request, flight: Flight) -> ImagesResponse:
-        """Return the answer of an ended flight. Raises its Failure."""
-        body = self.body(request, flight)
-        return ImagesResponse(body, lambda: self.engine.flights.lose(flight))
-
-    def body(self, request: Request, flight: Flight) -> PicturesBody:
-        """Return the body of an ended flight. Raises its Failure."""
+    def answer(
+        self, request: Request, flight: Flight, body: Callable[[], PicturesBody] | None = None
+    ) -> ImagesResponse:
+        """Return the answer of an ended flight: ``body``'s, or else OpenAI's for pictures. Raises its Failure."""
         visit: Visit = request.state.visit
         describe(visit, flight)
         if flight.failure is not None:
             raise flight.failure.with_traceback(None)
-        return images_body(flight.order, flight.pictures, flight.created, visit.origin)
+        made = body() if body else images_body(flight.order, flight.pictures, flight.created, visit.origin)
+        return ImagesResponse(made, lambda: self.engine.flights.lose(flight))
 
 
 class BeatingAnswer:
