@@ -16,11 +16,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from proxy.api import housekeeping
-from proxy.api.body import read_json
 from proxy.api.holding import Desk
+from proxy.api.pictured import Pictured, is_reference, read_pictured
 from proxy.api.responses import MARK, PicturesBody, estimated_tokens, files_of, image_address, usage
 from proxy.api.streaming import HeldStream, Stream
-from proxy.api.uploads import MAX_PICTURES, decode_data_url, picture_of
+from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.visit import Visit
 from proxy.errors import Failure, InvalidRequest
 from proxy.flight import Flight
@@ -56,10 +56,9 @@ async def complete_chat(request: Request) -> ASGIApp:
     server = desk.engine.settings.server
     desk.admit(request)
     with desk.admission.hold(visit.owner):
-        values = await read_json(request, server.max_body + server.max_upload * 4 // 3)
-    visit.name_model(values)
-    talk = await asyncio.to_thread(read_conversation, values, server.max_upload)
-    text = housekeeping.answer(talk.talk)
+        body = await read_pictured(request, server.max_body, server.max_upload)
+    visit.name_model(body.values)
+    talk, text = await asyncio.to_thread(_read, body)
     if text is not None:
         return _Text(talk, text).response(desk, request)
     order = desk.engine.order(
@@ -76,8 +75,15 @@ async def complete_chat(request: Request) -> ASGIApp:
     return desk.answer(request, flight, reply.whole)
 
 
-def read_conversation(values: dict[str, Any], max_picture: int) -> Conversation:
+def _read(body: Pictured) -> tuple[Conversation, str | None]:
+    """Return what is said, and the answer to a frontend's housekeeping. Raises InvalidRequest."""
+    talk = read_conversation(body)
+    return talk, housekeeping.answer(talk.talk)
+
+
+def read_conversation(body: Pictured) -> Conversation:
     """Read a chat request. Raises InvalidRequest when it holds no user text."""
+    values = body.values
     messages = values.get("messages")
     if messages is None:
         code = "missing_required_parameter"
@@ -96,7 +102,7 @@ def read_conversation(values: dict[str, Any], max_picture: int) -> Conversation:
     modalities = values.get("modalities")
     return Conversation(
         text=text,
-        images=_images_of(users[-1].get("content"), max_picture),
+        images=_images_of(users[-1].get("content"), body),
         talk=housekeeping.Talk(systems, said, _demanded_schema(values)),
         values={name: value for name, value in values.items() if name in _OURS},
         stream=values.get("stream") is True,
@@ -117,21 +123,21 @@ def _demanded_schema(values: dict[str, Any]) -> dict[str, Any] | None:
 
 def _text_of(content: Any) -> str:
     if isinstance(content, str):
-        return content
+        return "" if is_reference(content) else content
     if not isinstance(content, list):
         return ""
     parts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") in (None, "text"))
-    return "\n".join(part for part in parts if isinstance(part, str))
+    return "\n".join(part for part in parts if isinstance(part, str) and not is_reference(part))
 
 
-def _images_of(content: Any, max_picture: int) -> tuple[InputPicture, ...]:
+def _images_of(content: Any, body: Pictured) -> tuple[InputPicture, ...]:
     """Return the pictures attached to a message. Raises InvalidRequest."""
     images = []
     for part in content if isinstance(content, list) else ():
         if isinstance(part, dict) and part.get("type") == "image_url":
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, dict) else image
-            images.append(picture_of(decode_data_url(str(url), "messages", max_picture), "messages"))
+            images.append(picture_of(body.data(str(url), "messages"), "messages"))
     if len(images) > MAX_PICTURES:
         raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="messages")
     return tuple(images)
