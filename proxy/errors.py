@@ -1,15 +1,12 @@
 """Every failure that a caller can see: one tree, written to the wire by one function (``api.errors``).
-
 Failure
 ├── InvalidRequest          400  the caller's words: JSON, type, value, size, content encoding …
-│   ├── UnknownModel        404
-│   ├── OriginNotAllowed    403
-│   ├── NotAuthenticated    401
-│   ├── NotFound            404  an unknown path, job or picture
-│   ├── MethodNotAllowed    405
+│   ├── UnknownModel    404    OriginNotAllowed 403    NotAuthenticated 401
+│   ├── NotFound        404    MethodNotAllowed 405    for a path, a job or a picture
 │   └── RequestTooLarge …   413 · 431 · 408 · 415 · 422
 ├── Overloaded              503  this process is full, draining, or no slot came free
 ├── RateLimited             429  this key is over its limit
+├── StateUnavailable        503  what must be kept cannot be written, so nothing was sent
 ├── NotConfigured           503  the model has no usable route
 ├── ProviderFailure              what a provider did; says whether anything was started there
 │   ├── ProviderBusy        429    ProviderUnavailable 503    ProviderAuth 502
@@ -28,8 +25,7 @@ from typing import Any, ClassVar
 class Failure(Exception):
     """A failure with an OpenAI-shaped envelope.
 
-    ``retry_after`` is in seconds. ``should_retry`` becomes the header ``x-should-retry``, which the OpenAI SDKs
-    obey before they look at the status.
+    ``retry_after``: seconds. ``should_retry``: the header ``x-should-retry``, which OpenAI's SDKs obey first.
     """
 
     status: int = 500
@@ -49,8 +45,7 @@ class Failure(Exception):
         super().__init__(message)
         self.message = message
         self.param = param
-        if code is not None:
-            self.code = code
+        self.code = code or self.code
         self.retry_after = retry_after
         self.headers = headers or {}
 
@@ -67,8 +62,6 @@ class InternalError(Failure):
 
 
 # --- the caller's request -------------------------------------------------------------------------------------
-
-
 class InvalidRequest(Failure):
     """The request cannot be served as it stands; a repeat cannot cure it."""
 
@@ -160,8 +153,6 @@ class HeadersTooLarge(InvalidRequest):
 
 
 # --- this service ---------------------------------------------------------------------------------------------
-
-
 class RateLimited(Failure):
     """One key holds too many requests."""
 
@@ -177,6 +168,14 @@ class Overloaded(Failure):
     status = 503
     type = "service_unavailable_error"
     code = "server_is_overloaded"
+    should_retry = True
+
+
+class StateUnavailable(Failure):
+    """The picture store cannot be written, and a file will be needed. Nothing was sent."""
+
+    status = 503
+    code = "state_unavailable"
     should_retry = True
 
 
@@ -197,13 +196,11 @@ class GenerationPending(Failure):
 
 
 # --- providers ------------------------------------------------------------------------------------------------
-
-
 class ProviderFailure(Failure):
     """What went wrong at a provider.
 
-    ``nothing_started`` says that the provider provably began (and will bill) nothing, so another route may be
-    tried. ``blames_provider`` says whether the failure counts against the provider's circuit breaker.
+    ``nothing_started``: the provider provably began (and will bill) nothing, so another route may be tried.
+    ``blames_provider``: the failure counts against the provider's circuit breaker.
     """
 
     status = 502

@@ -51,7 +51,7 @@ class Desk:
             order,
             key=idempotency_key(visit.asked),
             attempt=attempt_of(visit.asked),
-            may_start=lambda: self._may_start(visit.owner),
+            may_start=lambda: self._may_start(visit.owner, order),
         )
         metrics = self.engine.metrics
         if boarding.how is not None:
@@ -63,8 +63,10 @@ class Desk:
         visit.model = order.public.name if order.public.name in self.engine.listed_names else "other"
         return boarding
 
-    def _may_start(self, owner: str) -> None:
+    def _may_start(self, owner: str, order: Order | None = None) -> None:
         self.admission.check(owner, self.engine.flights.in_air, self.engine.flights.in_air_of)
+        if order is not None:
+            self.engine.check_store(order)
 
     async def serve(self, request: Request, order: Order) -> ASGIApp:
         """Answer ``order``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""

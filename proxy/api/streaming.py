@@ -22,7 +22,7 @@ from proxy.clock import Deadline
 from proxy.errors import Failure
 from proxy.flight import Flight
 from proxy.pictures import NotAPicture, inspect_file
-from proxy.upstream import NotWritten, Upstream
+from proxy.upstream import Upstream
 
 BEAT_S = 10.0
 BEAT = b": waiting\n\n"
@@ -178,8 +178,10 @@ class Previews:
 
     async def _fetch(self, upstream: Upstream, address: str) -> bytes:
         """Return the event for the picture at ``address``; nothing when it can't be had."""
-        with contextlib.suppress(Failure, NotAPicture, NotWritten, OSError):
+        with contextlib.suppress(Failure, NotAPicture, OSError):
             path = await upstream.fetch(address)
+            if isinstance(path, bytes):  # no file can be written, and a preview is not worth more
+                return b""
             try:
                 seen = inspect_file(path)
                 values = {
