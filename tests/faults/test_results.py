@@ -19,7 +19,7 @@ STRICT = {"allow_private_hosts": False, "image_hosts": []}
 
 @pytest.fixture(autouse=True)
 def _quick_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.results._BETWEEN_FETCHES_S", 0.01)
+    monkeypatch.setattr("proxy.results._FIRST_PAUSE_S", 0.01)
 
 
 ADDRESSES = [
