@@ -42,3 +42,22 @@ class Deadline:
     def passed(self) -> bool:
         """Whether the moment is over."""
         return self.clock.monotonic() >= self.at
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Growing pauses between tries: about ``next_s`` seconds, then twice that each time, at most ``longest_s``."""
+
+    clock: Clock
+    next_s: float
+    longest_s: float
+
+    async def pause(self, until: Deadline, at_least_s: float = 0.0) -> bool:
+        """Wait for the next try, the last of which comes right at ``until``; False, at once, when that is over."""
+        left_s = until.remaining
+        if not left_s:
+            return False
+        wait_s = max(at_least_s, self.clock.random.uniform(self.next_s / 2, self.next_s))
+        self.next_s = min(self.longest_s, self.next_s * 2)
+        await self.clock.sleep(min(wait_s, left_s))
+        return True

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,16 @@ class Engine:
         self.schedule = Schedule(worth_s=timeouts.poll_worth, random=clock.random, now=clock.monotonic)
         self.converter = Converter()
         limits = Limits(timeouts.submit, timeouts.poll, timeouts.lifetime)
-        self.jobs = Jobs(self.outlets, self.schedule, limits, clock, self.metrics)
-        self._results = Results(self.store, self.converter, clock, always_copy=settings.images.copies == "always")
+        self._results = Results(
+            self.store,
+            self.converter,
+            clock,
+            always_copy=settings.images.copies == "always",
+            max_pixels=settings.images.max_pixels,
+        )
+        self.jobs = Jobs(
+            self.outlets, self.schedule, limits, clock, self.metrics, check_store=self._results.check_store
+        )
         self.flights = Flights(
             self.jobs.make,
             self._deliverable,
@@ -169,6 +177,10 @@ class Engine:
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
         return "" if alive else f"answers with status {reply.status}"
 
+    def check_store(self, order: Order) -> None:
+        """Refuse what needs a file of ours by every route while none can be written. Raises StateUnavailable."""
+        self._results.check_store(order, order.candidates)
+
     def _let_go(self, picture: Picture) -> None:
         if picture.stored is not None:
             self.store.let_go(picture.stored.name)
@@ -205,11 +217,11 @@ class Engine:
         supplier.offer(provider.models())
         return supplier
 
-    async def _deliverable(self, order: Order, made: Made) -> Picture:
+    async def _deliverable(self, order: Order, made: Made, late: Callable[[], None]) -> Picture:
         """Bring a finished job's picture into the wanted form, and note what this service added around the job."""
         finished = self.clock.monotonic()
         submitted = made.lifetime.at - self.settings.timeouts.lifetime
-        picture = await self._results.deliverable(order, made)
+        picture = await self._results.deliverable(order, made, late)
         after_s = self.clock.monotonic() - finished
         self.metrics.added_seconds.observe(submitted - order.wish.arrived + after_s)
         return picture

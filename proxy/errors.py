@@ -8,7 +8,9 @@ Failure
 │   ├── NotFound            404  an unknown path, job or picture
 │   └── MethodNotAllowed …  405 · 413 · 431 · 408 · 415 · 422 · 501
 ├── Overloaded              503  this process is full, draining, or no slot came free
-├── RateLimited             429  this key is over its limit (NotConfigured 503: the model has no usable route)
+├── StateUnavailable        503  what must be kept cannot be written, so nothing was sent
+├── RateLimited             429  this key is over its limit
+├── NotConfigured           503  the model has no usable route
 ├── ProviderFailure              what a provider did; says whether anything was started there
 │   ├── ProviderBusy        429    ProviderUnavailable 503    ProviderAuth 502
 │   ├── ProviderRejected    400    ContentRefused      400
@@ -62,6 +64,9 @@ class InternalError(Failure):
 
     def __init__(self) -> None:
         super().__init__("The service met an error of its own. The request id helps its operator to find it.")
+
+
+# --- the caller's request -----------------------------------------------------------------------------------------
 
 
 class InvalidRequest(Failure):
@@ -165,6 +170,9 @@ class HeadersTooLarge(InvalidRequest):
     code = "headers_too_large"
 
 
+# --- this service -------------------------------------------------------------------------------------------------
+
+
 class RateLimited(Failure):
     """One key holds too many requests."""
 
@@ -180,6 +188,14 @@ class Overloaded(Failure):
     status = 503
     type = "service_unavailable_error"
     code = "server_is_overloaded"
+    should_retry = True
+
+
+class StateUnavailable(Failure):
+    """The picture store cannot be written, and a file will be needed. Nothing was sent."""
+
+    status = 503
+    code = "state_unavailable"
     should_retry = True
 
 
@@ -199,11 +215,14 @@ class GenerationPending(Failure):
     should_retry = True
 
 
+# --- providers ----------------------------------------------------------------------------------------------------
+
+
 class ProviderFailure(Failure):
     """What went wrong at a provider.
 
-    ``nothing_started`` says that the provider provably began (and will bill) nothing, so another route may be
-    tried. ``blames_provider`` says whether the failure counts against the provider's circuit breaker.
+    ``nothing_started``: the provider provably began (and will bill) nothing, so another route may be tried.
+    ``blames_provider``: the failure counts against the provider's circuit breaker.
     """
 
     status = 502

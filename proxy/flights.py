@@ -44,7 +44,7 @@ class Flights:
     def __init__(
         self,
         make: Callable[[Order, int, Progress, Deadline], Coroutine[Any, Any, Made]],
-        deliverable: Callable[[Order, Made], Coroutine[Any, Any, Picture]],
+        deliverable: Callable[[Order, Made, Callable[[], None]], Coroutine[Any, Any, Picture]],
         clock: Clock,
         *,
         hold_s: float,
@@ -247,7 +247,7 @@ class Flights:
 
     async def _picture(self, flight: Flight, number: int) -> Picture:
         made = await self._make(flight.order, flight.seed + number, flight.progress[number], flight.hold)
-        return await self._deliverable(flight.order, made)
+        return await self._deliverable(flight.order, made, lambda: flight.release("late"))
 
     def _ended(self, flight: Flight, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -4,17 +4,28 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from proxy.clock import Clock, Deadline
-from proxy.errors import GenerationTimeout, JobLost, ProviderAuth, ProviderBadResponse, ProviderFailure
+from proxy.errors import (
+    GenerationTimeout,
+    JobLost,
+    ProviderAuth,
+    ProviderBadResponse,
+    ProviderBadResult,
+    ProviderFailure,
+)
+from proxy.incoming import NotWhole
 from proxy.outlets import Limits, Outlet, Progress
 from proxy.provider import Finished, Pending, Reply, UnreadableReply
 from proxy.refusals import is_challenge
-from proxy.schedule import Pace
-from proxy.upstream import FETCH_S, Interrupted, NotSent
+from proxy.schedule import LAST_POLL_S, Pace
+from proxy.upstream import FETCH_S, Interrupted, NotSent, TooLarge
 
 _STRIKES = 3
 """So many final answers in a row (job unknown, key refused) end a job that was accepted; one may be a hiccup."""
 _BUSY_S = 2.0
 _POLL_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
+_LAST_SHARE = 0.1
+"""At most so much of its lifetime before its end a job is asked for the last time that a whole answer has time."""
+_INSTANT_S = 0.005
 
 
 @dataclass(slots=True)
@@ -46,8 +57,9 @@ class Follower:
                     at_least_s=max(at_least_s, self.outlet.polls.wait_s),
                     deadlines=self.deadlines,
                 )
-                await self.clock.sleep(min(wait_s, max(0.0, lifetime.at - now)))
-            if self.clock.monotonic() >= lifetime.at:
+                await self.clock.sleep(self._within(lifetime, now, wait_s))
+            # What is done is collected even then: each such step is another one, and ends in a picture or a failure.
+            if lifetime.passed and not (pending.at_once and not at_least_s):
                 raise GenerationTimeout("The picture was not ready within the time a job is followed.")
             answer = await self._ask(pending, lifetime)
             if isinstance(answer, Finished):
@@ -62,9 +74,10 @@ class Follower:
         """Poll once; a float is the number of seconds to wait at least after an answer that says nothing."""
         self.polls += 1
         self.outlet.polls.allow()
-        limit_s = FETCH_S if pending.next.picture else self.limits.poll_s
+        # The answer counts whenever it comes, the last one too: the job may be done, and it is paid for.
+        limit_s = max(FETCH_S, lifetime.remaining) if pending.next.picture else self.limits.poll_s
         try:
-            reply = await self.outlet.upstream.send(pending.next, min(limit_s, max(0.1, lifetime.remaining)))
+            reply = await self.outlet.upstream.send(pending.next, limit_s)
             if 200 <= reply.status < 300:
                 answer = self.outlet.provider.read(reply)
                 self.outlet.polls.succeeded()
@@ -72,10 +85,28 @@ class Follower:
         except (NotSent, Interrupted, UnreadableReply):
             self.outlet.polls.failed()
             return self._backoff_s()
+        except TooLarge:
+            if pending.next.picture:
+                raise ProviderBadResult("The finished picture is larger than any that is accepted.") from None
+            self.outlet.polls.failed()
+            return self._backoff_s()
+        except NotWhole as failure:
+            self.outlet.polls.skipped()
+            self._strike("cut", failure)
+            return self._backoff_s()
         except ProviderFailure:
             self.outlet.polls.succeeded()
             raise
         return self._unanswered(reply)
+
+    def _within(self, lifetime: Deadline, now: float, wait_s: float) -> float:
+        """Return ``wait_s``, or less: whatever asks for patience, the last polls come while they can still count."""
+        left_s = lifetime.at - now
+        whole_answer_s = min(self.limits.poll_s, self.limits.lifetime_s * _LAST_SHARE)
+        for before_s in sorted((whole_answer_s, LAST_POLL_S), reverse=True):
+            if _INSTANT_S < left_s - before_s < wait_s:
+                return left_s - before_s
+        return min(wait_s, max(0.0, left_s))
 
     def _checked(self, preview: str) -> str | None:
         """Return the address of a preview if a picture may live there: it is handed on to the caller."""

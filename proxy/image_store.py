@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.clock import Clock
-from proxy.pictures import EXTENSIONS, Facts
+from proxy.pictures import EXTENSIONS, MAX_PIXELS, Facts
 
 _NAME = re.compile(r"[0-9a-f]{32}\.(png|jpg|webp)\Z")
 _DRAFT_SUFFIX = ".part"
@@ -29,6 +29,7 @@ class ImageSettings(BaseModel):
     directory: str = ""
     keep: float = Field(default=3600, gt=0, allow_inf_nan=False)
     max_bytes: int = Field(default=2_147_483_648, gt=0)
+    max_pixels: int = Field(default=16_777_216, gt=0, le=MAX_PIXELS)
     copies: Literal["when-needed", "always"] = "when-needed"
 
 
@@ -39,20 +40,46 @@ class FileDraft:
     path: Path
     file: BinaryIO
 
+    @property
+    def in_place(self) -> bool:
+        """Whether ``path`` still leads to this file: its folder may have been removed or exchanged meanwhile."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
+        except OSError:
+            return False
+
     def write(self, data: bytes) -> None:
         """Write all of ``data``: an unbuffered file may take less, on a disk that fills up for one. Raises OSError."""
         view = memoryview(data)
         while view:
             view = view[self.file.write(view) :]
 
+    def read_back(self, size: int) -> bytes:
+        """Return the first ``size`` bytes written. Raises OSError."""
+        self.file.seek(0)
+        data = b""
+        while len(data) < size:
+            piece = self.file.read(size - len(data))
+            if not piece:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))
+            data += piece
+        return data
+
     def close(self) -> None:
         """End the writing."""
         self.file.close()
 
     def discard(self) -> None:
-        """Remove what was written."""
-        self.file.close()
-        self.path.unlink(missing_ok=True)
+        """Remove what was written, as far as that can be done."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+        remove(self.path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, as far as that can be done: whoever is done with a draft can't mend its folder."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +121,31 @@ class ImageStore:
             self.used_bytes += size
         self.sweep()
 
+    def check(self) -> None:
+        """Write into a new file and remove it. Raises OSError when no picture can be stored."""
+        draft = self.draft()
+        try:
+            draft.write(b"?")
+        finally:
+            draft.discard()
+
     def draft(self) -> FileDraft:
-        """Open a new file to write a picture into. Raises OSError, also when the disk is all but full."""
-        disk = os.statvfs(self.directory)
+        """Open a new file to write a picture into; a folder that was removed is made anew.
+
+        Raises OSError, also when the disk is all but full.
+        """
+        try:
+            disk = os.statvfs(self.directory)
+        except FileNotFoundError:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            disk = os.statvfs(self.directory)
         if disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
         path = self.directory / f"{secrets.token_hex(16)}{_DRAFT_SUFFIX}"
-        return FileDraft(path, path.open("xb", buffering=0))
+        return FileDraft(path, path.open("x+b", buffering=0))
 
     def publish(self, draft: Path, facts: Facts) -> StoredPicture:
-        """Give a complete draft its public name; it stays at least until it is let go."""
+        """Give a complete draft its public name; it stays at least until it is let go. Raises OSError."""
         name = f"{draft.stem}.{EXTENSIONS[facts.format]}"
         path = self.directory / name
         size = draft.stat().st_size
@@ -114,12 +156,8 @@ class ImageStore:
         self.sweep()
         return StoredPicture(name, path, facts, size)
 
-    def write(self, data: bytes, facts: Facts) -> StoredPicture:
-        """Store bytes as a picture."""
-        return self.publish(self.write_draft(data), facts)
-
     def write_draft(self, data: bytes) -> Path:
-        """Store bytes under a name that is never served."""
+        """Store bytes under a name that is never served. Raises OSError."""
         draft = self.draft()
         try:
             with contextlib.closing(draft):

@@ -5,6 +5,7 @@ stays one paid picture. A job that was accepted is followed to its end whatever 
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from proxy.errors import (
     ProviderBusy,
     ProviderFailure,
     ProviderUnavailable,
+    StateUnavailable,
     SubmitOutcomeUnknown,
 )
 from proxy.following import Follower
@@ -44,13 +46,21 @@ class Jobs:
     """Runs jobs. Stateless but for the outlets' slots and breakers and what the schedule has learned."""
 
     def __init__(
-        self, outlets: dict[str, Outlet], schedule: Schedule, limits: Limits, clock: Clock, metrics: Metrics
+        self,
+        outlets: dict[str, Outlet],
+        schedule: Schedule,
+        limits: Limits,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        check_store: Callable[[Order, Sequence[Candidate]], None] = lambda *_: None,
     ) -> None:
         self.outlets = outlets
         self._schedule = schedule
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
+        self._check_store = check_store
 
     async def make(self, order: Order, seed: int, progress: Progress, hold: Deadline) -> Made:
         """Make one picture by the first route that takes it; ``hold`` bounds the wait before its submit.
@@ -88,8 +98,8 @@ class Jobs:
         """Return the picture, or the failure after which another route may be tried. Raises any other Failure."""
         try:
             return await self._make_at(candidate, order, seed, progress, hold)
-        except (ProviderFailure, Overloaded) as failure:
-            nothing_started = isinstance(failure, Overloaded) or failure.nothing_started
+        except (ProviderFailure, Overloaded, StateUnavailable) as failure:
+            nothing_started = not isinstance(failure, ProviderFailure) or failure.nothing_started
             over = hold.remaining <= _BEFORE_HOLD_S or not progress.wanted()
             if progress.submitted or not nothing_started or over:
                 raise
@@ -112,6 +122,7 @@ class Jobs:
             if not progress.wanted():
                 outlet.submits.skipped()
                 raise Overloaded("Nobody waited for this picture any more when its turn came.", retry_after=1.0)
+            self._ensure_storable(outlet, order, candidate)
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
             job = self._job(candidate, order, seed)
             finished = await self._submit_and_follow(outlet, job, progress, hold, lifetime)
@@ -119,6 +130,14 @@ class Jobs:
         finally:
             outlet.figures.jobs_in_flight.dec()
             outlet.slots.release()
+
+    def _ensure_storable(self, outlet: Outlet, order: Order, candidate: Candidate) -> None:
+        """Look once more, after the queue, whether the picture can be stored. Raises StateUnavailable."""
+        try:
+            self._check_store(order, (candidate,))
+        except StateUnavailable:
+            outlet.submits.skipped()
+            raise
 
     async def _take_slot(self, outlet: Outlet, hold: Deadline) -> None:
         """Wait in order for a free slot, at most for the hold. Raises Overloaded; nothing was sent then."""
@@ -180,7 +199,7 @@ class Jobs:
             if not 200 <= reply.status < 300:
                 raise refused_submit(outlet.provider, outlet.name, job, reply)
             answer = outlet.provider.read(reply)
-        except Overloaded:
+        except StateUnavailable:
             progress.submits, progress.submitted = progress.submits - 1, False
             outlet.submits.skipped()
             raise

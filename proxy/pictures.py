@@ -7,13 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 Format = Literal["png", "jpeg", "webp"]
 
 EXTENSIONS: dict[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 MAX_PIXELS = 50_000_000
-"""Pixels of a picture that is decoded; more is refused from its header, before any decoding."""
+"""Pixels of any picture; a header that promises more is not believed."""
 HEAD_BYTES = 65_536
 _LONGEST_HEAD_BYTES = 4_194_304
 """Thumbnails and colour profiles may stand before a JPEG's size."""
@@ -45,13 +45,21 @@ def inspect(head: bytes) -> Facts:
 
 
 def inspect_file(path: Path) -> Facts:
-    """Read type and size from the first bytes of a file. Raises NotAPicture."""
+    """Read type and size from the first bytes of a file. Raises NotAPicture, OSError."""
     with path.open("rb") as file:
+        return inspect_open(file)
+
+
+def inspect_open(file: BinaryIO) -> Facts:
+    """Read type and size from the first bytes of an open file, and go back to its start. Raises NotAPicture."""
+    try:
         head = file.read(HEAD_BYTES)
         try:
             return inspect(head)
         except NotAPicture:
             return inspect(head + file.read(_LONGEST_HEAD_BYTES))
+    finally:
+        file.seek(0)
 
 
 def _inspect(head: bytes) -> Facts:
@@ -95,19 +103,21 @@ def _webp_size(head: bytes) -> tuple[int, int]:
     raise NotAPicture("the WebP's first chunk is unknown")
 
 
-def decode_and_encode(data: bytes, wanted: Format, quality: int | None) -> bytes:
+def decode_and_encode(source: bytes | BinaryIO, wanted: Format, quality: int | None) -> bytes:
     """Return the picture as ``wanted``; ``quality`` is 0–100 for jpeg and webp. Raises NotAPicture. Blocks."""
     from PIL import Image  # noqa: PLC0415 (a service that never converts never pays for loading it)
 
-    inspect(data)
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    inspect_open(file)
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as picture:
+        with Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as picture:
             picture.load()
             transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
             mode = "RGB" if wanted == "jpeg" or not transparent else "RGBA"
             out = io.BytesIO()
             options = {} if wanted == "png" or quality is None else {"quality": quality}
-            picture.convert(mode).save(out, format=wanted.upper(), **options)
+            # A conversion to the same mode is a copy, and a picture takes four bytes a pixel.
+            (picture if picture.mode == mode else picture.convert(mode)).save(out, format=wanted.upper(), **options)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise NotAPicture("the picture cannot be decoded") from None
     return out.getvalue()
@@ -124,9 +134,9 @@ class Converter:
         """Stop the thread; conversions not yet begun are dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def convert(self, path: Path, wanted: Format, quality: int | None) -> bytes:
-        """Return the file's picture as ``wanted``. Raises NotAPicture."""
-        return await self.run(lambda: decode_and_encode(path.read_bytes(), wanted, quality))
+    async def convert(self, file: BinaryIO, wanted: Format, quality: int | None) -> bytes:
+        """Return an open file's picture as ``wanted``. Raises NotAPicture."""
+        return await self.run(lambda: decode_and_encode(file, wanted, quality))
 
     async def run(self, work: Callable[[], bytes]) -> bytes:
         """Return what ``work`` returns, done in the thread; what it raises is raised here."""

@@ -55,7 +55,7 @@ class Model:
     longest prompt in characters; the longest is None where no limit is known. ``formats``: the picture types it
     can be asked for; empty where it decides itself. ``max_images``: pictures that an edit may bring.
     ``family``: the group a provider files it under, where its calls name one. ``wire``: settings that the provider
-    spells otherwise.
+    spells otherwise. ``in_answer``: the picture comes in an answer of the provider's, not at a public address.
     ``price_dollars`` and ``seconds`` are published figures for one picture, None where none is known.
     """
 
@@ -70,6 +70,7 @@ class Model:
     max_images: int = 0
     aliases: tuple[str, ...] = ()
     family: str = ""
+    in_answer: bool = False
     wire: Mapping[str, str] = field(default_factory=dict)
     price_dollars: float | None = None
     seconds: float | None = None
@@ -150,14 +151,15 @@ class Call:
 class Reply:
     """What came back. Header names are asked for in lower case.
 
-    ``picture`` is the file a picture was streamed to (then ``body`` is empty); other bodies are in ``body``.
+    ``picture`` is the file a picture was streamed to, or its bytes where none could be written (then ``body`` is
+    empty); other bodies are in ``body``.
     """
 
     call: Call
     status: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
-    picture: Path | None = None
+    picture: Path | bytes | None = field(default=None, repr=False)
 
     @property
     def content_type(self) -> str:

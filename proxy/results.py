@@ -1,21 +1,39 @@
-"""A finished job's picture brought into the form its caller asked for: an address, or a complete file of our own."""
+"""A finished job's picture brought into the form its caller asked for: an address, or a complete file of our own.
 
+The picture is paid for, so nothing that may pass ends the job: fetching and storing are tried again, less and less
+often, as long as a job is followed.
+"""
+
+import asyncio
+import io
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from yarl import URL
 
-from proxy.clock import Clock
-from proxy.errors import ProviderBadResult
-from proxy.image_store import ImageStore, StoredPicture
+from proxy.clock import Backoff, Clock, Deadline
+from proxy.completeness import is_cut
+from proxy.errors import GenerationTimeout, ProviderBadResult
+from proxy.image_store import ImageStore, StoredPicture, remove
+from proxy.incoming import NotWhole, unstorable
 from proxy.jobs import Made
-from proxy.orders import Order
-from proxy.pictures import Converter, Facts, Format, NotAPicture, inspect, inspect_file
+from proxy.orders import Candidate, Order
+from proxy.pictures import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.upstream import ResultNotReady
 
-_FETCHES = 3
-_BETWEEN_FETCHES_S = 0.5
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
+_LEAST_FETCH_S = 10.0
+_FETCHES_OF_CUT_ONES = 3
+_STORING_IS_LATE = 2
+"""So many failures to store a picture, and those who wait are sent away to come back: it may take a person to mend."""
+_LARGE_BYTES = 1_048_576
 _FORMATS: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_log = logging.getLogger("proxy")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +55,33 @@ class Picture:
 class Results:
     """Turns what providers return into deliverable pictures."""
 
-    def __init__(self, store: ImageStore, converter: Converter, clock: Clock, *, always_copy: bool) -> None:
+    def __init__(
+        self, store: ImageStore, converter: Converter, clock: Clock, *, always_copy: bool, max_pixels: int
+    ) -> None:
         self._store = store
         self._converter = converter
         self._clock = clock
         self._always_copy = always_copy
+        self._max_pixels = max_pixels
 
-    async def deliverable(self, order: Order, made: Made) -> Picture:
-        """Return the picture of ``made`` in the form that ``order`` wants. Raises ProviderBadResult."""
+    def check_store(self, order: Order, candidates: Sequence[Candidate]) -> None:
+        """Refuse what would need a file of ours by any of ``candidates`` while none can be written.
+
+        Raises StateUnavailable; to be asked before anything is sent.
+        """
+        if not all(self._may_need_file(order, candidate) for candidate in candidates):
+            return
+        try:
+            self._store.check()
+        except OSError as error:
+            raise unstorable() from error
+
+    async def deliverable(self, order: Order, made: Made, late: Callable[[], None] = lambda: None) -> Picture:
+        """Return the picture of ``made`` in the form that ``order`` wants.
+
+        ``late`` is called when it takes long for a reason of ours. Raises ProviderBadResult, and GenerationTimeout
+        when the picture could not be stored while its job was followed.
+        """
         image = made.finished.image
         if isinstance(image, str) and order.form == "url" and not self._always_copy:
             address = made.outlet.upstream.check_result(image)
@@ -53,46 +90,104 @@ class Results:
                 shape = made.candidate.translation.shape
                 return Picture(made, shape.width, shape.height, named, url=address)
         try:
-            stored = await self._stored(order, made)
+            stored = await self._stored(order, made, late)
         except NotAPicture:
             raise ProviderBadResult("The provider's picture cannot be used: it is no picture, or too large.") from None
         return Picture(made, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
 
-    async def _stored(self, order: Order, made: Made) -> StoredPicture:
-        """Have the picture as a file of the wanted type. Raises NotAPicture, ProviderBadResult."""
+    def _may_need_file(self, order: Order, candidate: Candidate) -> bool:
+        """Whether it may turn out that the provider's own address, if there is one, can't be handed on."""
+        request = order.request
+        return (
+            self._always_copy
+            or order.form == "b64_json"
+            or request.output_format is not None
+            or request.output_compression is not None
+            or candidate.route.model.in_answer
+        )
+
+    async def _stored(self, order: Order, made: Made, late: Callable[[], None]) -> StoredPicture:
+        """Have the picture as a file of the wanted type. Raises NotAPicture, ProviderBadResult, GenerationTimeout."""
         image = made.finished.image
+        if isinstance(image, str):
+            image = await self._fetch(made, image)
+        elif isinstance(image, bytes) and await _off_the_loop(len(image), lambda: is_cut(image)):
+            raise NotAPicture("the picture is cut off or damaged")
+        try:
+            with closing(_open(image)) as file:
+                bought = await self._bring_into_form(order, image, file)
+        finally:
+            if isinstance(image, Path):
+                remove(image)
+        return bought if isinstance(bought, StoredPicture) else await self._store_bytes(*bought, made.lifetime, late)
+
+    async def _bring_into_form(
+        self, order: Order, image: Path | bytes, file: BinaryIO
+    ) -> StoredPicture | tuple[bytes, Facts]:
+        """Return the picture as it is to be delivered: stored, or what is still to be stored. Raises NotAPicture."""
+        facts = inspect_open(file)
         wanted = order.request.output_format or ("png" if order.form == "b64_json" else None)
         quality = order.request.output_compression if wanted in ("jpeg", "webp") else None
+        if wanted is not None and (quality is not None or wanted != facts.format):
+            if facts.width * facts.height > self._max_pixels:
+                raise NotAPicture("the picture has too many pixels to be converted")
+            converted = await self._converter.convert(file, wanted, quality)
+            return converted, Facts(wanted, facts.width, facts.height)
         if isinstance(image, bytes):
-            facts = inspect(image)
-            if quality is None and wanted in (None, facts.format):
-                return self._store.write(image, facts)
-            draft = self._store.write_draft(image)
-        else:
-            draft = await self._fetch(made, image) if isinstance(image, str) else image
+            return image, facts
         try:
-            facts = inspect_file(draft)
-            if quality is None and wanted in (None, facts.format):
-                return self._store.publish(draft, facts)
-            target: Format = wanted or facts.format
-            converted = await self._converter.convert(draft, target, quality)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        draft.unlink()
-        return self._store.write(converted, Facts(target, facts.width, facts.height))
+            return self._store.publish(image, facts)
+        except OSError:
+            return file.read(), facts
 
-    async def _fetch(self, made: Made, address: str) -> Path:
-        """Fetch a paid picture, trying again when its host isn't ready. Raises ProviderBadResult."""
-        made.outlet.upstream.check_result(address)
-        for attempt in range(1, _FETCHES + 1):
+    async def _fetch(self, made: Made, address: str) -> Path | bytes:
+        """Fetch a paid picture, again and again while its host isn't ready. Raises ProviderBadResult."""
+        backoff = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        cut = 0
+        while True:
+            at_least_s = 0.0
             try:
-                return await made.outlet.upstream.fetch(address)
-            except ResultNotReady:
-                if attempt == _FETCHES or made.lifetime.passed:
-                    raise
-                await self._clock.sleep(_BETWEEN_FETCHES_S * attempt)
-        raise AssertionError
+                return await made.outlet.upstream.fetch(address, max(_LEAST_FETCH_S, made.lifetime.remaining))
+            except NotWhole as failure:
+                cut += 1
+                if cut == _FETCHES_OF_CUT_ONES:
+                    raise ProviderBadResult(failure.message) from failure
+                reason = failure.message
+            except ResultNotReady as failure:
+                at_least_s, reason = failure.retry_after or 0.0, failure.message
+            if not await backoff.pause(made.lifetime, at_least_s):
+                raise ProviderBadResult(reason)
+
+    async def _store_bytes(
+        self, data: bytes, facts: Facts, lifetime: Deadline, late: Callable[[], None]
+    ) -> StoredPicture:
+        """Store a paid picture, again and again while it can't be. Raises GenerationTimeout."""
+        backoff = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        failures = 0
+        while True:
+            try:
+                draft = await _off_the_loop(len(data), lambda: self._store.write_draft(data))
+                try:
+                    return self._store.publish(draft, facts)
+                finally:
+                    remove(draft)
+            except OSError as error:
+                failures += 1
+                if failures == 1:
+                    _log.error("a finished picture cannot be stored (%s); it is tried again", error.strerror)
+            if failures >= _STORING_IS_LATE:
+                late()
+            if not await backoff.pause(lifetime):
+                raise GenerationTimeout("The picture was made, but could not be stored in the time a job is followed.")
+
+
+def _open(image: Path | bytes) -> BinaryIO:
+    return image.open("rb") if isinstance(image, Path) else io.BytesIO(image)
+
+
+async def _off_the_loop(size: int, work: Callable[[], T]) -> T:
+    """Return what ``work`` on so many bytes returns; the event loop doesn't wait for it when they are many."""
+    return work() if size < _LARGE_BYTES else await asyncio.to_thread(work)
 
 
 def _format_of(address: str) -> Format | None:

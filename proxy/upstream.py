@@ -8,27 +8,27 @@ are declared safe go without it, and may reach a provider that drops connections
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from pydantic_core import to_json
 
 from proxy import __version__
-from proxy.addresses import ResultAddresses, public_socket
+from proxy.addresses import AddressRefused, ResultAddresses, public_socket
 from proxy.bodies import body_of
-from proxy.errors import Overloaded, ProviderBadResponse, ProviderBadResult
+from proxy.errors import ProviderBadResponse, ProviderBadResult
+from proxy.incoming import Draft, Incoming, NotWhole, unstorable
 from proxy.provider import Call, Reply
 
 CONNECT_S = 3.0
 STALL_S = 15.0
 """Longest silence inside a body."""
 FETCH_S = 30.0
-_LONG_RETRY_S = 30.0
+"""Longest silence of a host that a picture is fetched from, and the time for a small one."""
 MAX_ANSWER = 65_536
 MAX_CATALOGUE = 1_048_576
 MAX_PICTURE = 52_428_800
@@ -44,30 +44,15 @@ class Interrupted(Exception):
     """The call went out, and no complete answer came back."""
 
 
-class NotWritten(Exception):
-    """An answer could not be written to our own disk."""
-
-
 class ResultNotReady(ProviderBadResult):
     """A result could not be fetched now; its host may have it a moment later."""
 
 
-class Draft(Protocol):
-    """A picture being written; nobody sees it until it is complete."""
+class TooLarge(ProviderBadResponse):
+    """An answer is over its limit of bytes."""
 
-    path: Path
-
-    def write(self, data: bytes) -> None:
-        """Add ``data``. Raises OSError."""
-        ...
-
-    def close(self) -> None:
-        """End the writing."""
-        ...
-
-    def discard(self) -> None:
-        """Remove it."""
-        ...
+    def __init__(self) -> None:
+        super().__init__("The provider's answer is larger than any expected.")
 
 
 @dataclass(slots=True)
@@ -120,7 +105,8 @@ class Upstream:
     def send(self, call: Call, timeout_s: float, max_bytes: int = MAX_ANSWER) -> Awaitable[Reply]:
         """Make ``call`` once and read its whole answer within ``timeout_s`` seconds.
 
-        Raises NotSent, Interrupted, or ProviderBadResponse when the answer is over its limit of bytes.
+        Raises NotSent, Interrupted, TooLarge, NotWhole for a picture that came cut off, or StateUnavailable, and
+        nothing was sent, when the answer may be a picture that can be had but once and cannot be stored.
         """
         if self._api_session is None:
             self._api_session = _session(None)
@@ -131,27 +117,33 @@ class Upstream:
         """Return the address of a result in its normal form; raises ProviderBadResult when it isn't allowed."""
         return self._results.check(address)
 
-    async def fetch(self, address: str, timeout_s: float = FETCH_S) -> Path:
-        """Fetch a result picture into a file and return its path. Raises ProviderBadResult, ResultNotReady."""
+    async def fetch(self, address: str, timeout_s: float = FETCH_S) -> Path | bytes:
+        """Fetch a result picture and return its file, or its bytes when none can be written.
+
+        Raises ResultNotReady and NotWhole, which another fetch may cure, and ProviderBadResult.
+        """
         url = self._results.check(address)
         if self._result_session is None:
             self._result_session = _session(None if self._results.allow_private or self._http_proxy else public_socket)
         call = Call("GET", url, headers={"accept": "image/*"}, picture=True, safe=True)
         try:
             reply = await self._exchange(self._result_session, call, timeout_s, MAX_PICTURE)
-        except (NotSent, Interrupted):
-            raise ResultNotReady("The finished picture could not be fetched from the provider.") from None
-        except ProviderBadResponse:
+        except (NotSent, Interrupted) as error:
+            kind = ProviderBadResult if _leads_inside(error) else ResultNotReady
+            raise kind("The finished picture could not be fetched from the provider.") from error
+        except TooLarge:
             message = "The finished picture could not be fetched: it is larger than any that is accepted."
             raise ProviderBadResult(message) from None
         if reply.picture is not None:
             return reply.picture
         message = "The finished picture's address does not lead to a picture."
-        raise ProviderBadResult(message) if 200 <= reply.status < 400 else ResultNotReady(message)
+        if 300 <= reply.status < 400:
+            raise ProviderBadResult(message)
+        raise NotWhole(message) if reply.status < 300 else ResultNotReady(message, retry_after=reply.retry_after)
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call, timeout_s: float, limit: int) -> Reply:
         # Before the call goes out: a picture that nobody can store must not be bought.
-        draft = self._new_draft() if call.picture else None
+        incoming = self._incoming(call) if call.picture else None
         kept = False
         body = body_of(call)
         try:
@@ -164,11 +156,12 @@ class Upstream:
                 data=body.pieces() if body else None,
                 allow_redirects=False,
                 proxy=self._http_proxy,
-                timeout=_timeout(timeout_s),
+                timeout=_timeout(timeout_s, FETCH_S if call.picture and call.safe else None),
                 middlewares=() if call.safe else None,
             ) as response:
-                if draft is not None and response.status == 200 and _looks_like_picture(response.headers):
-                    picture = await self._stream(response, draft, limit)
+                if incoming is not None and response.status == 200 and _looks_like_picture(response.headers):
+                    await self._drain(response, incoming.write, limit)
+                    picture = incoming.finish()
                     kept = True
                     return Reply(call, response.status, response.headers, picture=picture)
                 return Reply(call, response.status, response.headers, await self._body(response, limit))
@@ -177,19 +170,16 @@ class Upstream:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Interrupted(type(error).__name__) from error
         finally:
-            if draft is not None and not kept:
-                draft.discard()
+            if incoming is not None and not kept:
+                incoming.discard()
 
-    async def _stream(self, response: ClientResponse, draft: Draft, limit: int) -> Path:
-        with closing(draft):
-            await self._drain(response, partial(_write, draft), limit)
-        return draft.path
-
-    def _new_draft(self) -> Draft:
+    def _incoming(self, call: Call) -> Incoming:
         try:
-            return self._draft()
+            return Incoming(self._draft())
         except OSError as error:
-            raise Overloaded("This service cannot store pictures now.", retry_after=_LONG_RETRY_S) from error
+            if not call.safe:
+                raise unstorable() from error
+            return Incoming(None)
 
     async def _body(self, response: ClientResponse, limit: int) -> bytes:
         accepted = 200 <= response.status < 300
@@ -198,7 +188,7 @@ class Upstream:
         if response.content.is_eof():  # it came whole behind its headers, as most answers to a poll do
             whole = response.content.read_nowait()
             if accepted and len(whole) > limit:
-                raise _too_large()
+                raise TooLarge
             self.traffic.received += min(limit, len(whole))
             return whole[:limit]
         body = bytearray()
@@ -217,19 +207,15 @@ class Upstream:
             async for chunk in response.content.iter_any():
                 total += len(chunk)
                 if total > limit:
-                    raise _too_large()
+                    raise TooLarge
                 write(chunk)
                 stall.reschedule(loop.time() + STALL_S)
         self.traffic.received += total
 
 
-def _too_large() -> ProviderBadResponse:
-    return ProviderBadResponse("The provider's answer is larger than any expected.")
-
-
 @lru_cache(maxsize=64)
-def _timeout(total_s: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=total_s, connect=min(CONNECT_S, total_s * 0.9))
+def _timeout(total_s: float, silence_s: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total_s, connect=min(CONNECT_S, total_s * 0.9), sock_read=silence_s)
 
 
 def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
@@ -245,11 +231,11 @@ def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.C
     )
 
 
-def _write(draft: Draft, data: bytes) -> None:
-    try:
-        draft.write(data)
-    except OSError as error:
-        raise NotWritten(error.strerror) from error
+def _leads_inside(error: BaseException | None) -> bool:
+    """Whether a connection failed because its address is not one where a result may live."""
+    while error is not None and not isinstance(error, AddressRefused):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _looks_like_picture(headers: Mapping[str, str]) -> bool:

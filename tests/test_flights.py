@@ -89,7 +89,7 @@ class Studio:
         progress.set("done", 1.0)
         return job  # type: ignore[return-value]
 
-    async def deliverable(self, _order: Order, made: Made) -> Picture:
+    async def deliverable(self, _order: Order, made: Made, _late: object) -> Picture:
         assert isinstance(made, Job)
         made.brought = True
         return made  # type: ignore[return-value]

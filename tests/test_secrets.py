@@ -72,7 +72,7 @@ class Witness:
 
 
 async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.results._BETWEEN_FETCHES_S", 0.0)
+    monkeypatch.setattr("proxy.results._FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr("proxy.breaker._IN_A_ROW", 1000)
     monkeypatch.setattr("proxy.breaker._LEAST_CALLS", 1000)
     monkeypatch.setattr("proxy.schedule.SHORTEST_S", 0.01)

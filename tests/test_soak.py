@@ -155,7 +155,7 @@ def tasks() -> Counter[str]:
 
 
 async def test_soak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.results._BETWEEN_FETCHES_S", 0.01)
+    monkeypatch.setattr("proxy.results._FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("proxy.breaker._IN_A_ROW", 10**9)
     monkeypatch.setattr("proxy.breaker._LEAST_CALLS", 10**9)
     timeouts = {"hold": 1, "submit": 0.3, "lifetime": 3, "result": 30}

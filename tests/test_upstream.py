@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import io
+import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,15 +16,18 @@ import proxy.upstream
 from proxy import __version__
 from proxy.addresses import AddressRefused, ResultAddresses
 from proxy.clock import Clock
-from proxy.errors import Overloaded, ProviderBadResponse, ProviderBadResult
+from proxy.errors import ProviderBadResponse, ProviderBadResult, StateUnavailable
 from proxy.image_store import FileDraft, ImageStore
+from proxy.incoming import NotWhole
 from proxy.provider import Call, Reply
-from proxy.upstream import MAX_ANSWER, Interrupted, NotSent, NotWritten, Upstream
+from proxy.simulator.pictures import padded_png
+from proxy.upstream import MAX_ANSWER, Interrupted, NotSent, ResultNotReady, Upstream
+from tests.providers.examples import content
 from tests.providers.raw_server import Request, Script, answer, hang_up, raw_server, saying, silent
 
 pytestmark = pytest.mark.anyio
 
-PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 64
+PICTURE = padded_png(8, 8, 16_000)
 Connect = Callable[..., Upstream]
 
 
@@ -353,7 +357,7 @@ async def test_a_picture_streams_into_a_file(upstream: Upstream, tmp_path: Path)
         reply = await upstream.send(Call("POST", server.url, json={}, picture=True), 2.0)
     assert reply.picture is not None
     assert _files(tmp_path) == [reply.picture]
-    assert (reply.picture.read_bytes(), reply.body) == (PICTURE, b"")
+    assert (content(reply.picture), reply.body) == (PICTURE, b"")
     assert upstream.traffic.received == len(PICTURE)
 
 
@@ -375,38 +379,117 @@ class _SlowDisk(io.FileIO):
         return super().write(bytes(data[:100])) or 0
 
 
-class _FullDisk(io.FileIO):
-    """Takes nothing."""
+class _FillingDisk(io.FileIO):
+    """Has room for so many bytes."""
 
-    def write(self, _: Any, /) -> int:
-        raise OSError(28, "No space left on device")
+    def __init__(self, path: Path, room: int) -> None:
+        super().__init__(path, "x+b")
+        self.room = room
+
+    def write(self, data: Any, /) -> int:
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        taken = super().write(bytes(data[: self.room])) or 0
+        self.room -= taken
+        return taken
 
 
 async def test_a_slow_disk_gets_every_byte(connect: Connect, tmp_path: Path) -> None:
     upstream = connect(draft=lambda: FileDraft(tmp_path / "a", _SlowDisk(tmp_path / "a", "wb")))
     async with raw_server(saying(answer(PICTURE, "image/png"))) as server:
         reply = await upstream.send(Call("GET", server.url, picture=True), 2.0)
-    assert reply.picture is not None
-    assert reply.picture.read_bytes() == PICTURE
+    assert content(reply.picture) == PICTURE
+    assert _files(tmp_path) == [tmp_path / "a"]
 
 
-async def test_a_full_disk_is_our_own_failure_and_leaves_no_file(connect: Connect, tmp_path: Path) -> None:
-    upstream = connect(draft=lambda: FileDraft(tmp_path / "a", _FullDisk(tmp_path / "a", "wb")))
-    async with raw_server(saying(answer(PICTURE, "image/png"))) as server:
-        with pytest.raises(NotWritten):
-            await upstream.send(Call("GET", server.url, picture=True), 2.0)
+def _in_two_halves(data: bytes) -> Script:
+    async def script(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(data[: len(data) // 2])
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(data[len(data) // 2 :])
+
+    return script
+
+
+@pytest.mark.parametrize("room", [0, 5000, 15_000])
+async def test_a_picture_that_the_disk_has_no_room_for_comes_whole_all_the_same(
+    connect: Connect, tmp_path: Path, room: int
+) -> None:
+    upstream = connect(draft=lambda: FileDraft(tmp_path / "a", _FillingDisk(tmp_path / "a", room)))
+    async with raw_server(_in_two_halves(answer(PICTURE, "image/png"))) as server:
+        reply = await upstream.send(Call("POST", server.url, picture=True), 2.0)
+    assert reply.picture == PICTURE
     assert _files(tmp_path) == []
 
 
-async def test_what_cannot_be_stored_is_not_bought(connect: Connect) -> None:
-    def full() -> FileDraft:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("fate", ["removed", "exchanged for a file", "moved"])
+async def test_a_picture_whose_folder_goes_while_it_comes_is_not_lost(
+    connect: Connect, tmp_path: Path, fate: str
+) -> None:
+    folder = tmp_path / "pictures"
+    store = ImageStore(folder, keep_s=60, max_bytes=10**9, clock=Clock())
+    store.open()
 
-    upstream = connect(draft=full)
+    async def half_then_the_rest(_: Request, writer: asyncio.StreamWriter) -> None:
+        said = answer(PICTURE, "image/png")
+        writer.write(said[:5000])
+        await writer.drain()
+        while not any(path.stat().st_size for path in folder.iterdir()):  # noqa: ASYNC110 (a file tells nobody)
+            await asyncio.sleep(0.005)
+        folder.rename(tmp_path / "elsewhere")
+        if fate != "moved":
+            shutil.rmtree(tmp_path / "elsewhere")
+        if fate == "exchanged for a file":
+            folder.touch()
+        writer.write(said[5000:])
+
+    upstream = connect(draft=store.draft)
+    async with raw_server(half_then_the_rest) as server:
+        reply = await upstream.send(Call("POST", server.url, picture=True), 2.0)
+    assert reply.picture == PICTURE
+
+
+def _full() -> FileDraft:
+    raise OSError(28, "No space left on device")
+
+
+async def test_what_cannot_be_stored_is_not_bought(connect: Connect) -> None:
     async with raw_server(saying(answer(PICTURE, "image/png"))) as server:
-        with pytest.raises(Overloaded):
-            await upstream.send(Call("POST", server.url, picture=True), 2.0)
+        with pytest.raises(StateUnavailable):
+            await connect(draft=_full).send(Call("POST", server.url, picture=True), 2.0)
         assert server.requests == []
+
+
+async def test_what_is_bought_already_comes_without_a_file_too(connect: Connect) -> None:
+    async with raw_server(saying(answer(PICTURE, "image/png"))) as server:
+        upstream = connect(draft=_full)
+        assert (await upstream.send(Call("GET", server.url, picture=True, safe=True), 2.0)).picture == PICTURE
+        assert await upstream.fetch(f"{server.url}/a.png") == PICTURE
+
+
+def _until_the_end(data: bytes) -> Script:
+    """Return a script for an answer without a length: its end is the connection's."""
+
+    async def script(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: image/png\r\nconnection: close\r\n\r\n" + data)
+        writer.close()
+
+    return script
+
+
+@pytest.mark.parametrize("data", [PICTURE[:9000], PICTURE[:-1], PICTURE[:100] + bytes(9000)])
+async def test_a_picture_that_only_its_connection_ends_is_told_cut_by_its_structure(
+    upstream: Upstream, tmp_path: Path, data: bytes
+) -> None:
+    async with raw_server(_until_the_end(data)) as server:
+        with pytest.raises(NotWhole):
+            await upstream.send(Call("POST", server.url, picture=True), 2.0)
+        with pytest.raises(NotWhole):
+            await upstream.fetch(f"{server.url}/a.png")
+    async with raw_server(_until_the_end(PICTURE)) as server:
+        assert content(await upstream.fetch(f"{server.url}/a.png")) == PICTURE
+    assert len(_files(tmp_path)) == 1
 
 
 # --- fetching results -----------------------------------------------------------------------------------------
@@ -414,7 +497,7 @@ async def test_what_cannot_be_stored_is_not_bought(connect: Connect) -> None:
 
 async def test_a_result_is_fetched_into_a_file(upstream: Upstream, tmp_path: Path) -> None:
     async with raw_server(saying(answer(PICTURE, "image/png"))) as server:
-        paths = [await upstream.fetch(f"{server.url}/{name}.png") for name in "ab"]
+        paths: list[Any] = [await upstream.fetch(f"{server.url}/{name}.png") for name in "ab"]
         assert server.requests[0].headers["accept"] == "image/*"
         assert [request.target for request in server.requests] == ["/a.png", "/b.png"]
     assert [path.read_bytes() for path in paths] == [PICTURE, PICTURE]
@@ -474,6 +557,7 @@ async def test_a_name_that_resolves_to_a_private_address_is_refused(
     _resolve_to(monkeypatch, address)
     with pytest.raises(ProviderBadResult, match="could not be fetched") as caught:
         await upstream.fetch("https://pictures.test/a.png", timeout_s=2.0)
+    assert not isinstance(caught.value, ResultNotReady), "it will never be there"
     assert AddressRefused in {type(error) for error in _causes(caught.value)}
 
 
@@ -483,7 +567,7 @@ async def test_allowed_private_hosts_may_resolve_to_the_loopback(
     _resolve_to(monkeypatch, "127.0.0.1")
     async with raw_server(saying(answer(PICTURE, "image/png"))) as server:
         path = await upstream.fetch(f"http://pictures.test:{server.port}/a.png")
-    assert path.read_bytes() == PICTURE
+    assert content(path) == PICTURE
 
 
 def _resolve_to(monkeypatch: pytest.MonkeyPatch, address: str) -> None:

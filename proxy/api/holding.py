@@ -61,7 +61,7 @@ class Desk:
         if attempt and not self.engine.flights.knows(order, key=key, attempt=attempt):
             await self._let_arrivals_be_read(visit.owner)
         boarding = self.engine.flights.board(
-            order, key=key, attempt=attempt, may_start=lambda: self._may_start_for(visit)
+            order, key=key, attempt=attempt, may_start=lambda: self._may_start_for(visit, order)
         )
         metrics = self.engine.metrics
         if boarding.how is not None:
@@ -85,11 +85,12 @@ class Desk:
         while any(visit in self._arriving and not visit.closed for visit in before) and not until.passed:
             await self.engine.clock.sleep(_LOOK_AGAIN_S)
 
-    def _may_start_for(self, visit: Visit) -> None:
+    def _may_start_for(self, visit: Visit, order: Order) -> None:
         if visit.has_left():
             visit.left = True
             raise CallerLeft
         self._may_start(visit.owner)
+        self.engine.check_store(order)
 
     def _may_start(self, owner: str) -> None:
         self.admission.check(owner, self.engine.flights.in_air, self.engine.flights.in_air_of)

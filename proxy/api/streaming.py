@@ -24,7 +24,7 @@ from proxy.errors import Failure
 from proxy.flight import Flight
 from proxy.flights import Boarding
 from proxy.pictures import Facts, NotAPicture, inspect_file
-from proxy.upstream import NotWritten, Upstream
+from proxy.upstream import Upstream
 
 BEAT_S = 10.0
 BEAT = b": waiting\n\n"
@@ -183,8 +183,10 @@ class Previews:
 
     async def _fetch(self, upstream: Upstream, address: str) -> tuple[Path, Facts] | None:
         """Return the picture at ``address`` and what it is; None when it can't be had."""
-        with contextlib.suppress(Failure, NotAPicture, NotWritten, OSError):
+        with contextlib.suppress(Failure, NotAPicture, OSError):
             path = await upstream.fetch(address)
+            if isinstance(path, bytes):  # no file can be written, and a preview is not worth more
+                return None
             try:
                 return path, inspect_file(path)
             except BaseException:

@@ -47,7 +47,7 @@ def _ratios(*ratios: str) -> FixedShapes:
 
 def _type(name: str, shapes: Shapes = _UNPUBLISHED, **known: Any) -> Model:
     aliases = (name, *known.pop("aliases", ()))
-    return Model(name=f"inference.{name}", shapes=shapes, formats=FORMATS, aliases=aliases, **known)
+    return Model(name=f"inference.{name}", shapes=shapes, formats=FORMATS, in_answer=True, aliases=aliases, **known)
 
 
 _SCHNELL = {

@@ -19,6 +19,7 @@ from tests.service import KEYS, Answer, Service, simulated_providers
 
 MODEL = "prodia/inference.flux-fast.schnell.txt2img.v2"
 FILES = 48
+B64: dict[str, Any] = {"response_format": "b64_json"}
 
 
 def seen(answer: Answer) -> dict[str, Any]:
@@ -68,6 +69,23 @@ async def starved(service: Service, _clock: "SteppingClock") -> dict[str, Any]:
     return {**outcome, "next": seen(await service.generate("another fox [seconds:0]", model=MODEL))}
 
 
+async def full(service: Service, _clock: "SteppingClock") -> dict[str, Any]:
+    """Let no file grow beyond a few kilobytes while pictures are made, and then let them grow again."""
+    answers = []
+    for model in (MODEL, "imagelabs/sdxl-turbo"):
+        call = service.generate(f"a fox [seconds:0.1] [bytes:300000] [tag:{model[:4]}]", None, model=model, **B64)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        pending = await call
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        again = f"a fox [seconds:0.1] [bytes:300000] [tag:{model[:4]}]"
+        retry = await service.generate(again, {"x-stainless-retry-count": "1"}, model=model, **B64)
+        size = len(retry.json["data"][0]["b64_json"]) if retry.status == 200 else 0
+        counts = await service.counts(model[:4])
+        answers.append({"pending": seen(pending), "retry": seen(retry), "size": size, "counts": counts})
+    left = [path.suffix for path in service.engine.store.directory.iterdir()]
+    return {"answers": answers, "drafts": left.count(".part")}
+
+
 class SteppingClock:
     """A wall clock that can be set."""
 
@@ -91,7 +109,7 @@ async def main(scenario: str, directory: str) -> None:
     print(json.dumps(outcome))  # noqa: T201 (read by the test)
 
 
-SCENARIOS = {"blocked": blocked, "stepped": stepped, "starved": starved}
+SCENARIOS = {"blocked": blocked, "stepped": stepped, "starved": starved, "full": full}
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))

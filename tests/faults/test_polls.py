@@ -1,10 +1,15 @@
 """Rows 22-27: what can go wrong while a paid job runs."""
 
 import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from proxy.provider import Finished, Pending, Reply
 from proxy.simulator.replies import Hang
 from tests.service import Service, running
 
@@ -12,7 +17,20 @@ from .scripted import JOB, Upstream, before
 from .wire import LABS, LEGACY, SCHNELL, V1, assert_failed
 
 pytestmark = pytest.mark.anyio
+DONE = JSONResponse({"job": JOB, "status": "succeeded", "imageUrl": "http://127.0.0.1:1/pictures/a.png"})
 ISE = "image_generation_server_error"
+
+
+@dataclass
+class Slow:
+    """An answer that is long in coming."""
+
+    answer: ASGIApp
+    after_s: float
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(self.after_s)
+        await self.answer(scope, receive, send)
 
 
 async def test_row_22_one_failed_poll_costs_nothing_but_time(service: Service, tag: str) -> None:
@@ -26,8 +44,7 @@ async def test_row_22_one_failed_poll_costs_nothing_but_time(service: Service, t
 
 
 async def test_row_22_a_poll_without_an_answer() -> None:
-    done = JSONResponse({"job": JOB, "status": "succeeded", "imageUrl": "http://127.0.0.1:1/pictures/a.png"})
-    upstream = Upstream(polls=[Hang(), done])
+    upstream = Upstream(polls=[Hang(), DONE])
     async with before(upstream, timeouts={"poll": 0.2}) as service:
         assert (await service.generate("a", model=LEGACY)).status == 200
         assert upstream.calls() == ["/generate", f"/job/{JOB}", f"/job/{JOB}"]
@@ -46,6 +63,25 @@ async def test_row_23_polls_that_go_on_failing() -> None:
         assert service.engine.flights.in_air == 6
 
 
+@pytest.mark.parametrize("size", [200, 200_000], ids=["small", "large"])
+@pytest.mark.parametrize("content_type", ["text/html", "application/json"])
+async def test_row_22_a_front_ends_page_instead_of_an_answer(size: int, content_type: str) -> None:
+    page = Response(b"<html>" + b" " * size, media_type=content_type)
+    upstream = Upstream(polls=[page, DONE])
+    async with before(upstream) as service:
+        assert (await service.generate("a", model=LEGACY)).status == 200
+        assert upstream.calls() == ["/generate", *[f"/job/{JOB}"] * 2]
+
+
+async def test_an_oversized_answer_to_the_submit_is_final() -> None:
+    upstream = Upstream(submit=Response(b" " * 200_000, media_type="application/json"))
+    async with before(upstream) as service:
+        for attempt in range(3):
+            answer = await service.generate("a", {"x-stainless-retry-count": str(attempt)}, model=LEGACY)
+            assert_failed(answer, 502, "server_error", "provider_bad_response")
+        assert upstream.calls() == ["/generate"]
+
+
 async def test_row_24_a_job_that_the_provider_forgot(service: Service, tag: str) -> None:
     answer = await service.generate(f"[seconds:9] [tag:{tag}] [fault:gone]", model=LABS)
     assert_failed(answer, 502, ISE, "job_lost")
@@ -61,6 +97,52 @@ async def test_row_25_a_busy_poll_is_repeated_when_it_was_told_to_and_not_before
     assert loop.time() - started >= 1
     counts = await service.counts(tag)
     assert (counts["submits"], counts["polls"]) == (1, 2)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_row_25_patience_beyond_the_lifetime_leaves_time_for_a_last_poll(status: int) -> None:
+    patience = JSONResponse({}, status, {"retry-after": "3600"})
+    upstream = Upstream(polls=[patience, DONE])
+    async with before(upstream, timeouts={"lifetime": 1.2}) as service:
+        assert (await service.generate("a", model=LEGACY)).status == 200
+        assert upstream.calls() == ["/generate", *[f"/job/{JOB}"] * 2]
+
+
+async def test_row_25_the_last_polls_answer_counts_though_the_lifetime_ends_meanwhile() -> None:
+    upstream = Upstream(polls=[JSONResponse({}, 429, {"retry-after": "3600"}), Slow(DONE, 1.0)])
+    async with before(upstream, timeouts={"lifetime": 1.0}) as service:
+        assert (await service.generate("a", model=LEGACY)).status == 200
+        assert upstream.calls() == ["/generate", *[f"/job/{JOB}"] * 2]
+
+
+async def test_row_25_a_provider_that_only_asks_for_patience_hears_few_polls() -> None:
+    upstream = Upstream(polls=[JSONResponse({}, 429, {"retry-after": "3600"})])
+    async with before(upstream, timeouts={"lifetime": 1.2}) as service:
+        answer = await service.generate("a", model=LEGACY)
+        assert_failed(answer, 504, "timeout_error", "generation_timeout")
+        assert len(upstream.calls()) <= 1 + 3
+
+
+async def test_what_is_done_at_the_end_of_its_lifetime_is_collected() -> None:
+    async with running(timeouts={"lifetime": 0.8}, providers={"mode": "async"}) as service:
+        outlet = service.engine.outlets["prodia"]
+        read = outlet.provider.read
+
+        class Dawdling:
+            """The provider, whose word that a job is done comes when its lifetime is over."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(outlet_provider, name)
+
+            def read(self, reply: Reply) -> Pending | Finished:
+                answer = read(reply)
+                if isinstance(answer, Pending) and answer.at_once and reply.call.url.endswith("state.current"):
+                    time.sleep(0.9)
+                return answer
+
+        outlet_provider, outlet.provider = outlet.provider, Dawdling()
+        answer = await service.generate("a [seconds:0.1] [tag:t]", model=SCHNELL)
+        assert (answer.status, (await service.counts("t"))["submits"]) == (200, 1)
 
 
 async def test_row_26_unknown_words_mean_that_it_runs(service: Service) -> None:

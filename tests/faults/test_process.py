@@ -138,9 +138,19 @@ def test_row_40_a_stepped_clock_changes_no_deadline(tmp_path: Path) -> None:
     assert seen["counts"]["submits"] == 2
 
 
+def test_a_disk_that_fills_up_while_a_picture_comes_costs_no_second_one(tmp_path: Path) -> None:
+    seen = scenario("full", tmp_path)
+    for answer in seen["answers"]:
+        assert answer["pending"] == {"status": 504, "code": "generation_pending"}
+        assert answer["retry"]["status"] == 200
+        assert answer["size"] >= 400_000 * 0.99
+        assert answer["counts"]["submits"] == 1
+    assert seen["drafts"] == 0
+
+
 def test_row_40_without_file_descriptors_it_says_503_and_recovers(tmp_path: Path) -> None:
     seen = scenario("starved", tmp_path)
     assert seen["health"] == 200
-    assert (seen["status"], seen["code"]) == (503, "server_is_overloaded")
+    assert (seen["status"], seen["code"]) == (503, "state_unavailable")
     assert seen["counts"]["submits"] == 0
     assert seen["next"]["status"] == 200

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -28,6 +29,12 @@ def picture(size: tuple[int, int] = (8, 8), kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, "teal").save(file, kind)
     return file.getvalue()
+
+
+def content(fetched: Path | bytes | None) -> bytes:
+    """Return the bytes of what upstream calls a picture."""
+    assert fetched is not None
+    return fetched.read_bytes() if isinstance(fetched, Path) else fetched
 
 
 PNG = picture()

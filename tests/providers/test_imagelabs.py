@@ -9,7 +9,7 @@ from yarl import URL
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
 from proxy.provider import Base64, Call, Finished, UnreadableReply
 from proxy.upstream import Interrupted, Upstream
-from tests.providers.examples import NAMED, PAGE, PNG, PROMPT, brought, follow, job, pending, provider, reply
+from tests.providers.examples import NAMED, PAGE, PNG, PROMPT, brought, content, follow, job, pending, provider, reply
 
 BASE = "https://editor.imagelabs.net"
 DIALECT = provider("imagelabs")
@@ -186,7 +186,7 @@ async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) ->
     finished = await follow(upstream, DIALECT, wanted)
     assert finished == Finished(FINAL)
     path = await upstream.fetch(FINAL)
-    assert path.read_bytes() == PNG
+    assert content(path) == PNG
 
     (submit,) = web.requests["POST", URL(f"{BASE}/txt2img")]
     assert submit.kwargs["json"] == DIALECT.submit(wanted).json

@@ -10,7 +10,7 @@ from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
 from proxy.provider import Call, Finished
 from proxy.providers.checkpoints import CHECKPOINTS, SAMPLERS
 from proxy.upstream import Upstream
-from tests.providers.examples import JOB, PNG, PROMPT, follow, job, model, pending, provider, reply
+from tests.providers.examples import JOB, PNG, PROMPT, content, follow, job, model, pending, provider, reply
 
 BASE = "https://api.prodia.com"
 DIALECT = provider("prodia-legacy")
@@ -151,7 +151,7 @@ async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) ->
     web.get(f"https://images.prodia.xyz/{JOB}.png", body=PNG, content_type="image/png")
     finished = await follow(upstream, DIALECT, wanted)
     assert isinstance(finished.image, str)
-    assert (await upstream.fetch(finished.image)).read_bytes() == PNG
+    assert content(await upstream.fetch(finished.image)) == PNG
 
     (sent,) = web.requests["GET", bought]
     assert sent.kwargs["params"] == submit.query

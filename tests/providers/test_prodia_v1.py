@@ -10,7 +10,21 @@ from yarl import URL
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
 from proxy.provider import Base64, Call, Finished, Operation, Reply, UnreadableReply
 from proxy.upstream import Upstream
-from tests.providers.examples import JOB, KEY, NAMED, PNG, PROMPT, brought, follow, job, model, pending, provider, reply
+from tests.providers.examples import (
+    JOB,
+    KEY,
+    NAMED,
+    PNG,
+    PROMPT,
+    brought,
+    content,
+    follow,
+    job,
+    model,
+    pending,
+    provider,
+    reply,
+)
 
 BASE = "https://api.prodia.com/v1"
 DIALECT = provider("prodia-v1")
@@ -171,7 +185,7 @@ async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) ->
     web.get(IMAGE, body=PNG, content_type="application/octet-stream")
     wanted = job(SD, seed=7)
     assert await follow(upstream, DIALECT, wanted) == Finished(IMAGE)
-    assert (await upstream.fetch(IMAGE)).read_bytes() == PNG
+    assert content(await upstream.fetch(IMAGE)) == PNG
 
     (submit,) = web.requests["POST", URL(f"{BASE}/sd/generate")]
     assert submit.kwargs["json"] == DIALECT.submit(wanted).json

@@ -61,6 +61,7 @@ heartbeat = 0              # >0: while holding, send a blank after this long a s
 directory = ""             # empty: a folder under the user's cache directory
 keep = 3600                # seconds a stored picture stays
 max_bytes = 2147483648     # disk quota; the oldest go first
+max_pixels = 16777216      # larger pictures are refused from their header, before anything is decoded
 copies = "when-needed"     # or "always": also store pictures for which the provider gave a public URL
 
 [providers.prodia]         # kind defaults to the table's name; several tables may share a kind (two accounts)
@@ -238,7 +239,7 @@ def test_every_problem_is_told_at_once() -> None:
         ({"server": {"max_inflight": 1}}, "server.max_inflight: unknown key; did you mean 'max_in_flight'?"),
         ({"timeout": {}}, "timeout: unknown key; did you mean 'timeouts'?"),
         ({"timeouts": {"lifespan": 1}}, "timeouts.lifespan: unknown key; did you mean 'lifetime'?"),
-        ({"images": {"zzz": 1}}, "images.zzz: unknown key; known are directory, keep, max_bytes, copies"),
+        ({"images": {"zzz": 1}}, "images.zzz: unknown key; known are directory, keep, max_bytes, max_pixels, copies"),
         ({"providers": {"prodia": {"url": "x"}}}, "providers.prodia.url: unknown key; did you mean 'base_url'?"),
         ({"models": {"dall-e-3": {"route": []}}}, "models.dall-e-3.route: unknown key; did you mean 'routes'?"),
     ],

@@ -33,14 +33,14 @@ def _store(directory: Path, time: _Time, max_bytes: int = 1000, keep_s: float = 
 
 def _written(store: ImageStore, data: bytes, facts: Facts) -> StoredPicture:
     """Store a picture that nobody waits for any more."""
-    stored = store.write(data, facts)
+    stored = store.publish(store.write_draft(data), facts)
     store.let_go(stored.name)
     return stored
 
 
 def test_what_is_waited_for_outlasts_time_and_quota(tmp_path: Path, time: _Time) -> None:
     store = _store(tmp_path, time, max_bytes=100)
-    waited = store.write(b"x" * 90, _PNG)
+    waited = store.publish(store.write_draft(b"x" * 90), _PNG)
     time.now += 100
     other = _written(store, b"x" * 90, _PNG)
     assert (waited.path.exists(), store.find(waited.name)) == (True, None)

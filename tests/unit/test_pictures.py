@@ -215,8 +215,9 @@ async def test_the_converter_works_away_from_the_loop(tmp_path: Path) -> None:
     path = tmp_path / "one.part"
     path.write_bytes(_INTACT["png"])
     converter = Converter()
-    assert inspect(await converter.convert(path, "webp", 40)) == Facts("webp", 40, 30)
+    with path.open("rb") as file:
+        assert inspect(await converter.convert(file, "webp", 40)) == Facts("webp", 40, 30)
     path.write_bytes(_INTACT["png"][:60])
-    with pytest.raises(NotAPicture):
-        await converter.convert(path, "webp", 40)
+    with path.open("rb") as file, pytest.raises(NotAPicture):
+        await converter.convert(file, "webp", 40)
     converter.close()
