@@ -116,7 +116,7 @@ async def _serve(options: argparse.Namespace) -> int:
             limits=WireLimits(header_s=timeouts.header, body_s=timeouts.body),
             drain_s=timeouts.drain,
             on_drain=app.state.desk.engine.drain,
-            busy=lambda: app.state.desk.engine.flights.in_air > 0,
+            busy=lambda: app.state.desk.engine.busy,
             on_started=lambda bound: _greet(app, bound[0][1], demo=options.demo),
         )
 

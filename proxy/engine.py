@@ -101,6 +101,11 @@ class Engine:
         return not self.draining and any(outlet.submits.state != "open" for outlet in self.outlets.values())
 
     @property
+    def busy(self) -> bool:
+        """Whether a stop would lose something: a job that runs, or an end that was handed over and not asked for."""
+        return self.flights.in_air > 0 or self.flights.uncollected > 0
+
+    @property
     def listed_names(self) -> frozenset[str]:
         """The configured public names: few enough to label figures with."""
         return self._listed_names

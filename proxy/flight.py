@@ -4,23 +4,32 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from proxy.clock import Deadline
-from proxy.errors import Failure
+from proxy.errors import Failure, SubmitOutcomeUnknown
 from proxy.orders import Order
 from proxy.outlets import Progress
 from proxy.results import Picture
 
 Ending = Literal["done", "left", "late"]
+End = Literal["ok", "again", "lost", "unknown"]
+"""How a generation ends, from best to worst: with its pictures; with a failure after which nothing that was bought is
+missing, so that a repeat may start anew; with a job bought and lost; with a job that may have been bought."""
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """The jobs of one wish, and its end: pictures, or a failure."""
+    """The jobs of one wish, and its end: pictures, or a failure.
+
+    ``number``: in the order of their start. ``claim``: how often another request has taken it over, which alone may
+    then tell that it was delivered. ``unattended_at``: since when nobody waits for it. ``handed_over``: its address
+    was given away, and nobody has asked there for its end yet.
+    """
 
     id: str
+    number: int
     order: Order = field(repr=False)
     owner: str
     seed: int
@@ -29,11 +38,15 @@ class Flight:
     progress: list[Progress] = field(default_factory=list)
     pictures: tuple[Picture, ...] = ()
     failure: Failure | None = None
+    end: End | None = None
     ended_at: float | None = None
     key: str | None = None
     waiters: int = 0
     attempt: int = 0
+    claim: int = 0
     delivered_at: float | None = None
+    unattended_at: float | None = None
+    handed_over: bool = False
     task: asyncio.Task[None] | None = None
     _watching: set[Callable[[], None]] = field(default_factory=set)
     _waiting: set[asyncio.Future[Ending]] = field(default_factory=set)
@@ -97,6 +110,22 @@ class Flight:
         """Wake everyone who waits."""
         for future in tuple(self._waiting):
             _settle(future, ending)
+
+
+def end_of(failure: BaseException | None, *, submitted: bool) -> End:
+    """Return how a job, or a generation, has ended; ``submitted``: something was, or may have been, bought."""
+    if failure is None:
+        return "ok"
+    if isinstance(failure, SubmitOutcomeUnknown):
+        return "unknown"
+    told_to_retry = isinstance(failure, Failure) and failure.should_retry
+    return "lost" if submitted and not told_to_retry else "again"
+
+
+def badness(failure: BaseException, *, submitted: bool) -> tuple[int, bool]:
+    """Return what sorts the failures of several jobs: the one that says most about what a repeat would buy is told."""
+    told_to_retry = isinstance(failure, Failure) and failure.should_retry
+    return get_args(End).index(end_of(failure, submitted=submitted)), not told_to_retry
 
 
 def _settle(future: asyncio.Future[Ending], ending: Ending) -> None:

@@ -1,36 +1,41 @@
 """Who is waiting for which jobs: one flight for each wish, which outlives its caller so that a retry finds it.
 
 OpenAI's SDKs repeat a call up to twice and mark the repeat only with a counter; others don't even do that. Equal
-calls in parallel are distinct wishes all the same. So a repeat is told by an ``Idempotency-Key``, by the counter,
-or by a flight that nobody waits for any more, and takes over exactly one flight (``Flights.board``).
+calls in parallel are distinct wishes all the same. ``registry`` tells which flight a request repeats; here is what
+runs, and what becomes of it.
 """
 
 import asyncio
+import itertools
 import secrets
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from proxy.clock import Clock, Deadline
-from proxy.errors import Failure, IdempotencyKeyReused, InternalError, JobLost, Overloaded
-from proxy.flight import Flight
+from proxy.errors import Failure, InternalError, JobLost, Overloaded
+from proxy.flight import Flight, badness, end_of
 from proxy.jobs import Made
 from proxy.leftovers import Leftover, Leftovers
 from proxy.orders import Order
 from proxy.outlets import Progress
+from proxy.registry import Registry, Sign
 from proxy.results import Picture
 
-_RECLAIMABLE_S = 10.0
-"""A written answer is not a received one: so long a counted retry may still take over a delivered flight."""
+_ABANDONED_S = 10.0
+"""So long a job that is not submitted yet outlives the last request that waited for it; retries come sooner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boarding:
-    """The flight that a request goes with. ``how``: by what it was recognised as a repeat, None for a new wish."""
+    """The flight that a request goes with. ``how``: by what it was recognised as a repeat, None for a new wish.
+
+    ``claim``: which of the requests that took the flight over, one after the other, this one is.
+    """
 
     flight: Flight
-    how: Literal["key", "retry", "orphan"] | None = None
+    how: Sign | None = None
+    claim: int = 0
 
 
 class Flights:
@@ -52,25 +57,34 @@ class Flights:
         self._hold_s = hold_s
         self._result_s = result_s
         self._let_go = let_go
-        self._by_id: dict[str, Flight] = {}
-        self._by_fingerprint: dict[bytes, list[Flight]] = {}
-        self._by_key: dict[tuple[str, str], Flight] = {}
-        self._landed: deque[Flight] = deque()
+        self._registry = Registry(clock, result_s=result_s)
         self._leftovers = Leftovers(let_go)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._uncollected: set[str] = set()
+        self._numbers = itertools.count()
         self.draining = False
 
     def __iter__(self) -> Iterator[Flight]:
-        return iter(tuple(self._by_id.values()))
+        return iter(self._registry)
 
     def in_air_of(self, owner: str) -> int:
         """How many of one owner have not ended."""
-        return sum(flight.owner == owner and not flight.done for flight in self._by_id.values())
+        return self._registry.open_of(owner)
 
     @property
     def in_air(self) -> int:
         """How many have not ended, whether anybody waits for them or not."""
         return len(self._tasks)
+
+    @property
+    def uncollected(self) -> int:
+        """How many were handed over, have ended, and were not asked for since."""
+        return len(self._uncollected)
+
+    def knows(self, order: Order, *, key: str | None, attempt: int) -> bool:
+        """Whether ``board`` would find what such a request repeats. Raises IdempotencyKeyReused."""
+        flight, _ = self._registry.repeated(order.fingerprint, order.wish.owner, key=key, attempt=attempt)
+        return flight is not None
 
     def board(
         self, order: Order, *, key: str | None = None, attempt: int = 0, may_start: Callable[[], None] = lambda: None
@@ -82,45 +96,57 @@ class Flights:
         Raises IdempotencyKeyReused, Overloaded while draining.
         """
         self.sweep()
-        owner = order.wish.owner
-        if key is not None:
-            known = self._by_key.get((owner, key))
-            if known is not None:
-                if known.order.fingerprint != order.fingerprint:
-                    raise IdempotencyKeyReused("This Idempotency-Key was used with another body.")
-                known.waiters += 1
-                return Boarding(known, "key")
-        else:
-            claimed = self._claim(order.fingerprint, attempt)
-            if claimed is not None:
-                orphan = claimed.delivered_at is None
-                claimed.waiters, claimed.attempt, claimed.delivered_at = 1, attempt, None
-                return Boarding(claimed, "retry" if attempt or not orphan else "orphan")
+        known, how = self._registry.repeated(order.fingerprint, order.wish.owner, key=key, attempt=attempt)
+        if known is not None:
+            if how == "retry" or how == "orphan":
+                how = "retry" if attempt or known.delivered_at is not None else "orphan"
+                known.attempt, known.delivered_at = attempt, None
+                known.claim += 1
+            known.waiters += 1
+            self._registry.refile(known)
+            return Boarding(known, how, known.claim)
         if self.draining:
             raise Overloaded("This service is shutting down.", retry_after=2.0)
         may_start()
         return Boarding(self._start(order, key, attempt))
 
-    def leave(self, flight: Flight, *, delivered: bool) -> None:
-        """Tell that a request no longer waits; ``delivered``: it was given the flight's end, or its job's address."""
+    def leave(self, boarding: Boarding, *, delivered: bool) -> None:
+        """Tell that a request no longer waits; ``delivered``: it was given the flight's end."""
+        flight = boarding.flight
         flight.waiters -= 1
-        if delivered:
+        if not flight.waiters:
+            flight.unattended_at = self._clock.monotonic()
+        if delivered and boarding.claim == flight.claim:
             self.deliver(flight)
+        else:
+            self._registry.refile(flight)
+
+    def hand_over(self, flight: Flight) -> None:
+        """Tell that a caller was given the flight's address: whoever has that follows it, and nobody else."""
+        self.deliver(flight)
+        flight.handed_over = True
+        if flight.done:
+            self._uncollected.add(flight.id)
 
     def deliver(self, flight: Flight) -> None:
-        """Tell that the flight's end, or its job's address, reached the caller."""
+        """Tell that the flight's end, or its address, reached the caller."""
         flight.delivered_at = self._clock.monotonic()
-        for picture in flight.pictures:
-            self._let_go(picture)
+        if flight.done:
+            self._uncollected.discard(flight.id)
+            for picture in flight.pictures:
+                self._let_go(picture)
+        self._registry.refile(flight)
 
-    def lose(self, flight: Flight) -> None:
+    def lose(self, boarding: Boarding) -> None:
         """Tell that an answer under way did not arrive: a repeat may take the flight over."""
-        flight.delivered_at = None
+        if boarding.claim == boarding.flight.claim:
+            boarding.flight.delivered_at = None
+            self._registry.refile(boarding.flight)
 
     def find(self, flight_id: str, owner: str) -> Flight | None:
         """Return the flight of a job address, if it is the same caller's."""
         self.sweep()
-        flight = self._by_id.get(flight_id)
+        flight = self._registry.get(flight_id)
         return flight if flight is not None and flight.owner == owner else None
 
     def abandon(self, flight: Flight) -> None:
@@ -133,15 +159,12 @@ class Flights:
 
     def expects(self, owner: str, *, key: str | None, attempt: int) -> bool:
         """Whether a request of ``owner`` may turn out to repeat one that is here, and so cost no new job."""
-        if key is not None:
-            return (owner, key) in self._by_key
-        return any(flight.owner == owner and self._claimable(flight, attempt) for flight in self._by_id.values())
+        return self._registry.may_repeat(owner, key=key, attempt=attempt)
 
     def sweep(self) -> None:
         """Forget what landed longer than ``result_s`` ago."""
-        oldest = self._clock.monotonic() - self._result_s
-        while self._landed and (self._landed[0].ended_at or 0.0) <= oldest:
-            self._forget(self._landed.popleft())
+        for flight in self._registry.outdated():
+            self._let_go_of(flight)
         self._leftovers.sweep(self._clock.monotonic())
 
     async def close(self) -> None:
@@ -150,41 +173,13 @@ class Flights:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _claim(self, fingerprint: bytes, attempt: int) -> Flight | None:
-        """Return the flight that a repeat takes over, first in, first out.
-
-        A counted one takes the highest counter below its own: were it to take another's lower one, that caller's
-        retry would find only a flight that it is too early for, and buy again.
-        """
-        claimable = [flight for flight in self._by_fingerprint.get(fingerprint, ()) if self._claimable(flight, attempt)]
-        if not attempt:
-            return claimable[0] if claimable else None
-
-        def nearness(flight: Flight) -> tuple[bool, int, bool]:
-            return flight.attempt < attempt, flight.attempt, flight.delivered_at is None
-
-        return max(claimable, key=nearness, default=None)
-
-    def _claimable(self, flight: Flight, attempt: int) -> bool:
-        if flight.waiters or flight.key is not None:
-            return False
-        if flight.failure is not None and not self._is_final(flight, flight.failure):
-            return False
-        if flight.delivered_at is None:
-            return True
-        return flight.attempt < attempt and self._clock.monotonic() - flight.delivered_at < _RECLAIMABLE_S
-
-    @staticmethod
-    def _is_final(flight: Flight, failure: Failure) -> bool:
-        """Whether a failure is to be heard again; after any other a repeat makes what is missing."""
-        return flight.submitted and not failure.should_retry
-
     def _start(self, order: Order, key: str | None, attempt: int) -> Flight:
         leftovers = self._leftovers.take(order.fingerprint)
         chosen = order.candidates[0].translation.seed
         seed = leftovers.seed if leftovers else chosen if chosen is not None else self._clock.random.randrange(2**31)
         flight = Flight(
             id=f"imgjob_{secrets.token_hex(16)}",
+            number=next(self._numbers),
             order=order,
             owner=order.wish.owner,
             seed=seed,
@@ -194,11 +189,8 @@ class Flights:
             waiters=1,
             attempt=attempt,
         )
-        flight.progress = [Progress(flight.changed) for _ in range(order.request.n)]
-        self._by_id[flight.id] = flight
-        self._by_fingerprint.setdefault(order.fingerprint, []).append(flight)
-        if key is not None:
-            self._by_key[flight.owner, key] = flight
+        flight.progress = [Progress(flight.changed, lambda: self._wanted(flight)) for _ in range(order.request.n)]
+        self._registry.add(flight)
         pictures = leftovers.pictures if leftovers else {}
         for number in pictures:
             flight.progress[number].state = "done"
@@ -206,6 +198,12 @@ class Flights:
         self._tasks.add(flight.task)
         flight.task.add_done_callback(lambda task: self._ended(flight, pictures, task))
         return flight
+
+    def _wanted(self, flight: Flight) -> bool:
+        """Whether somebody waits for a flight, did so a moment ago, or was given its address."""
+        if flight.waiters or flight.handed_over or flight.unattended_at is None:
+            return True
+        return self._clock.monotonic() - flight.unattended_at < _ABANDONED_S
 
     async def _fly(self, flight: Flight, pictures: dict[int, Picture]) -> None:
         try:
@@ -223,7 +221,10 @@ class Flights:
         self._land(flight, pictures)
 
     async def _make_all(self, flight: Flight, missing: list[int], pictures: dict[int, Picture]) -> None:
-        """Make several pictures. After a failure nothing more is bought, but what was bought is brought home."""
+        """Make several pictures. After a failure nothing more is bought, but what was bought is brought home.
+
+        Raises the worst failure: one that a repeat would buy again must not be told as one that it would not.
+        """
         loop = asyncio.get_running_loop()
         tasks = {number: loop.create_task(self._picture(flight, number)) for number in missing}
         try:
@@ -238,9 +239,11 @@ class Flights:
             await asyncio.gather(*tasks.values(), return_exceptions=True)
             ended = {number: task for number, task in tasks.items() if not task.cancelled()}
             pictures.update({number: task.result() for number, task in ended.items() if task.exception() is None})
-        for task in ended.values():
-            if (failure := task.exception()) is not None:
-                raise failure
+        failed = {number: error for number, task in ended.items() if (error := task.exception()) is not None}
+        if failed:
+            raise max(failed.items(), key=lambda each: badness(each[1], submitted=flight.progress[each[0]].submitted))[
+                1
+            ]
 
     async def _picture(self, flight: Flight, number: int) -> Picture:
         made = await self._make(flight.order, flight.seed + number, flight.progress[number], flight.hold)
@@ -254,37 +257,31 @@ class Flights:
 
     def _land(self, flight: Flight, pictures: dict[int, Picture]) -> None:
         flight.ended_at = self._clock.monotonic()
-        kept = flight.id in self._by_id
-        if kept:
-            self._landed.append(flight)
+        missing = (progress for number, progress in enumerate(flight.progress) if number not in pictures)
+        flight.end = end_of(flight.failure, submitted=any(progress.submitted for progress in missing))
         if flight.failure is not None:
             for progress in flight.progress:
                 if progress.state != "done":
                     progress.state = "failed"
-            if not kept:
+            if flight not in self._registry:
                 for picture in pictures.values():
                     self._let_go(picture)
             elif pictures:
                 leftover = Leftover(pictures, flight.seed, flight.ended_at + self._result_s)
                 self._leftovers.keep(flight.order.fingerprint, leftover)
-            if not self._is_final(flight, flight.failure):
-                self._forget_key(flight)
+        self._registry.ended(flight)
+        if flight.handed_over and flight in self._registry:
+            self._uncollected.add(flight.id)
         flight.task = None
         flight.order = flight.order.without_uploads()
         flight.changed()
         flight.release("done")
 
     def _forget(self, flight: Flight) -> None:
-        self._by_id.pop(flight.id, None)
+        self._registry.forget(flight)
+        self._let_go_of(flight)
+
+    def _let_go_of(self, flight: Flight) -> None:
+        self._uncollected.discard(flight.id)
         for picture in flight.pictures:
             self._let_go(picture)
-        alike = self._by_fingerprint.get(flight.order.fingerprint, [])
-        if flight in alike:
-            alike.remove(flight)
-            if not alike:
-                del self._by_fingerprint[flight.order.fingerprint]
-        self._forget_key(flight)
-
-    def _forget_key(self, flight: Flight) -> None:
-        if flight.key is not None and self._by_key.get((flight.owner, flight.key)) is flight:
-            del self._by_key[flight.owner, flight.key]

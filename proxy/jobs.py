@@ -90,7 +90,8 @@ class Jobs:
             return await self._make_at(candidate, order, seed, progress, hold)
         except (ProviderFailure, Overloaded) as failure:
             nothing_started = isinstance(failure, Overloaded) or failure.nothing_started
-            if progress.submitted or not nothing_started or hold.remaining <= _BEFORE_HOLD_S:
+            over = hold.remaining <= _BEFORE_HOLD_S or not progress.wanted()
+            if progress.submitted or not nothing_started or over:
                 raise
             return failure
 
@@ -108,6 +109,9 @@ class Jobs:
             raise
         outlet.figures.jobs_in_flight.inc()
         try:
+            if not progress.wanted():
+                outlet.submits.skipped()
+                raise Overloaded("Nobody waited for this picture any more when its turn came.", retry_after=1.0)
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
             job = self._job(candidate, order, seed)
             finished = await self._submit_and_follow(outlet, job, progress, hold, lifetime)

@@ -34,9 +34,11 @@ class Progress:
     """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought.
 
     ``passed_over``: for each route that was tried before, its provider and the code of the failure there.
+    ``wanted``: whether anybody is there for whom it should still be submitted.
     """
 
     tell: Callable[[], None]
+    wanted: Callable[[], bool] = lambda: True
     state: Literal["waiting", "queued", "generating", "done", "failed"] = "waiting"
     fraction: float | None = None
     preview: str | None = None

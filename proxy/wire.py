@@ -4,7 +4,10 @@ import asyncio
 import json
 import logging
 import math
+import os
 import re
+import select
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -27,6 +30,8 @@ SMALL_BODY = 1024 * 1024
 """Bytes up to which an announced body must arrive within ``body_s``."""
 SLOWEST = 8 * 1024
 """Bytes per second that a larger body must bring on average, once ``body_s`` is over."""
+HAS_LEFT = "images_proxy.has_left"
+"""The name of our extension of ASGI: a function that says whether the peer has hung up."""
 _ABSOLUTE = re.compile(rb"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 logger = logging.getLogger(__name__)
@@ -108,6 +113,7 @@ class Exchange:
 
     async def run(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """Run the application; what it leaves unanswered is answered here, never as text by uvicorn."""
+        scope["extensions"] = {HAS_LEFT: self.has_left}
         try:
             await self.app(scope, self.receive, self.send)
         except asyncio.CancelledError:  # only a stop cancels: the drain is over, or a second signal came
@@ -153,6 +159,10 @@ class Exchange:
             transport.pull()
         await self.cycle.send(message)  # type: ignore[arg-type]
 
+    def has_left(self) -> bool:
+        """Whether the peer has hung up, even if the loop has not read that from the socket yet."""
+        return self.cycle.disconnected or self.cycle.transport.is_closing() or _hung_up(self.cycle.transport)
+
     def _patience_s(self) -> float:
         limits = self.connection.limits
         allowed_s = limits.body_s
@@ -168,6 +178,23 @@ class Exchange:
 
     def _on_body_timeout(self) -> None:
         self.connection.refuse(RequestTimeout("The request's body did not arrive in time."))
+
+
+def _hung_up(transport: asyncio.BaseTransport) -> bool:
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return True
+    if hasattr(select, "POLLRDHUP"):  # Linux: also behind bytes that nobody has read yet
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        try:
+            return not same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 def _tells_length(start: Message) -> bool:

@@ -27,7 +27,7 @@ _LAYERS = [
     {"proxy.app"},
     {"proxy.api"},
     {"proxy.engine"},
-    {"proxy.flights", "proxy.flight", "proxy.results", "proxy.leftovers"},
+    {"proxy.flights", "proxy.registry", "proxy.flight", "proxy.results", "proxy.leftovers"},
     {"proxy.jobs", "proxy.following", "proxy.outlets"},
     {"proxy.config"},
     {"proxy.orders", "proxy.refusals", "proxy.schedule", "proxy.breaker", "proxy.metrics"},

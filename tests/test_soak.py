@@ -194,9 +194,10 @@ async def _assert_nothing_is_left(service: Service, files: int, running_tasks: C
     assert not list(engine.store.directory.glob("*.part"))
     flights = engine.flights
     assert not any(flight.waiters for flight in flights)
-    flights._result_s = 0.0
+    registry = flights._registry
+    registry._result_s = 0.0
     flights.sweep()
-    assert not any((flights._by_id, flights._by_fingerprint, flights._by_key, flights._landed))
+    assert not any((registry._by_id, registry._by_key, registry._equals, registry._places, registry._ended))
 
 
 async def _assert_nothing_is_paid_twice(crowd: Crowd) -> None:

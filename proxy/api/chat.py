@@ -72,11 +72,12 @@ async def complete_chat(request: Request) -> ASGIApp:
         owner=visit.owner,
         images=talk.images,
     )
-    flight = desk.board(request, order).flight
+    boarding = await desk.board(request, order)
+    flight = boarding.flight
     reply = _Reply(talk, order, flight, visit)
     if talk.stream:
-        return HeldStream(desk, request, flight, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
-    await desk.hold(request, flight)
+        return HeldStream(desk, request, boarding, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
+    await desk.hold(request, boarding)
     desk.body(request, flight)
     return JSONResponse(reply.answer())
 

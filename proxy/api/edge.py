@@ -28,6 +28,8 @@ _EXPOSED = (
     b"x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-job, "
     b"x-images-fallback, x-images-seed"
 )
+_HAS_LEFT = "images_proxy.has_left"
+"""An extension of ASGI that our server offers: a function that says whether the peer has hung up."""
 _HEALTH = frozenset({"/healthz", "/readyz"})
 _WITHOUT_KEY = _HEALTH | {"/", "/openapi.json", "/favicon.ico"}
 _METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
@@ -52,6 +54,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         visit = Visit(f"req_{secrets.token_hex(16)}", self._clock.monotonic(), RequestHeaders(scope["headers"]))
+        visit.has_left = scope.get("extensions", {}).get(_HAS_LEFT, visit.has_left)
         scope["path"], visit.deployment = canonical(scope["path"])
         scope.setdefault("state", {})["visit"] = visit
         answer = _Answer(self, scope, visit, send)
@@ -121,6 +124,7 @@ class Edge:
         await write_failure(failure)(scope, receive, answer.send)
 
     def _close(self, scope: Scope, visit: Visit) -> None:
+        visit.closed = True
         if visit.route == "unmatched" and "endpoint" in scope:
             visit.route = getattr(scope["endpoint"], "__name__", "unmatched")
         status = 499 if visit.left or not visit.status else visit.status

@@ -1,7 +1,9 @@
 """A request held until its pictures are ready, its caller leaves, or the hold is over."""
 
+import asyncio
 import re
 from typing import Any
+from weakref import WeakSet
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,6 +21,10 @@ from proxy.flight import Flight
 from proxy.flights import Boarding
 from proxy.orders import Candidate, Order
 
+_TURNS = 20
+"""Turns of the event loop in which whatever has arrived is read: accepting, the head, the body, the handler's start."""
+_ARRIVAL_S, _LOOK_AGAIN_S = 1.0, 0.005
+"""The longest wait for requests whose bodies are still being read, and the time between two looks at them."""
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _MAX_DROPPED_SHOWN = 20
 
@@ -30,11 +36,13 @@ class Desk:
         self.engine = engine
         server = engine.settings.server
         self.admission = Admission(server.max_in_flight, server.max_per_key, engine.clock)
+        self._arriving: WeakSet[Visit] = WeakSet()
         engine.metrics.requests_in_flight.set_function(lambda: self.admission.in_flight)
 
     def admit(self, request: Request) -> None:
         """Refuse early what could only start new work: full, over the key's limit, draining. Raises Failure."""
         visit: Visit = request.state.visit
+        self._arriving.add(visit)
         try:
             if self.engine.draining:
                 raise Overloaded("This service is shutting down.", retry_after=2.0)
@@ -44,14 +52,15 @@ class Desk:
             if not self.engine.flights.expects(visit.owner, key=key, attempt=attempt):
                 raise
 
-    def board(self, request: Request, order: Order) -> Boarding:
-        """Find or start the flight for ``order``. Raises Failure."""
+    async def board(self, request: Request, order: Order) -> Boarding:
+        """Find or start the flight for ``order``. Raises Failure, CallerLeft if there is nobody to start one for."""
         visit: Visit = request.state.visit
+        key, attempt = idempotency_key(visit.asked), attempt_of(visit.asked)
+        self._arriving.discard(visit)
+        if attempt and not self.engine.flights.knows(order, key=key, attempt=attempt):
+            await self._let_arrivals_be_read(visit.owner)
         boarding = self.engine.flights.board(
-            order,
-            key=idempotency_key(visit.asked),
-            attempt=attempt_of(visit.asked),
-            may_start=lambda: self._may_start(visit.owner),
+            order, key=key, attempt=attempt, may_start=lambda: self._may_start_for(visit)
         )
         metrics = self.engine.metrics
         if boarding.how is not None:
@@ -63,38 +72,59 @@ class Desk:
         visit.model = order.public.name if order.public.name in self.engine.listed_names else "other"
         return boarding
 
+    async def _let_arrivals_be_read(self, owner: str) -> None:
+        """Let the requests that are already here find or start their flights.
+
+        After a stall a repeat may be read before the request that it repeats: both would buy.
+        """
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        until = Deadline.after(self.engine.clock, _ARRIVAL_S)
+        before = [visit for visit in self._arriving if visit.owner == owner]
+        while any(visit in self._arriving and not visit.closed for visit in before) and not until.passed:
+            await self.engine.clock.sleep(_LOOK_AGAIN_S)
+
+    def _may_start_for(self, visit: Visit) -> None:
+        if visit.has_left():
+            visit.left = True
+            raise CallerLeft
+        self._may_start(visit.owner)
+
     def _may_start(self, owner: str) -> None:
         self.admission.check(owner, self.engine.flights.in_air, self.engine.flights.in_air_of)
 
     async def serve(self, request: Request, order: Order) -> ASGIApp:
         """Answer ``order``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
-        flight = self.board(request, order).flight
+        boarding = await self.board(request, order)
+        flight = boarding.flight
         visit: Visit = request.state.visit
         preferred = preferences(visit.asked)
         if "respond-async" in preferred and "wait" not in preferred and not flight.done:
-            self.engine.flights.leave(flight, delivered=True)
+            self.engine.flights.leave(boarding, delivered=False)
+            self.engine.flights.hand_over(flight)
             return job_status(flight, request)
         if self.engine.settings.timeouts.heartbeat and "wait" not in preferred:
-            return BeatingAnswer(self, request, flight)
+            return BeatingAnswer(self, request, boarding)
         try:
-            await self.hold(request, flight)
+            await self.hold(request, boarding)
         except GenerationPending:
             if "wait" not in preferred:
                 raise
-            self.engine.flights.deliver(flight)
+            self.engine.flights.hand_over(flight)
             return job_status(flight, request)
-        return self.answer(request, flight)
+        return self.answer(request, boarding)
 
-    async def hold(self, request: Request, flight: Flight) -> None:
+    async def hold(self, request: Request, boarding: Boarding) -> None:
         """Wait for the flight's end. Raises GenerationPending, Overloaded when draining, CallerLeft."""
         visit: Visit = request.state.visit
+        flight = boarding.flight
         until = Deadline.after(self.engine.clock, hold_s(visit.asked, self.engine.settings.timeouts.hold))
         ending = "left"
         with self.admission.hold(visit.owner):
             try:
                 ending = await flight.wait(request.receive, until)
             finally:
-                self.engine.flights.leave(flight, delivered=ending == "done")
+                self.engine.flights.leave(boarding, delivered=ending == "done")
                 if ending != "done":  # else the answer tells it
                     describe(visit, flight)
         self.engine.metrics.hold_seconds.labels("images").observe(self.engine.clock.monotonic() - visit.started)
@@ -104,10 +134,10 @@ class Desk:
         if ending == "late":
             raise pending(self.engine, flight)
 
-    def answer(self, request: Request, flight: Flight) -> ImagesResponse:
+    def answer(self, request: Request, boarding: Boarding) -> ImagesResponse:
         """Return the answer of an ended flight. Raises its Failure."""
-        body = self.body(request, flight)
-        return ImagesResponse(body, lambda: self.engine.flights.lose(flight))
+        body = self.body(request, boarding.flight)
+        return ImagesResponse(body, lambda: self.engine.flights.lose(boarding))
 
     def body(self, request: Request, flight: Flight) -> PicturesBody:
         """Return the body of an ended flight. Raises its Failure."""
@@ -124,21 +154,21 @@ class BeatingAnswer:
     A blank commits it to status 200. What fails after that breaks it off, and the retry is told the true status.
     """
 
-    def __init__(self, desk: Desk, request: Request, flight: Flight) -> None:
-        self._desk, self._request, self._flight = desk, request, flight
+    def __init__(self, desk: Desk, request: Request, boarding: Boarding) -> None:
+        self._desk, self._request, self._boarding = desk, request, boarding
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold the request and answer it. Raises Failure as long as nothing was sent, then AnswerBroken; CallerLeft."""
         blanks = Blanks(send, self._desk.engine.settings.timeouts.heartbeat)
         visit: Visit = self._request.state.visit
         try:
-            async with blanks.sent(self._desk.engine.clock.sleep, lambda: describe(visit, self._flight)):
-                await self._desk.hold(self._request, self._flight)
-            answer = self._desk.answer(self._request, self._flight)
+            async with blanks.sent(self._desk.engine.clock.sleep, lambda: describe(visit, self._boarding.flight)):
+                await self._desk.hold(self._request, self._boarding)
+            answer = self._desk.answer(self._request, self._boarding)
         except Failure as failure:
             if not blanks.begun:
                 raise
-            self._desk.engine.flights.lose(self._flight)
+            self._desk.engine.flights.lose(self._boarding)
             raise AnswerBroken(failure) from failure
         await (answer.send_body(receive, send) if blanks.begun else answer(scope, receive, send))
 

@@ -11,6 +11,7 @@ from proxy.api.uploads import read_upload
 from proxy.api.visit import Visit
 from proxy.errors import InvalidRequest, NotFound
 from proxy.flight import Flight
+from proxy.flights import Boarding
 from proxy.masks import luminance
 from proxy.orders import Order
 from proxy.pictures import NotAPicture
@@ -53,7 +54,7 @@ async def _get_job(request: Request) -> ASGIApp:
     flight = _flight(request)
     if not flight.done:
         return job_status(flight, request)
-    answer = desk.answer(request, flight)
+    answer = desk.answer(request, Boarding(flight, claim=flight.claim))
     if request.method == "GET":
         desk.engine.flights.deliver(flight)
     return answer
@@ -104,7 +105,7 @@ async def _serve(desk: Desk, request: Request, order: Order, kind: str) -> ASGIA
         return await desk.serve(request, order)
     if order.request.n > 1:
         raise InvalidRequest("Streaming is only supported with n=1.", param="n")
-    return image_stream(desk, request, desk.board(request, order).flight, kind)
+    return image_stream(desk, request, await desk.board(request, order), kind)
 
 
 def _flight(request: Request) -> Flight:

@@ -28,8 +28,9 @@ async def txt2img(request: Request) -> Response:
     desk.admit(request)
     asked = await read_json(request, desk.engine.settings.server.max_body)
     order = desk.engine.order(_translate(asked), owner=visit.owner, ignored=_ignored(asked))
-    flight = desk.board(request, order).flight
-    await desk.hold(request, flight)
+    boarding = await desk.board(request, order)
+    flight = boarding.flight
+    await desk.hold(request, boarding)
     desk.body(request, flight)
     images = []
     for picture in flight.pictures:

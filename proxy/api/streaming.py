@@ -21,6 +21,7 @@ from proxy.api.visit import Visit
 from proxy.clock import Deadline
 from proxy.errors import Failure
 from proxy.flight import Flight
+from proxy.flights import Boarding
 from proxy.pictures import NotAPicture, inspect_file
 from proxy.upstream import NotWritten, Upstream
 
@@ -91,7 +92,7 @@ class HeldStream:
         self,
         desk: Desk,
         request: Request,
-        flight: Flight,
+        boarding: Boarding,
         *,
         changed: Callable[[Stream], Awaitable[None]],
         finished: Callable[[], Iterator[bytes]],
@@ -99,7 +100,7 @@ class HeldStream:
         close: Callable[[], None] = lambda: None,
         beat: Callable[[], bytes] = lambda: BEAT,
     ) -> None:
-        self._desk, self._request, self._flight = desk, request, flight
+        self._desk, self._request, self._boarding, self._flight = desk, request, boarding, boarding.flight
         self._changed, self._finished, self._failed, self._beat = changed, finished, failed, beat
         self._close = close
 
@@ -121,7 +122,7 @@ class HeldStream:
                         await stream.write(self._beat())
             finally:
                 self._close()
-                engine.flights.leave(self._flight, delivered=happening == "done")
+                engine.flights.leave(self._boarding, delivered=happening == "done")
         engine.metrics.hold_seconds.labels("stream").observe(engine.clock.monotonic() - visit.started)
         if happening == "left":
             visit.left = True
@@ -138,7 +139,7 @@ class HeldStream:
             for piece in self._finished() if failure is None else self._failed(failure):
                 await stream.write(piece)
             if gone():
-                self._desk.engine.flights.lose(self._flight)
+                self._desk.engine.flights.lose(self._boarding)
         await stream.end()
 
 
@@ -220,13 +221,14 @@ def _event_with_picture(values: dict[str, Any], base64: Iterator[bytes]) -> Iter
     yield b'"}\n\n'
 
 
-def image_stream(desk: Desk, request: Request, flight: Flight, kind: str) -> HeldStream:
+def image_stream(desk: Desk, request: Request, boarding: Boarding, kind: str) -> HeldStream:
     """Return the response that streams one picture; ``kind`` is image_generation or image_edit."""
+    flight = boarding.flight
     previews = Previews(flight, kind)
     return HeldStream(
         desk,
         request,
-        flight,
+        boarding,
         changed=previews,
         close=previews.close,
         finished=lambda: completed(flight, kind),

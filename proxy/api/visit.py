@@ -1,6 +1,7 @@
 """What is known of one request from its arrival to its log line."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +11,18 @@ from proxy.errors import Failure
 _log = logging.getLogger("proxy.requests")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Visit:
     """One request: ``asked`` are its headers, ``headers`` those that its answer gets beside the usual ones.
 
+    ``has_left``: whether its caller has hung up, even if nobody has read that from the connection yet.
     ``owner`` tells callers apart without naming their key; ``origin`` is our base as they see it.
     """
 
     request_id: str
     started: float
     asked: RequestHeaders
+    has_left: Callable[[], bool] = lambda: False
     owner: str = ""
     origin: str = ""
     deployment: str = ""
@@ -31,6 +34,7 @@ class Visit:
     attempts: int = 0
     reattached: bool = False
     left: bool = False
+    closed: bool = False
     cause: BaseException | None = None
     headers: dict[str, str] = field(default_factory=dict)
 

@@ -199,7 +199,7 @@ async def test_blanks_come_while_nothing_else_does() -> None:
         assert "transfer-encoding: chunked" in head
         assert "content-type: application/json" in head
         assert "x-images-provider: prodia" in head
-        assert not service.engine.flights._landed, "they come before the picture"
+        assert not any(flight.done for flight in service.engine.flights), "they come before the picture"
         body = await line._chunks()
         assert body.startswith(b"   ")
         assert list(json.loads(body)["data"][0]) == ["b64_json"]

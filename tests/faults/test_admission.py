@@ -39,7 +39,7 @@ async def test_row_14_a_full_process() -> None:
         call = asyncio.create_task(service.generate("1 [seconds:0.5]", model=SCHNELL))
         await held(service, 1)
         for headers in ({}, {"x-stainless-retry-count": "1"}, {"idempotency-key": "new"}):
-            refused = await service.generate("2", headers, model=SCHNELL)
+            refused = await service.generate("another", headers, model=SCHNELL)
             assert_failed(refused, 503, "service_unavailable_error", "server_is_overloaded", retry=True)
         assert (await service.get("/healthz")).status == 200
         assert (await service.get("/readyz")).status == 200

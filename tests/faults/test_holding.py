@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -171,3 +172,27 @@ async def test_a_job_in_the_queue_is_polled_once_more_before_the_hold_is_over() 
     async with running(timeouts={"hold": 1.4}) as service:
         answer = await service.generate("a [seconds:0.1] [tag:t]", model=LABS)
         assert answer.status == 200
+
+
+async def test_who_left_the_queue_for_good_is_not_bought_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.flights._ABANDONED_S", 0.3)
+    async with running(providers={"max_jobs": 1}) as service:
+        busy = asyncio.create_task(service.generate("first [seconds:0.7] [tag:first]", model=SCHNELL))
+        await eventually(lambda: waiters(service) == [1])
+        handed = await service.generate("handed [seconds:0] [tag:handed]", {"prefer": "respond-async"}, model=SCHNELL)
+        assert handed.status == 202
+        async with AsyncExitStack() as stack:
+            for number, model in enumerate((SCHNELL, SCHNELL, SCHNELL)):
+                line = await stack.enter_async_context(Line.to(service))
+                line.post({"prompt": f"left {number} [seconds:0] [tag:left]", "model": model, "n": 1 + number % 2})
+            await eventually(lambda: sorted(waiters(service)) == [0, 1, 1, 1, 1])
+        async with Line.to(service) as line:
+            line.post({"prompt": "back [seconds:0] [tag:back]", "model": SCHNELL})
+            await eventually(lambda: sum(waiters(service)) == 2)
+        await asyncio.sleep(0.35)
+        again = asyncio.create_task(service.generate("back [seconds:0] [tag:back]", RETRY, model=SCHNELL))
+        assert (await busy).status == 200
+        assert (await again).status == 200
+        await eventually(lambda: service.engine.flights.in_air == 0)
+        counts = {tag: (await service.counts(tag))["submits"] for tag in ("first", "handed", "left", "back")}
+        assert counts == {"first": 1, "handed": 1, "left": 0, "back": 1}

@@ -32,10 +32,14 @@ class Process:
         self.answers: dict[str, tuple[int, dict[str, str], Any]] = {}
         self.threads: list[threading.Thread] = []
 
-    def ask(self, path: str, values: dict[str, Any] | None = None) -> tuple[int, dict[str, str], Any]:
-        data = json.dumps(values).encode() if values else None
+    def ask(
+        self, path: str, values: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], Any]:
+        request = urllib.request.Request(  # noqa: S310
+            self.url + path, json.dumps(values).encode() if values else None, headers or {}
+        )
         try:
-            with urllib.request.urlopen(urllib.request.Request(self.url + path, data), timeout=10) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
                 return response.status, dict(response.headers), json.load(response)
         except urllib.error.HTTPError as error:
             with error:
@@ -91,6 +95,26 @@ def test_row_36_a_drain_lets_short_requests_finish_and_sends_long_ones_away(demo
     assert "Traceback" not in log
     assert "never retrieved" not in log
     assert "was destroyed" not in log
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_stop_waits_until_what_was_handed_over_has_been_read(demo: Process, read: bool) -> None:
+    values = {"prompt": "a fox [seconds:0.2]", "model": SCHNELL, "size": "256x256"}
+    status, headers, _ = demo.ask(PATH, values, {"prefer": "respond-async"})
+    assert status == 202
+    while demo.in_flight():
+        pass
+    demo.process.send_signal(signal.SIGTERM)
+    while demo.ask("/readyz")[0] == 200:
+        pass
+    with pytest.raises(subprocess.TimeoutExpired):
+        demo.process.wait(0.3)
+    if read:
+        assert demo.ask(headers["location"])[0] == 200
+        demo.process.wait(1.0)
+    else:
+        demo.process.wait(10)
+    assert demo.process.returncode == 0
 
 
 def scenario(name: str, directory: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pytest
 
@@ -23,6 +23,13 @@ LEGACY = "prodia-legacy/dreamshaper_8.safetensors [9d40847d]"
 _REQUEST_ID = re.compile(r"req_[0-9a-f]{32}\Z")
 
 
+class Reachable(Protocol):
+    """A service at an address; ``url`` has no path."""
+
+    @property
+    def url(self) -> str: ...
+
+
 @dataclass(slots=True)
 class Line:
     """One connection to the service."""
@@ -32,7 +39,7 @@ class Line:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, service: Service) -> AsyncIterator[Self]:
+    async def to(cls, service: Reachable) -> AsyncIterator[Self]:
         """Connect."""
         reader, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]))
         try:

@@ -1,0 +1,215 @@
+"""Who repeats whom: the generations that a request may be a repeat of, looked up and never searched for.
+
+A repeat shows itself by its Idempotency-Key, by the SDKs' retry counter, or by nothing at all (bare). What it is
+given depends on how the generation stands:
+
+==========================  ==========  ===============================================  ==================
+the generation               by key      by counter                                       bare
+==========================  ==========  ===============================================  ==================
+free: nobody waits for it    joins       takes over                                       takes over
+waited for                   joins       joins beside the waiter, if its counter is        starts anew
+                                         lower and nothing else is there to take over
+delivered                    joins       takes over, if its counter is lower, for 10 s     starts anew
+again: failed, repeatable    anew        anew                                             anew
+==========================  ==========  ===============================================  ==================
+
+A generation that was delivered or is free may run or have ended, well or not: whoever joins hears its end, which is
+the same picture or the same failure. One that ended "again" bought nothing that is not kept for the repeat.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Literal, TypeVar
+
+from proxy.clock import Clock
+from proxy.errors import IdempotencyKeyReused
+from proxy.flight import Flight
+
+RECLAIMABLE_S = 10.0
+"""A written answer is not a received one: so long a counted retry may still take over what was delivered."""
+
+Standing = Literal["free", "waited", "delivered"]
+Sign = Literal["key", "retry", "orphan"]
+T = TypeVar("T")
+
+
+def standing(flight: Flight) -> Standing | None:
+    """Return how a generation stands to repeats without a key; None if none is given it."""
+    if flight.key is not None or flight.end == "again":
+        return None
+    if flight.waiters:
+        return "waited"
+    return "free" if flight.delivered_at is None else "delivered"
+
+
+class _Equals:
+    """The generations of one fingerprint by standing and counter; within each in the order in which they came there."""
+
+    __slots__ = ("shelves",)
+
+    def __init__(self) -> None:
+        self.shelves: dict[tuple[Standing, int], dict[str, Flight]] = {}
+
+    def add(self, place: tuple[Standing, int], flight: Flight) -> None:
+        self.shelves.setdefault(place, {})[flight.id] = flight
+
+    def remove(self, place: tuple[Standing, int], flight: Flight) -> None:
+        shelf = self.shelves[place]
+        del shelf[flight.id]
+        if not shelf:
+            del self.shelves[place]
+
+    def first(self, kind: Standing, attempt: int) -> Flight | None:
+        return next(iter(self.shelves.get((kind, attempt), {}).values()), None)
+
+    def attempts(self, kind: Standing) -> list[int]:
+        return sorted((attempt for each, attempt in self.shelves if each == kind), reverse=True)
+
+
+class Registry:
+    """All generations that are remembered. Knows nothing of tasks or connections."""
+
+    def __init__(self, clock: Clock, *, result_s: float) -> None:
+        self._clock = clock
+        self._result_s = result_s
+        self._by_id: dict[str, Flight] = {}
+        self._by_key: dict[tuple[str, str], Flight] = {}
+        self._equals: dict[bytes, _Equals] = {}
+        self._places: dict[str, tuple[bytes, tuple[Standing, int]]] = {}
+        self._ended: deque[Flight] = deque()
+        self._open_of: Counter[str] = Counter()
+        self._given_of: Counter[tuple[str, Standing]] = Counter()
+
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(tuple(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, flight: Flight) -> bool:
+        return flight.id in self._by_id
+
+    def open_of(self, owner: str) -> int:
+        """Return how many of one owner have not ended."""
+        return self._open_of[owner]
+
+    def get(self, generation_id: str) -> Flight | None:
+        """Return the generation of this id."""
+        return self._by_id.get(generation_id)
+
+    def repeated(
+        self, fingerprint: bytes, owner: str, *, key: str | None, attempt: int
+    ) -> tuple[Flight, Sign] | tuple[None, None]:
+        """Return the generation that a request repeats, and by what it is recognised; None twice for a new intent.
+
+        ``attempt``: the retry counter, 0 for none. Raises IdempotencyKeyReused.
+        """
+        if key is not None:
+            known = self._by_key.get((owner, key))
+            if known is None:
+                return None, None
+            if known.order.fingerprint != fingerprint:
+                raise IdempotencyKeyReused("This Idempotency-Key was used with another body.")
+            return known, "key"
+        equals = self._equals.get(fingerprint)
+        if equals is None:
+            return None, None
+        if not attempt:
+            free = (equals.first("free", each) for each in equals.attempts("free"))
+            found = min((flight for flight in free if flight), key=lambda flight: flight.number, default=None)
+            return (found, "orphan") if found else (None, None)
+        counted = self._counted(equals, attempt)
+        return (counted, "retry") if counted else (None, None)
+
+    def may_repeat(self, owner: str, *, key: str | None, attempt: int) -> bool:
+        """Whether a request of ``owner`` may turn out to repeat one that is here, and so cost no new job."""
+        if key is not None:
+            return (owner, key) in self._by_key
+        kinds: tuple[Standing, ...] = ("free", "waited", "delivered") if attempt else ("free",)
+        return any(self._given_of[owner, kind] for kind in kinds)
+
+    def add(self, flight: Flight) -> None:
+        """Remember a new generation. Its key, if it has one, now leads to it."""
+        self._by_id[flight.id] = flight
+        self._open_of[flight.owner] += 1
+        if flight.key is not None:
+            self._by_key[flight.owner, flight.key] = flight
+        self.refile(flight)
+
+    def refile(self, flight: Flight) -> None:
+        """Find a generation its place again, after anything about it has changed."""
+        fingerprint, kind = flight.order.fingerprint, standing(flight)
+        place = (kind, flight.attempt) if kind and flight.id in self._by_id else None
+        if place is not None and self._places.get(flight.id) == (fingerprint, place):
+            return  # it keeps its turn
+        self._unfile(flight)
+        if place is None or kind is None:
+            return
+        self._equals.setdefault(fingerprint, _Equals()).add(place, flight)
+        self._places[flight.id] = fingerprint, place
+        self._given_of[flight.owner, kind] += 1
+
+    def ended(self, flight: Flight) -> None:
+        """Note that a generation has ended; it is remembered for ``result_s`` seconds more."""
+        _count_out(self._open_of, flight.owner)
+        if flight.id in self._by_id:
+            self._ended.append(flight)
+        if flight.end == "again":
+            self._forget_key(flight)
+        self.refile(flight)
+
+    def forget(self, flight: Flight) -> None:
+        """Remember a generation no longer."""
+        self._by_id.pop(flight.id, None)
+        self._unfile(flight)
+        self._forget_key(flight)
+
+    def outdated(self) -> Iterator[Flight]:
+        """Forget what ended longer than ``result_s`` ago, and yield it."""
+        oldest = self._clock.monotonic() - self._result_s
+        while self._ended and (self._ended[0].ended_at or 0.0) <= oldest:
+            flight = self._ended.popleft()
+            self.forget(flight)
+            yield flight
+
+    def _counted(self, equals: _Equals, attempt: int) -> Flight | None:
+        """Return what a counted repeat is given: the highest counter below its own first.
+
+        Were it to take another's lower one, that caller's retry would find only what it is too early for.
+        """
+        for each in equals.attempts("delivered"):
+            self._drop_outdated(equals, each)
+        lower = sorted({each for _, each in equals.shelves if each < attempt}, reverse=True)
+        kinds: tuple[Standing, ...] = ("free", "delivered")
+        found = next((flight for each in lower for kind in kinds if (flight := equals.first(kind, each))), None)
+        if found is None and (free := equals.attempts("free")):
+            found = equals.first("free", free[0])
+        if found is None:
+            found = next((flight for each in lower if (flight := equals.first("waited", each))), None)
+        return found
+
+    def _drop_outdated(self, equals: _Equals, attempt: int) -> None:
+        """Take from the shelf what was delivered too long ago to be taken over by anyone."""
+        oldest = self._clock.monotonic() - RECLAIMABLE_S
+        while (flight := equals.first("delivered", attempt)) and (flight.delivered_at or 0.0) <= oldest:
+            self._unfile(flight)
+
+    def _unfile(self, flight: Flight) -> None:
+        fingerprint, place = self._places.pop(flight.id, (b"", None))
+        if place is None:
+            return
+        equals = self._equals[fingerprint]
+        equals.remove(place, flight)
+        if not equals.shelves:
+            del self._equals[fingerprint]
+        _count_out(self._given_of, (flight.owner, place[0]))
+
+    def _forget_key(self, flight: Flight) -> None:
+        if flight.key is not None and self._by_key.get((flight.owner, flight.key)) is flight:
+            del self._by_key[flight.owner, flight.key]
+
+
+def _count_out(counter: Counter[T], name: T) -> None:
+    counter[name] -= 1
+    if not counter[name]:
+        del counter[name]

@@ -1,0 +1,150 @@
+"""A process that is stopped while its callers leave and repeat: the repeat may be read before what it repeats."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from proxy.server import serving
+from proxy.simulator import create_simulator
+from tests.faults.wire import LABS, SCHNELL, Line
+from tests.service import KEYS, simulated_providers
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process"),
+]
+ROOT = Path(__file__).parents[2]
+INTENTS = 10
+
+
+class Stalled:
+    """The service in a process of its own; the simulator stays in the test's, where it is not stopped."""
+
+    def __init__(self, url: str, upstream: str, process: asyncio.subprocess.Process) -> None:
+        self.url = url
+        self.upstream = upstream
+        self._process = process
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    async def submits(self) -> int:
+        async with aiohttp.ClientSession() as http, http.get(f"{self.upstream}/_counts") as response:
+            return int((await response.json())["submits"])
+
+
+@asynccontextmanager
+async def stallable(directory: Path) -> AsyncIterator[Stalled]:
+    async with serving(create_simulator(speed=20.0)) as port:
+        upstream = f"http://127.0.0.1:{port}"
+        lines = [f'[images]\ndirectory = "{directory / "pictures"}"']
+        for name, table in simulated_providers(upstream).items():
+            lines.append(f"[providers.{name}]")
+            values = {**table, "max_jobs": 40}
+            lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+        config = directory / "config.toml"
+        config.write_text("\n".join(lines))
+        command = [sys.executable, "-m", "proxy", "serve", "--port", "0", "--config", str(config)]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=ROOT,
+            env={**os.environ, **KEYS},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            assert process.stdout is not None
+            said = (await process.stdout.readline()).decode()
+            found = re.search(r"Base URL: (\S+)/v1", said)
+            assert found, said
+            yield Stalled(found[1], upstream, process)
+        finally:
+            process.kill()
+            await process.communicate()
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
+
+
+def leave(line: Line, how: str) -> None:
+    if how != "stays":
+        {"close": line.writer.close, "reset": line.reset, "half-close": line.half_close}[how]()
+
+
+def body(number: int, model: str) -> dict[str, str]:
+    return {"prompt": f"a fox {number} [seconds:0.1]", "model": model, "size": "256x256"}
+
+
+@pytest.mark.parametrize("model", [SCHNELL, LABS])
+@pytest.mark.parametrize("connections", ["fresh", "kept alive"])
+@pytest.mark.parametrize("how", ["close", "reset", "half-close", "stays"])
+async def test_a_retry_that_is_read_with_what_it_repeats_buys_nothing_more(
+    tmp_path: Path, how: str, connections: str, model: str
+) -> None:
+    async with stallable(tmp_path) as service, AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(Line.to(service)) for _ in range(2 * INTENTS)]
+        if connections == "kept alive":
+            for line in lines:
+                line.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await line.answer()).status == 200
+        service.stop()
+        for number, line in enumerate(lines[:INTENTS]):
+            line.post(body(number, model))
+        await asyncio.sleep(0.05)
+        for line in lines[:INTENTS]:
+            leave(line, how)
+        for number, line in enumerate(lines[INTENTS:]):
+            line.post(body(number, model), "x-stainless-retry-count: 1\r\n")
+        await asyncio.sleep(0.05)
+        service.go_on()
+        answers = await asyncio.gather(*(line.answer() for line in lines[INTENTS:]))
+        assert [answer.status for answer in answers] == [200] * INTENTS
+        assert await service.submits() == INTENTS
+
+
+@pytest.mark.parametrize("how", ["close", "stays"])
+async def test_equal_calls_repeated_in_a_stall_stay_as_many_pictures(tmp_path: Path, how: str) -> None:
+    async with stallable(tmp_path) as service, AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(Line.to(service)) for _ in range(8)]
+        for line in lines[:4]:
+            line.post(body(0, SCHNELL) | {"prompt": "a fox [seconds:1.5]", "response_format": "b64_json"})
+        while await service.submits() < 4:  # noqa: ASYNC110 (the count is asked for over HTTP)
+            await asyncio.sleep(0.01)
+        service.stop()
+        for line in lines[:4]:
+            leave(line, how)
+        for line in lines[4:]:
+            prompt = {"prompt": "a fox [seconds:1.5]", "response_format": "b64_json"}
+            line.post(body(0, SCHNELL) | prompt, "x-stainless-retry-count: 1\r\n")
+        await asyncio.sleep(0.05)
+        service.go_on()
+        answers = await asyncio.gather(*(line.answer() for line in lines[4:]))
+        assert len({answer.json["data"][0]["b64_json"] for answer in answers}) == 4
+        assert await service.submits() == 4
+
+
+async def test_a_caller_who_left_before_the_start_starts_nothing_by_key_either(tmp_path: Path) -> None:
+    async with stallable(tmp_path) as service, AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(Line.to(service)) for _ in range(4)]
+        service.stop()
+        for line in lines:
+            line.post(body(1, SCHNELL), "idempotency-key: k\r\n")
+        for line in lines[:3]:
+            line.writer.close()
+        await asyncio.sleep(0.05)
+        service.go_on()
+        assert (await lines[3].answer()).status == 200
+        assert await service.submits() == 1
