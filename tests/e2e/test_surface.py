@@ -371,7 +371,7 @@ async def test_keys_on_the_wire(keyed: Service, headers: Mapping[str, str], stat
 
 @pytest.mark.parametrize(("kind", "suffix"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")])
 async def test_a_stored_picture_suits_every_reader(service: Service, kind: str, suffix: str) -> None:
-    answer = await make(service, size="256x256", output_format=kind)
+    answer = await make(service, size="256x256", output_format=kind, response_format="url")
     url = answer.json["data"][0]["url"]
     assert url.startswith(f"{service.url}/images/")
     assert url.endswith(f".{suffix}")
