@@ -33,8 +33,8 @@ class Outlet:
 class Progress:
     """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought.
 
-    ``passed_over``: for each route that was tried before, its provider and the code of the failure there.
     ``wanted``: whether anybody is there for whom it should still be submitted.
+    ``passed_over``: for each route that was tried before, its provider and the code of the failure there.
     """
 
     tell: Callable[[], None]

@@ -119,10 +119,19 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Base64:
+    """A text of a call's JSON that is a picture: ``before`` and the base64 of ``data``, encoded while it is sent."""
+
+    data: bytes | memoryview = field(repr=False)
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """An HTTP call to be made. Headers, query and body hold keys and prompts, so ``repr`` shows none of them.
 
-    ``picture``: the reply may be a picture, so it is read up to the picture limit and not the small one.
+    ``json``: plain values, and ``Base64`` among the object's own. ``picture``: the reply may be a picture, so it is
+    read up to the picture limit and not the small one.
     ``safe``: it changes nothing at the provider (RFC 9110, 9.2.1), so a GET may be sent a second time when its
     connection is dropped.
     """

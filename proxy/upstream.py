@@ -20,6 +20,7 @@ from pydantic_core import to_json
 
 from proxy import __version__
 from proxy.addresses import ResultAddresses, public_socket
+from proxy.bodies import body_of
 from proxy.errors import Overloaded, ProviderBadResponse, ProviderBadResult
 from proxy.provider import Call, Reply
 
@@ -152,14 +153,15 @@ class Upstream:
         # Before the call goes out: a picture that nobody can store must not be bought.
         draft = self._new_draft() if call.picture else None
         kept = False
+        body = body_of(call)
         try:
             async with session.request(
                 call.method,
                 call.url,
                 params=call.query or None,
-                headers=call.headers,
-                json=call.json,
-                data=_form(call) if call.files else None,
+                headers={**call.headers, **body.headers} if body else call.headers,
+                json=None if body else call.json,
+                data=body.pieces() if body else None,
                 allow_redirects=False,
                 proxy=self._http_proxy,
                 timeout=_timeout(timeout_s),
@@ -241,13 +243,6 @@ def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.C
         headers={"user-agent": f"images-proxy/{__version__}"},
         json_serialize_bytes=to_json,
     )
-
-
-def _form(call: Call) -> aiohttp.FormData:
-    form = aiohttp.FormData(quote_fields=False)
-    for part in call.files:
-        form.add_field(part.part, part.data, filename=part.name, content_type=part.content_type)
-    return form
 
 
 def _write(draft: Draft, data: bytes) -> None:

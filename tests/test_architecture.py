@@ -33,7 +33,7 @@ _LAYERS = [
     {"proxy.orders", "proxy.refusals", "proxy.schedule", "proxy.breaker", "proxy.metrics"},
     {"proxy.poll_budget"},
     {"proxy.parameters", "proxy.routing", "proxy.image_store", "proxy.masks"},
-    {"proxy.upstream", "proxy.addresses", "proxy.providers"},
+    {"proxy.upstream", "proxy.bodies", "proxy.addresses", "proxy.providers"},
     {"proxy.provider", "proxy.image_request", "proxy.pictures"},
     {"proxy.shapes"},
     {"proxy.errors", "proxy.clock", "proxy.logs", "proxy.config_problems", "proxy"},

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +15,11 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _MAX_DEPTH = 64
 _MAX_VALUES = 100_000
 """Commas and brackets in a body, prompts included: a few bytes each would become a hundred times as much memory."""
+_MAX_MEMBERS = 1_000
+"""Members of the object itself; clients send some dozens."""
 _LARGE_BYTES = 262_144
+PIECE_BYTES = 32_768
+"""Bytes of a large body that are looked at before others have their turn."""
 
 
 class CallerLeft(Exception):
@@ -23,9 +28,7 @@ class CallerLeft(Exception):
 
 async def read(request: Request, max_bytes: int) -> bytes:
     """Return the whole body; how long it may take is the connection's affair. Raises RequestTooLarge, CallerLeft."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
+    _check_declared(request, max_bytes)
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -37,9 +40,39 @@ async def read(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
+def _check_declared(request: Request, max_bytes: int) -> None:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+async def arriving(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the body in pieces of at most ``PIECE_BYTES``; between two, others have their turn.
+
+    Raises RequestTooLarge, CallerLeft.
+    """
+    _check_declared(request, max_bytes)
+    left = max_bytes
+    try:
+        async for chunk in request.stream():
+            left -= len(chunk)
+            if left < 0:
+                raise _too_large(max_bytes)
+            for start in range(0, len(chunk), PIECE_BYTES):
+                if start:
+                    await asyncio.sleep(0)
+                yield chunk[start : start + PIECE_BYTES]
+    except ClientDisconnect:
+        raise CallerLeft from None
+
+
 async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
     """Return the body as a JSON object. Raises InvalidJson and what ``read`` raises."""
-    body = await read(request, max_bytes)
+    return await decode(await read(request, max_bytes))
+
+
+async def decode(body: bytes) -> dict[str, Any]:
+    """Decode strict JSON, a large body away from the event loop. Raises InvalidJson."""
     return decode_json(body) if len(body) < _LARGE_BYTES else await asyncio.to_thread(decode_json, body)
 
 
@@ -60,7 +93,10 @@ def decode_json(body: bytes) -> dict[str, Any]:
         raise InvalidJson("The request's body is not valid JSON.") from None
     if brackets > _MAX_DEPTH and _is_too_deep(decoded):
         raise InvalidJson(f"The request's body is nested deeper than {_MAX_DEPTH} levels.")
-    return json_object(decoded)
+    values = json_object(decoded)
+    if len(values) > _MAX_MEMBERS:
+        raise InvalidJson("The request's body holds too many values.")
+    return values
 
 
 def _refuse_constant(name: str) -> None:

@@ -5,11 +5,10 @@ The picture goes into the text as Markdown with an absolute address, which nearl
 """
 
 import asyncio
-import base64
-import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -17,12 +16,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from proxy.api import housekeeping
-from proxy.api.body import read_json
 from proxy.api.holding import Desk
-from proxy.api.responses import image_address, usage
+from proxy.api.pictured import Pictured, is_reference, read_pictured
+from proxy.api.responses import MARK, PicturesBody, estimated_tokens, files_of, image_address, usage
 from proxy.api.streaming import HeldStream, Stream
 from proxy.api.tools import refuse_forced_tool
-from proxy.api.uploads import MAX_PICTURES, decode_data_url, picture_of
+from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.visit import Visit
 from proxy.errors import Failure, InvalidRequest
 from proxy.flight import Flight
@@ -59,13 +58,12 @@ async def complete_chat(request: Request) -> ASGIApp:
     server = desk.engine.settings.server
     desk.admit(request)
     with desk.admission.hold(visit.owner):
-        values = await read_json(request, server.max_body + server.max_upload * 4 // 3)
-    visit.name_model(values)
-    talk = await asyncio.to_thread(read_conversation, values, server.max_upload)
-    text = housekeeping.answer(talk.talk)
+        body = await read_pictured(request, server.max_body, server.max_upload)
+    visit.name_model(body.values)
+    talk, text = await asyncio.to_thread(_read, body)
     if text is not None:
         return _Text(talk, text).response(desk, request)
-    refuse_forced_tool(values)
+    refuse_forced_tool(body.values)
     order = desk.engine.order(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
@@ -78,12 +76,18 @@ async def complete_chat(request: Request) -> ASGIApp:
     if talk.stream:
         return HeldStream(desk, request, boarding, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
     await desk.hold(request, boarding)
-    desk.body(request, flight)
-    return JSONResponse(reply.answer())
+    return desk.answer(request, boarding, reply.answer)
 
 
-def read_conversation(values: dict[str, Any], max_picture: int) -> Conversation:
+def _read(body: Pictured) -> tuple[Conversation, str | None]:
+    """Return what is said, and the answer to a frontend's housekeeping. Raises InvalidRequest."""
+    talk = read_conversation(body)
+    return talk, housekeeping.answer(talk.talk)
+
+
+def read_conversation(body: Pictured) -> Conversation:
     """Read a chat request. Raises InvalidRequest when it holds no user text."""
+    values = body.values
     messages = values.get("messages")
     if messages is None:
         code = "missing_required_parameter"
@@ -102,7 +106,7 @@ def read_conversation(values: dict[str, Any], max_picture: int) -> Conversation:
     modalities = values.get("modalities")
     return Conversation(
         text=text,
-        images=_images_of(users[-1].get("content"), max_picture),
+        images=_images_of(users[-1].get("content"), body),
         talk=housekeeping.Talk(systems, said, _demanded_schema(values)),
         values={name: value for name, value in values.items() if name in _OURS},
         stream=values.get("stream") is True,
@@ -123,21 +127,21 @@ def _demanded_schema(values: dict[str, Any]) -> dict[str, Any] | None:
 
 def _text_of(content: Any) -> str:
     if isinstance(content, str):
-        return content
+        return "" if is_reference(content) else content
     if not isinstance(content, list):
         return ""
     parts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") in (None, "text"))
-    return "\n".join(part for part in parts if isinstance(part, str))
+    return "\n".join(part for part in parts if isinstance(part, str) and not is_reference(part))
 
 
-def _images_of(content: Any, max_picture: int) -> tuple[InputPicture, ...]:
+def _images_of(content: Any, body: Pictured) -> tuple[InputPicture, ...]:
     """Return the pictures attached to a message. Raises InvalidRequest."""
     images = []
     for part in content if isinstance(content, list) else ():
         if isinstance(part, dict) and part.get("type") == "image_url":
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, dict) else image
-            images.append(picture_of(decode_data_url(str(url), "messages", max_picture), "messages"))
+            images.append(picture_of(body.data(str(url), "messages"), "messages"))
     if len(images) > MAX_PICTURES:
         raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="messages")
     return tuple(images)
@@ -152,24 +156,26 @@ class _Completion:
         self._envelope = {"id": f"chatcmpl-{secrets.token_hex(16)}", "created": created, "model": model}
         self._begun = False
 
-    def chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        """Return one chunk of the choice ``index``."""
+    def chunk(
+        self, index: int, delta: dict[str, Any], finish: str | None = None, files: Sequence[Path] = ()
+    ) -> Iterator[bytes]:
+        """Yield one chunk of the choice ``index``, in pieces where it holds pictures."""
         choice = {"index": index, "delta": delta, "finish_reason": finish}
-        return self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [choice]})
+        return self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [choice]}, files)
 
     def opening(self) -> Iterator[bytes]:
         """Yield each choice's chunk with the role, once."""
         if not self._begun:
             self._begun = True
             for index in range(self._count):
-                yield self.chunk(index, {"role": "assistant", "content": ""})
+                yield from self.chunk(index, {"role": "assistant", "content": ""})
 
     def closing(self, counts: dict[str, Any]) -> Iterator[bytes]:
         """Yield what ends the stream."""
         for index in range(self._count):
-            yield self.chunk(index, {}, "stop")
+            yield from self.chunk(index, {}, "stop")
         if self.talk.include_usage:
-            yield self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [], "usage": counts})
+            yield from self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [], "usage": counts})
         yield b"data: [DONE]\n\n"
 
     def whole(self, messages: Iterable[dict[str, Any]], counts: dict[str, Any]) -> dict[str, Any]:
@@ -181,8 +187,8 @@ class _Completion:
         return {**self._envelope, "object": "chat.completion", "choices": choices, "usage": counts}
 
     @staticmethod
-    def _data(value: dict[str, Any]) -> bytes:
-        return f"data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+    def _data(value: dict[str, Any], files: Sequence[Path] = ()) -> Iterator[bytes]:
+        return PicturesBody(value, files, before="data: ", after="\n\n").pieces()
 
 
 class _Reply(_Completion):
@@ -199,26 +205,30 @@ class _Reply(_Completion):
         """Yield the finished pictures as chunks; each one's Markdown goes whole into one."""
         yield from self.opening()
         for index, picture in enumerate(self._flight.pictures):
-            yield self.chunk(index, self._content(picture))
+            yield from self.chunk(index, self._content(picture), files=self._files([picture]))
         yield from self.closing(self._usage())
 
     def failure(self, failure: Failure) -> Iterator[bytes]:
         """Yield a failure after the first byte as text, the only thing that every frontend shows."""
         yield from self.opening()
         for index in range(self._count):
-            yield self.chunk(index, {"content": f"No picture: {failure.message}"})
+            yield from self.chunk(index, {"content": f"No picture: {failure.message}"})
         yield from self.closing(self._usage())
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> PicturesBody:
         """Return the finished pictures as one completion."""
-        return self.whole(({"content": "", **self._content(one)} for one in self._flight.pictures), self._usage())
+        pictures = self._flight.pictures
+        messages = ({"content": "", **self._content(picture)} for picture in pictures)
+        return PicturesBody(self.whole(messages, self._usage()), self._files(pictures))
+
+    def _files(self, pictures: Sequence[Picture]) -> Sequence[Path]:
+        return files_of(pictures) if self.talk.wants_images else ()
 
     def _content(self, picture: Picture) -> dict[str, Any]:
         if not self.talk.wants_images:
             return {"content": f"![image]({image_address(self._visit.origin, picture)})"}
         assert picture.stored is not None  # noqa: S101 (base64 was ordered, so there is a file)
-        data = base64.b64encode(picture.stored.path.read_bytes()).decode()
-        url = f"data:image/{picture.stored.facts.format};base64,{data}"
+        url = f"data:image/{picture.stored.facts.format};base64,{MARK}"
         return {"images": [{"type": "image_url", "index": 0, "image_url": {"url": url}}]}
 
     def _usage(self) -> dict[str, Any]:
@@ -236,9 +246,8 @@ class _Text(_Completion):
     def __init__(self, talk: Conversation, text: str) -> None:
         super().__init__(talk, str(talk.values.get("model", "")), 0)
         self._text = text
-        words = len(talk.text.split())
-        made = len(text.split())
-        self._counts = {"prompt_tokens": words, "completion_tokens": made, "total_tokens": words + made}
+        given, made = estimated_tokens(talk.text), estimated_tokens(text)
+        self._counts = {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
 
     def response(self, desk: Desk, request: Request) -> ASGIApp:
         """Return the answer, streamed if asked."""
@@ -246,7 +255,7 @@ class _Text(_Completion):
         request.state.visit.route = "housekeeping"
         if not self.talk.stream:
             return JSONResponse(self.whole([{"content": self._text}], self._counts))
-        return _Chunks([*self.opening(), self.chunk(0, {"content": self._text}), *self.closing(self._counts)])
+        return _Chunks([*self.opening(), *self.chunk(0, {"content": self._text}), *self.closing(self._counts)])
 
 
 class _Chunks:

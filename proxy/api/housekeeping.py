@@ -8,15 +8,21 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
-_LOOKED_AT = 32_000
-"""Characters of a message that are searched: more than any frontend's instructions, little enough to be quick."""
+_END_CHARACTERS = 4_000
+"""Characters at each end of a message that are looked at: more than any frontend's instructions, and few enough."""
+_END_SYSTEMS = 2
+"""Instructions stand in the first or the last of the system's messages."""
+_MAX_PROPERTIES = 5_000
+"""What OpenAI allows a schema to have in all; more are left unfilled."""
 _MAX_WORDS, _MAX_CHARACTERS = 5, 50
 _UNKNOWN_TOPIC = "Picture"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Talk:
     """The texts of a conversation: the system's, the user's, and the JSON schema demanded of the answer, if any."""
 
@@ -24,17 +30,49 @@ class Talk:
     users: Sequence[str]
     schema: Mapping[str, Any] | None = None
 
+    @cached_property
+    def last(self) -> str:
+        """Both ends of the last thing that the user said."""
+        return _ends(self.users[-1])
+
+    @cached_property
+    def instructions(self) -> Sequence[str]:
+        """Both ends of the messages that may hold a frontend's instructions, the user's first."""
+        systems = self.systems
+        if len(systems) > 2 * _END_SYSTEMS:
+            systems = (*systems[:_END_SYSTEMS], *systems[-_END_SYSTEMS:])
+        return (self.last, *map(_ends, systems))
+
+    @cached_property
+    def quoted(self) -> Sequence[str]:
+        """What the user says in the conversation that the last message quotes."""
+        _, opening, history = self.last.partition("<chat_history>")
+        pieces = _SPEAKER.split(history.partition("</chat_history>")[0] if opening else self.last)
+        turns = zip(pieces[1::2], pieces[2::2], strict=True)
+        return [said for speaker, said in turns if speaker.lower() not in _MACHINES and said.strip()]
+
+    @cached_property
     def topic(self) -> str:
-        """Return the first words that the user said, in the conversation quoted here or else in this one."""
-        quoted = _quoted(self.users[-1])
-        said = quoted[0] if quoted else self.users[0] if len(self.users) > 1 else ""
-        words = " ".join(re.sub(r"[^\w\s'-]", " ", said[:1000]).split()[:_MAX_WORDS])
+        """The first words that the user said, in the conversation quoted here or else in this one."""
+        said = self.quoted[0] if self.quoted else self.users[0] if len(self.users) > 1 else ""
+        words = " ".join(_NO_WORD.sub(" ", said[:1000]).split()[:_MAX_WORDS])
         return words[:_MAX_CHARACTERS].strip().capitalize() or _UNKNOWN_TOPIC
 
-    def last_wish(self) -> str:
-        """Return what the user said last, whole."""
-        quoted = _quoted(self.users[-1])
-        return quoted[-1].strip() if quoted else self.topic()
+
+def _ends(text: str) -> str:
+    """Return a text of bounded length: whole, or its first and last characters with a line's end between."""
+    if len(text) <= 2 * _END_CHARACTERS:
+        return text
+    return f"{text[:_END_CHARACTERS]}\n{text[-_END_CHARACTERS:]}"
+
+
+def _topic(talk: Talk) -> str:
+    return talk.topic
+
+
+def _last_wish(talk: Talk) -> str:
+    """Return what the user said last."""
+    return talk.quoted[-1].strip() if talk.quoted else talk.topic
 
 
 def _openings(*words: str) -> re.Pattern[str]:
@@ -66,7 +104,7 @@ _KINDS: tuple[tuple[re.Pattern[str], Callable[[Talk], str]], ...] = (
             r"你是一名擅长会话的助理",
             r"你是一位资深的 AI 艺术创作者和语言大师",
         ),
-        Talk.topic,
+        _topic,
     ),
     (
         _openings(
@@ -76,7 +114,7 @@ _KINDS: tuple[tuple[re.Pattern[str], Callable[[Talk], str]], ...] = (
             r"Summarize (?:the|our) discussion briefly in \d+ words",
             r"你是一名擅长(?:技能总结|起名)的",
         ),
-        Talk.topic,
+        _topic,
     ),
     (
         _openings(r"You are a professional translator\. Translate the input", r"你是一名擅长翻译的助理"),
@@ -95,7 +133,7 @@ _KINDS: tuple[tuple[re.Pattern[str], Callable[[Talk], str]], ...] = (
     (_openings(r"你是一名精通全世界语言的语言专家"), lambda _: "en-US"),
     (_openings(r"You are a sidecar that extracts"), lambda _: '{"chips": []}'),
     (
-        _openings(r"Available Tools:[\s\S]{0,30000}Your task is to choose and return the correct tool"),
+        _openings(r"Available Tools:[\s\S]*Your task is to choose and return the correct tool"),
         lambda _: _NO_TOOLS,
     ),
     (_openings(r"You have been provided with a set of responses from various models"), lambda _: _NOT_HERE),
@@ -105,13 +143,14 @@ _NOT_HERE = "This model only makes pictures."
 
 _TASK = re.compile(r"\s*#+[ \t]*Task:")
 _TASK_SIGN = re.compile(r"<chat_history>|[\"'][a-z_]+[\"']:|will be compacted out")
+_TASK_KEY = re.compile(r"[\"'](title|tags|follow_ups|queries|text|prompt)[\"']\s{0,9}:")
 _TASK_KEYS: tuple[tuple[str, Callable[[Talk], object]], ...] = (
-    ("title", Talk.topic),
+    ("title", _topic),
     ("tags", lambda _: ["Images"]),
     ("follow_ups", lambda _: []),
     ("queries", lambda _: []),
     ("text", lambda _: ""),
-    ("prompt", Talk.last_wish),
+    ("prompt", _last_wish),
 )
 _WITH_DOCUMENTS = re.compile(r"\s*#+[ \t]*Task:\s{0,9}Respond to the user query using the provided context")
 
@@ -125,6 +164,9 @@ _TITLE = re.compile(
 _SPEAKER = re.compile(
     r"^[ \t-]*(user|human|you|user message|assistant|ai|bot)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE
 )
+_MACHINES = frozenset({"assistant", "ai", "bot"})
+_PEOPLE = frozenset({"user", "human", "you"})
+_NO_WORD = re.compile(r"[^\w\s'-]")
 _EMPTY: dict[str, Callable[[], object]] = {
     "array": list,
     "object": dict,
@@ -136,17 +178,17 @@ _EMPTY: dict[str, Callable[[], object]] = {
 
 def answer(talk: Talk) -> str | None:
     """Return the text that answers a frontend's housekeeping; None when the last message is a user's own wish."""
-    text = talk.users[-1][:_LOOKED_AT]
+    text = talk.last
     if _TASK.match(text) and not _WITH_DOCUMENTS.match(text) and _TASK_SIGN.search(text):
         return _task_answer(talk, text)
     if talk.schema is not None:
         return _fill(talk.schema, talk)
-    for message in (text, *talk.systems):
+    for message in talk.instructions:
         for opening, reply in _KINDS:
-            if opening.match(message[:_LOOKED_AT]):
+            if opening.match(message):
                 return reply(talk)
-    if any(_TITLE.search(message[:_LOOKED_AT]) for message in (text, *talk.systems)) and _quotes_conversation(text):
-        return talk.topic()
+    if _quotes_conversation(text) and any(_TITLE.search(message) for message in talk.instructions):
+        return talk.topic
     return None
 
 
@@ -159,33 +201,24 @@ def wish(text: str) -> str:
 
 
 def _task_answer(talk: Talk, text: str) -> str:
+    named = set(_TASK_KEY.findall(text))
     for key, value in _TASK_KEYS:
-        if re.search(rf'["\']{key}["\']\s{{0,9}}:', text):
+        if key in named:
             return json.dumps({key: value(talk)}, ensure_ascii=False)
-    return talk.topic()
+    return talk.topic
 
 
 def _fill(schema: Mapping[str, Any], talk: Talk) -> str:
     """Return JSON of the demanded form: the topic for texts, nothing for the rest."""
     properties = schema.get("properties")
     made: dict[str, Any] = {}
-    for name, part in properties.items() if isinstance(properties, dict) else ():
+    for name, part in islice(properties.items(), _MAX_PROPERTIES) if isinstance(properties, dict) else ():
         kind = part.get("type") if isinstance(part, dict) else None
-        made[name] = _EMPTY[kind]() if isinstance(kind, str) and kind in _EMPTY else talk.topic()
+        made[name] = _EMPTY[kind]() if isinstance(kind, str) and kind in _EMPTY else talk.topic
     return json.dumps(made, ensure_ascii=False)
 
 
 def _quotes_conversation(text: str) -> bool:
     """Tell a frontend's request from a wish for, say, a picture of a title page: it brings a conversation of two."""
     speakers = {speaker.lower() for speaker in _SPEAKER.findall(text)}
-    return "<chat_history>" in text or bool(
-        speakers & {"user", "human", "you"} and speakers & {"assistant", "ai", "bot"}
-    )
-
-
-def _quoted(text: str) -> list[str]:
-    """Return what the user says in the conversation that ``text`` quotes."""
-    _, opening, history = text[:_LOOKED_AT].partition("<chat_history>")
-    pieces = _SPEAKER.split(history.partition("</chat_history>")[0] if opening else text[:_LOOKED_AT])
-    turns = zip(pieces[1::2], pieces[2::2], strict=True)
-    return [said for speaker, said in turns if speaker.lower() not in ("assistant", "ai", "bot") and said.strip()]
+    return "<chat_history>" in text or bool(speakers & _PEOPLE and speakers & _MACHINES)

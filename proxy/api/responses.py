@@ -3,6 +3,7 @@
 import asyncio
 import binascii
 import math
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from io import FileIO
@@ -19,7 +20,8 @@ from proxy.results import Picture
 
 PIECE_BYTES = 98_304
 """Bytes of a picture that become one piece of base64: a multiple of 3, so that pieces join without padding."""
-_MARK = "\x00"
+MARK = secrets.token_hex(16)
+"""Stands for a picture's base64 in an answer; nobody outside can know it, so no text of a caller's holds it."""
 
 
 def image_address(origin: str, picture: Picture) -> str:
@@ -30,9 +32,14 @@ def image_address(origin: str, picture: Picture) -> str:
     return f"{origin}/images/{picture.stored.name}"
 
 
+def estimated_tokens(text: str) -> int:
+    """Return how many tokens a text may be: four characters to each, at least one."""
+    return max(1, math.ceil(len(text) / 4))
+
+
 def usage(order: Order, pictures: Sequence[Picture]) -> dict[str, Any]:
     """Return complete integer token counts. They are estimates: four characters, or a kilopixel, to the token."""
-    text = max(1, math.ceil(len(order.request.prompt) / 4))
+    text = estimated_tokens(order.request.prompt)
     inputs = sum(math.ceil(image.width * image.height / 1000) for image in order.wish.images)
     made = sum(math.ceil(picture.width * picture.height / 1000) for picture in pictures)
     return {
@@ -62,7 +69,7 @@ def images_body(order: Order, pictures: Sequence[Picture], created: int, origin:
     for picture in pictures:
         if order.form == "b64_json" and picture.stored is not None:
             files.append(picture.stored.path)
-            data.append({"b64_json": _MARK})
+            data.append({"b64_json": MARK})
         else:
             data.append({"url": image_address(origin, picture)})
     answer = {"created": created, "data": data, **facts(pictures), "usage": usage(order, pictures)}
@@ -70,10 +77,13 @@ def images_body(order: Order, pictures: Sequence[Picture], created: int, origin:
 
 
 class PicturesBody:
-    """JSON text with the base64 of files in the marked places, in pieces."""
+    """JSON text with the base64 of files in the places of ``MARK``, one after the other, in pieces.
 
-    def __init__(self, answer: dict[str, Any], files: Sequence[Path]) -> None:
-        self._texts = to_json(answer).split(to_json(_MARK)[1:-1])
+    ``before`` and ``after`` frame it. ``length``: bytes in all. Raises ProviderBadResult when a file is gone.
+    """
+
+    def __init__(self, answer: Any, files: Sequence[Path], *, before: str = "", after: str = "") -> None:
+        self._texts = (before.encode() + to_json(answer) + after.encode()).split(MARK.encode())
         self._files = files
         try:
             sizes = [file.stat().st_size for file in files]
@@ -97,6 +107,11 @@ class PicturesBody:
             yield text
             yield from base64_pieces(file)
         yield self._texts[-1]
+
+
+def files_of(pictures: Sequence[Picture]) -> list[Path]:
+    """Return the files of pictures that were ordered as base64, so that each has one."""
+    return [picture.stored.path for picture in pictures if picture.stored is not None]
 
 
 def base64_pieces(path: Path) -> Iterator[bytes]:
@@ -146,6 +161,8 @@ class ImagesResponse:
                 if left <= 0 and gone():
                     self._lost()
                 await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+                # A reader as quick as this never lets a write wait: without this others would wait for the whole.
+                await asyncio.sleep(0)
 
 
 @contextmanager

@@ -1,17 +1,19 @@
 """The part of Automatic1111's API that frontends need which speak nothing else (SillyTavern's stable-diffusion.cpp)."""
 
-import base64
 import json
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
 from proxy.api.body import read_json
 from proxy.api.holding import Desk
+from proxy.api.responses import MARK, PicturesBody, files_of
 from proxy.api.visit import Visit
 from proxy.engine import Engine
 from proxy.errors import InvalidRequest
+from proxy.flight import Flight
 from proxy.image_request import MAX_SIDE, MIN_SIDE
 
 _COPIED = ("prompt", "negative_prompt", "steps", "cfg_scale", "seed", "width", "height")
@@ -21,7 +23,7 @@ _CHECKPOINT = "sd_model_checkpoint"
 _MAX_COUNT = 10
 
 
-async def txt2img(request: Request) -> Response:
+async def txt2img(request: Request) -> ASGIApp:
     """Make pictures and return them as base64 in ``images``."""
     desk: Desk = request.app.state.desk
     visit: Visit = request.state.visit
@@ -29,16 +31,16 @@ async def txt2img(request: Request) -> Response:
     asked = await read_json(request, desk.engine.settings.server.max_body)
     order = desk.engine.order(_translate(asked), owner=visit.owner, ignored=_ignored(asked))
     boarding = await desk.board(request, order)
-    flight = boarding.flight
     await desk.hold(request, boarding)
-    desk.body(request, flight)
-    images = []
-    for picture in flight.pictures:
-        assert picture.stored is not None  # noqa: S101 (base64 was ordered, so there is a file)
-        images.append(base64.b64encode(picture.stored.path.read_bytes()).decode())
     parameters = {name: value for name, value in asked.items() if name in _COPIED}
-    info = {"sd_model_name": order.public.name, "width": flight.pictures[0].width, "height": flight.pictures[0].height}
-    return JSONResponse({"images": images, "parameters": parameters, "info": json.dumps(info)})
+    return desk.answer(request, boarding, lambda: _answer(boarding.flight, parameters))
+
+
+def _answer(flight: Flight, parameters: dict[str, Any]) -> PicturesBody:
+    pictures = flight.pictures
+    info = {"sd_model_name": flight.order.public.name, "width": pictures[0].width, "height": pictures[0].height}
+    answer = {"images": [MARK] * len(pictures), "parameters": parameters, "info": json.dumps(info)}
+    return PicturesBody(answer, files_of(pictures))
 
 
 async def list_models(request: Request) -> Response:

@@ -7,7 +7,8 @@ a blank line, the last one too: Python's SDK loses an event without it (contract
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from starlette.requests import Request
@@ -16,13 +17,13 @@ from starlette.types import Receive, Scope, Send
 from proxy.api.body import CallerLeft
 from proxy.api.headers import hold_s
 from proxy.api.holding import Desk, describe, pending
-from proxy.api.responses import base64_pieces, departure, facts, usage
+from proxy.api.responses import MARK, PIECE_BYTES, PicturesBody, departure, facts, files_of, usage
 from proxy.api.visit import Visit
 from proxy.clock import Deadline
 from proxy.errors import Failure
 from proxy.flight import Flight
 from proxy.flights import Boarding
-from proxy.pictures import NotAPicture, inspect_file
+from proxy.pictures import Facts, NotAPicture, inspect_file
 from proxy.upstream import NotWritten, Upstream
 
 BEAT_S = 10.0
@@ -79,6 +80,8 @@ class Stream:
             headers.append((b"x-accel-buffering", b"no"))
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        if len(data) >= PIECE_BYTES:
+            await asyncio.sleep(0)  # one piece of many: others have their turn between them
 
     async def end(self) -> None:
         """End the response."""
@@ -154,16 +157,14 @@ class Previews:
         self._kind = kind
         self._sent = 0
         self._last: str | None = ""
-        self._fetching: asyncio.Task[bytes] | None = None
+        self._fetching: asyncio.Task[tuple[Path, Facts] | None] | None = None
 
     async def __call__(self, stream: Stream) -> None:
         """Send the preview that has been fetched, and fetch the next one if there is one."""
         if self._fetching is not None and self._fetching.done():
-            event_bytes = self._fetching.result()
-            self._fetching = None
-            if event_bytes:
-                await stream.write(event_bytes)
-                self._sent += 1
+            fetched, self._fetching = self._fetching.result(), None
+            if fetched is not None:
+                await self._show(stream, *fetched)
         progress = self._flight.progress[0]
         wanted = self._sent < self._flight.order.request.partial_images and progress.preview not in (None, self._last)
         if wanted and self._fetching is None and progress.outlet is not None:
@@ -173,40 +174,55 @@ class Previews:
             self._fetching.add_done_callback(lambda _: self._flight.changed())
 
     def close(self) -> None:
-        """Give up what is still being fetched."""
-        if self._fetching is not None:
-            self._fetching.cancel()
+        """Give up what is still being fetched, and what came too late to be shown."""
+        task = self._fetching
+        if task is None or task.cancel() or task.cancelled() or task.exception() is not None:
+            return
+        if fetched := task.result():
+            fetched[0].unlink(missing_ok=True)
 
-    async def _fetch(self, upstream: Upstream, address: str) -> bytes:
-        """Return the event for the picture at ``address``; nothing when it can't be had."""
+    async def _fetch(self, upstream: Upstream, address: str) -> tuple[Path, Facts] | None:
+        """Return the picture at ``address`` and what it is; None when it can't be had."""
         with contextlib.suppress(Failure, NotAPicture, NotWritten, OSError):
             path = await upstream.fetch(address)
             try:
-                seen = inspect_file(path)
-                values = {
-                    "type": f"{self._kind}.partial_image",
-                    "created_at": self._flight.created,
-                    "partial_image_index": self._sent,
-                    "background": "opaque",
-                    "quality": self._flight.order.candidates[0].translation.quality,
-                    "size": f"{seen.width}x{seen.height}",
-                    "output_format": seen.format,
-                }
-                return b"".join(_event_with_picture(values, base64_pieces(path)))
-            finally:
+                return path, inspect_file(path)
+            except BaseException:
                 path.unlink(missing_ok=True)
-        return b""
+                raise
+        return None
+
+    async def _show(self, stream: Stream, path: Path, seen: Facts) -> None:
+        """Send a fetched picture and remove its file."""
+        values = {
+            "type": f"{self._kind}.partial_image",
+            "created_at": self._flight.created,
+            "partial_image_index": self._sent,
+            "background": "opaque",
+            "quality": self._flight.order.candidates[0].translation.quality,
+            "size": f"{seen.width}x{seen.height}",
+            "output_format": seen.format,
+        }
+        with _removed(path), contextlib.suppress(Failure):  # which can come before the first byte alone
+            for piece in _picture_event(values, [path]):
+                await stream.write(piece)
+            self._sent += 1
+
+
+@contextlib.contextmanager
+def _removed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def completed(flight: Flight, kind: str) -> Iterator[bytes]:
-    """Yield the event that carries the finished picture."""
-    picture = flight.pictures[0]
+    """Return the event that carries the finished picture, in pieces."""
     counts = usage(flight.order, flight.pictures)
     del counts["output_tokens_details"]
     values = {"type": f"{kind}.completed", "created_at": flight.created, **facts(flight.pictures), "usage": counts}
-    stored = picture.stored
-    assert stored is not None  # noqa: S101 (a stream is always answered in base64, from a file)
-    yield from _event_with_picture(values, base64_pieces(stored.path))
+    return _picture_event(values, files_of(flight.pictures[:1]))
 
 
 def error_event(failure: Failure) -> Iterator[bytes]:
@@ -214,11 +230,9 @@ def error_event(failure: Failure) -> Iterator[bytes]:
     yield event("error", {"type": "error", **failure.body()})
 
 
-def _event_with_picture(values: dict[str, Any], base64: Iterator[bytes]) -> Iterator[bytes]:
-    head = json.dumps(values, separators=(",", ":"))[:-1]
-    yield f'event: {values["type"]}\ndata: {head},"b64_json":"'.encode()
-    yield from base64
-    yield b'"}\n\n'
+def _picture_event(values: dict[str, Any], files: Sequence[Path]) -> Iterator[bytes]:
+    before = f"event: {values['type']}\ndata: "
+    return PicturesBody({**values, "b64_json": MARK}, files, before=before, after="\n\n").pieces()
 
 
 def image_stream(desk: Desk, request: Request, boarding: Boarding, kind: str) -> HeldStream:

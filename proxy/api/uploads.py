@@ -5,8 +5,6 @@ chunked (clients §3 point 15), so neither names, types nor lengths are relied o
 """
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import io
 import mmap
@@ -18,9 +16,10 @@ from typing import Any, BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from proxy.api.body import CallerLeft, read_json
+from proxy.api.body import arriving
+from proxy.api.pictured import Pictured, read_pictured
 from proxy.errors import InvalidRequest, RequestTooLarge
 from proxy.pictures import NotAPicture, inspect
 from proxy.provider import InputPicture
@@ -31,7 +30,6 @@ _MAX_FIELD_BYTES = 131_072
 _LONG_HEAD_BYTES = 1_048_576
 """Cameras put thumbnails and colour profiles of some hundred kilobytes before a JPEG's size."""
 _IMAGE_FIELD = re.compile(r"image(?:\[\d*\])?\Z")
-_DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,8 @@ async def read_upload(request: Request, max_picture: int, max_json: int) -> Uplo
         if not boundary:
             raise InvalidRequest("The multipart body names no boundary.", code="invalid_multipart")
         return await _read_multipart(request, boundary, max_picture)
-    # A data URL holds four characters for three bytes.
-    values = await read_json(request, max_json + max_picture * 4 // 3)
-    return await asyncio.to_thread(_from_json, values, max_picture)
+    body = await read_pictured(request, max_json, max_picture)
+    return await asyncio.to_thread(_from_json, body)
 
 
 @dataclass(slots=True)
@@ -138,20 +135,15 @@ async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -
 
 
 async def _receive(request: Request, boundary: bytes, form: _Form) -> None:
-    left = (MAX_PICTURES + 1) * form.max_picture + _MAX_FIELDS * _MAX_FIELD_BYTES
+    limit = (MAX_PICTURES + 1) * form.max_picture + _MAX_FIELDS * _MAX_FIELD_BYTES
     try:
         parser = MultipartParser(boundary, form.callbacks())
-        async for chunk in request.stream():
-            left -= len(chunk)
-            if left < 0:
-                raise RequestTooLarge("The multipart body is over its limit.", headers={"connection": "close"})
+        async for piece in arriving(request, limit):
             if not form.ended:
-                parser.write(chunk)
+                parser.write(piece)
         parser.finalize()
     except FormParserError:
         raise InvalidRequest("The multipart body is broken.", code="invalid_multipart") from None
-    except ClientDisconnect:
-        raise CallerLeft from None
 
 
 def _read_parts(parts: Sequence[_Part]) -> Upload:
@@ -163,9 +155,9 @@ def _read_parts(parts: Sequence[_Part]) -> Upload:
             part.file.seek(0)
             fields[part.name] = _text(part.name, part.file.read())
         elif part.name == "mask":
-            mask = _picture(_view(part), "mask")
+            mask = picture_of(_view(part), "mask")
         elif _IMAGE_FIELD.match(part.name):
-            images.append(_picture(_view(part), "image"))
+            images.append(picture_of(_view(part), "image"))
         else:
             raise InvalidRequest(f"No file is expected in '{part.name[:64]}'; send 'image'.", param=part.name[:64])
     return _complete(fields, images, mask)
@@ -186,7 +178,8 @@ def _view(part: _Part) -> memoryview | bytes:
     return memoryview(mmap.mmap(part.file.fileno(), part.size, access=mmap.ACCESS_READ))
 
 
-def _picture(data: bytes | memoryview, param: str) -> InputPicture:
+def picture_of(data: bytes | memoryview, param: str) -> InputPicture:
+    """Return ``data`` as a verified picture; blocks for its digest. Raises InvalidRequest."""
     try:
         facts = inspect(bytes(data[:_LONG_HEAD_BYTES]))
     except NotAPicture as problem:
@@ -206,7 +199,8 @@ def _complete(fields: dict[str, Any], images: list[InputPicture], mask: InputPic
     return Upload(fields, tuple(images), mask)
 
 
-def _from_json(values: dict[str, Any], max_picture: int) -> Upload:
+def _from_json(body: Pictured) -> Upload:
+    values = body.values
     for name in ("image", "image[]"):
         if name in values and "images" not in values:
             message = f"In JSON the pictures go in 'images', a list of {{\"image_url\": …}}; '{name}' is for multipart."
@@ -217,34 +211,14 @@ def _from_json(values: dict[str, Any], max_picture: int) -> Upload:
         raise InvalidRequest("Missing required parameter: 'images'.", param="images", code="missing_required_parameter")
     if len(given) > MAX_PICTURES:
         raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="images")
-    images = [_picture(_reference(item, "images", max_picture), "images") for item in given]
+    images = [_referenced(body, item, "images") for item in given]
     mask = values.get("mask")
-    return _complete(fields, images, _picture(_reference(mask, "mask", max_picture), "mask") if mask else None)
+    return _complete(fields, images, _referenced(body, mask, "mask") if mask else None)
 
 
-def _reference(item: Any, param: str, max_picture: int) -> bytes:
+def _referenced(body: Pictured, item: Any, param: str) -> InputPicture:
     url = item.get("image_url") if isinstance(item, dict) else item
     if not isinstance(url, str):
         message = f'Each entry of \'{param}\' must be {{"image_url": "data:image/png;base64,…"}}.'
         raise InvalidRequest(message, param=param, code="invalid_type")
-    return decode_data_url(url, param, max_picture)
-
-
-def decode_data_url(url: str, param: str, max_picture: int) -> bytes:
-    """Return the bytes of a base64 data URL; other addresses are not fetched. Raises InvalidRequest."""
-    match = _DATA_URL.match(url)
-    if match is None:
-        message = f"'{param}' must hold base64 data URLs: addresses and file ids are not fetched here."
-        raise InvalidRequest(message, param=param)
-    try:
-        data = base64.b64decode(url[match.end() :], validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(f"A data URL in '{param}' is not base64.", param=param) from None
-    if len(data) > max_picture:
-        raise RequestTooLarge(f"A picture in '{param}' is over its limit of {max_picture} bytes.", param=param)
-    return data
-
-
-def picture_of(data: bytes, param: str) -> InputPicture:
-    """Return ``data`` as a verified picture. Raises InvalidRequest."""
-    return _picture(data, param)
+    return picture_of(body.data(url, param), param)

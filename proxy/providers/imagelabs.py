@@ -5,14 +5,13 @@ clients use. Whether a reference picture goes as a data URL is not documented; t
 names suggest.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
 from proxy.errors import ProviderBadResponse
-from proxy.provider import Call, Finished, Job, Model, Pending, Range, Reply, failed_job
+from proxy.provider import Base64, Call, Finished, InputPicture, Job, Model, Pending, Range, Reply, failed_job
 from proxy.providers.settings import ProviderSettings
 from proxy.shapes import FreeShapes
 
@@ -74,7 +73,7 @@ class ImageLabs:
                 "height": settings["height"],
                 "tiling": False,
                 "negative_prompt": settings.get("negative_prompt", ""),
-                "reference_image": _data_url(reference.format, reference.data) if reference else "",
+                "reference_image": Base64(reference.data, _before(reference)) if reference else "",
                 "reference_image_type": f"image/{reference.format}" if reference else None,
                 "reference_strength": 30,
             },
@@ -133,5 +132,5 @@ class ImageLabs:
         return Call("POST", f"{self.base_url}{path}", headers=headers, json=body, safe=safe)
 
 
-def _data_url(picture_format: str, data: bytes | memoryview) -> str:
-    return f"data:image/{picture_format};base64,{base64.b64encode(data).decode()}"
+def _before(picture: InputPicture) -> str:
+    return f"data:image/{picture.format};base64,"

@@ -3,7 +3,6 @@
 Sources disagree about the ranges (upstreams §2.3); these are the narrower ones, so that what we send is accepted.
 """
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from proxy.errors import ProviderBadResponse
 from proxy.provider import (
+    Base64,
     Call,
     Finished,
     Job,
@@ -119,9 +119,9 @@ class ProdiaV1:
         for word, value in job.settings.items():
             body[job.model.wire.get(word, word)] = value
         if job.images:
-            body["imageData"] = base64.b64encode(job.images[0].data).decode()
+            body["imageData"] = Base64(job.images[0].data)
         if job.mask:
-            body["maskData"] = base64.b64encode(job.mask.data).decode()
+            body["maskData"] = Base64(job.mask.data)
         headers = {"x-prodia-key": self.key, "content-type": "application/json", "accept": "application/json"}
         url = f"{self.base_url}/{job.model.family}/{_PATHS[job.operation]}"
         return Call("POST", url, headers=headers, json=body)

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import encoding, held, lag, overhead, start, throughput
+from tests.benchmarks import encoding, held, lag, overhead, responsiveness, start, throughput
 from tests.benchmarks.machine import raise_limits
 from tests.benchmarks.table import Figure, circumstances, show
 
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "throughput": throughput,
     "held": held,
     "base64": encoding,
+    "responsiveness": responsiveness,
     "start": start,
 }
 QUICK_SCALE = 0.2

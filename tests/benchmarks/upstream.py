@@ -1,15 +1,18 @@
 """A provider that costs next to nothing: Prodia v1 and v2 without any wait, one protocol class on a bare loop.
 
 ``/v2/job`` answers with the picture at once. A ``/v1`` job is done at its fourth poll, or, with ``[held]`` in the
-prompt, at the first poll after ``POST /release``. ``GET /counts`` tells how many calls there were.
+prompt, at the first poll after ``POST /release``. In a prompt, ``[bytes:N]`` asks for a picture of N bytes instead,
+``[multipart]`` for an answer in Prodia's documented form. ``GET /counts`` tells how many calls there were.
 ``python -m tests.benchmarks.upstream`` with the bytes of a picture; prints its address.
 """
 
 import asyncio
 import json
+import re
 import struct
 import sys
 import zlib
+from functools import lru_cache
 from typing import Any
 
 import httptools
@@ -18,6 +21,8 @@ import uvloop
 from tests.benchmarks.machine import raise_limits
 
 POLLS = 4
+BYTES = re.compile(rb"\[bytes:(\d{1,9})\]")
+BOUNDARY = "upstream-boundary"
 CHECKPOINT = "sd_xl_base_1.0.safetensors [be9edd61]"
 
 
@@ -36,31 +41,32 @@ class Jobs:
     """The polls of each running job; held ones count from -infinity until they are released."""
 
     def __init__(self, picture_bytes: int) -> None:
-        self.picture = answer(png(picture_bytes), "image/png")
+        self.bytes = picture_bytes
         self.polls: dict[str, int] = {}
         self.held: set[str] = set()
         self.counts = {"submits": 0, "polls": 0}
 
-    def reply(self, path: str, body: bytes) -> bytes:
+    def reply(self, path: str, body: bytes | bytearray) -> bytes:
         """Answer one call."""
-        if path.endswith("/generate"):
+        if path.endswith(("/generate", "/transform")):
             return self.submit(body)
         if path.startswith("/v1/job/"):
             return self.poll(path.rpartition("/")[2])
         if path == "/v2/job":
             self.counts["submits"] += 1
-            return self.picture
+            asked = BYTES.search(body, 0, 4096)
+            return picture(int(asked[1]) if asked else self.bytes, b"[multipart]" in body[:4096])
         if path == "/release":
             self.held.clear()
             return reply_json({})
         return reply_json(self.counts if path == "/counts" else [CHECKPOINT])
 
-    def submit(self, body: bytes) -> bytes:
+    def submit(self, body: bytes | bytearray) -> bytes:
         """Start a job."""
         self.counts["submits"] += 1
         job = f"job-{self.counts['submits']:08d}"
         self.polls[job] = 0
-        if b"[held]" in body:
+        if b"[held]" in body[:4096]:
             self.held.add(job)
         return reply_json({"job": job, "status": "generating"})
 
@@ -71,6 +77,19 @@ class Jobs:
         if job in self.held or self.polls[job] < POLLS:
             return reply_json({"job": job, "status": "generating"})
         return reply_json({"job": job, "status": "succeeded", "imageUrl": f"http://127.0.0.1/{job}.png"})
+
+
+@lru_cache(maxsize=2)
+def picture(size: int, multipart: bool) -> bytes:
+    """Return a whole answer with a picture."""
+    data = png(size)
+    if not multipart:
+        return answer(data, "image/png")
+    head = f"--{BOUNDARY}\r\ncontent-disposition: form-data; name="
+    job = f'{head}"job"; filename="job.json"\r\n\r\n{{"state": {{"current": "completed"}}}}\r\n'
+    output = f'{head}"output"; filename="output.png"\r\ncontent-type: image/png\r\n\r\n'
+    body = b"".join([job.encode(), output.encode(), data, f"\r\n--{BOUNDARY}--\r\n".encode()])
+    return answer(body, f"multipart/form-data; boundary={BOUNDARY}")
 
 
 def reply_json(value: Any) -> bytes:
@@ -90,7 +109,7 @@ class Connection(asyncio.Protocol):
         self.jobs = jobs
         self.parser = httptools.HttpRequestParser(self)
         self.transport: Any = None
-        self.path, self.body = "", b""
+        self.path, self.body = "", bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -102,7 +121,7 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         """Begin a call."""
-        self.path, self.body = url.decode(), b""
+        self.path, self.body = url.decode(), bytearray()
 
     def on_body(self, body: bytes) -> None:
         """Collect."""

@@ -1,6 +1,5 @@
 """ImageLabs: its calls as data, every state and defect of its answers, a whole job (upstreams §5, F19–F30)."""
 
-import base64
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.provider import Call, Finished, UnreadableReply
+from proxy.provider import Base64, Call, Finished, UnreadableReply
 from proxy.upstream import Interrupted, Upstream
 from tests.providers.examples import NAMED, PAGE, PNG, PROMPT, brought, follow, job, pending, provider, reply
 
@@ -61,7 +60,7 @@ def test_width_and_height_are_always_sent() -> None:
 
 def test_an_edit_brings_its_picture_as_a_data_url() -> None:
     body = _body(DIALECT.submit(job(MODEL, "edit", images=[brought()], seed=1)))
-    assert body["reference_image"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert body["reference_image"] == Base64(PNG, "data:image/png;base64,")
     assert body["reference_image_type"] == "image/png"
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import FormData
 from aioresponses import aioresponses
 from yarl import URL
 
@@ -333,8 +332,7 @@ async def test_a_form_and_its_multipart_answer(upstream: Upstream, web: aiorespo
     assert answer == Finished(AWKWARD, elapsed_s=0.3)
     (sent,) = web.requests["POST", URL(f"{BASE}/job")]
     assert sent.kwargs["json"] is None
-    assert isinstance(sent.kwargs["data"], FormData)
-    assert sent.kwargs["data"].is_multipart
+    assert sent.kwargs["headers"]["content-type"].startswith("multipart/form-data; boundary=")
 
 
 @pytest.mark.anyio

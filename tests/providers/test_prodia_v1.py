@@ -1,6 +1,5 @@
 """Prodia v1: calls as data, states and defects (facts: upstreams §2, F3–F9)."""
 
-import base64
 import json
 from typing import Any
 
@@ -9,7 +8,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.provider import Call, Finished, Operation, Reply, UnreadableReply
+from proxy.provider import Base64, Call, Finished, Operation, Reply, UnreadableReply
 from proxy.upstream import Upstream
 from tests.providers.examples import JOB, KEY, NAMED, PNG, PROMPT, brought, follow, job, model, pending, provider, reply
 
@@ -78,9 +77,9 @@ def test_each_operation_has_its_path_and_only_known_fields(
     body = _body(call)
     assert more <= body.keys() <= GENERATE | more
     if images:
-        assert base64.b64decode(body["imageData"]) == PNG
+        assert body["imageData"] == Base64(PNG)
     if mask:
-        assert base64.b64decode(body["maskData"]) == b"mask"
+        assert body["maskData"] == Base64(b"mask")
 
 
 @pytest.mark.parametrize("made_by", DIALECT.models(), ids=lambda one: one.name)

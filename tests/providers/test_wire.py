@@ -1,12 +1,14 @@
 """What really leaves the socket for each dialect's calls, byte by byte where it matters."""
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from proxy.provider import Call, File, Finished
+from proxy.bodies import PIECE_BYTES, body_of
+from proxy.provider import Base64, Call, File, Finished
 from proxy.providers import KINDS
 from proxy.upstream import Upstream
 from tests.providers.examples import (
@@ -139,6 +141,32 @@ def _parts(sent: Request) -> list[tuple[str, str, bytes]]:
         named = lower(fields)
         parts.append((named["content-disposition"], named["content-type"], data))
     return parts
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, *(PIECE_BYTES + more for more in (-1, 0, 1)), 3 * PIECE_BYTES + 7])
+async def test_a_picture_in_json_is_base64_of_all_of_it(upstream: Upstream, size: int) -> None:
+    data = (AWKWARD * (size // len(AWKWARD) + 1))[:size]
+    mask = memoryview(data[::-1])
+    values = {"prompt": "a \u0000 \U0001f98a", "imageData": Base64(data), "n": 1, "maskData": Base64(mask, "data:x,")}
+    call = Call("POST", "http://upstream.test/job", {"content-type": "application/json"}, json=values)
+    sent = await _sent(upstream, call, "http://upstream.test")
+    assert int(sent.headers["content-length"]) == len(sent.body)
+    assert json.loads(sent.body) == {
+        **values,
+        "imageData": base64.b64encode(data).decode(),
+        "maskData": "data:x," + base64.b64encode(mask).decode(),
+    }
+
+
+async def test_a_body_is_sent_in_pieces() -> None:
+    data = memoryview(bytes(10 * PIECE_BYTES + 1))
+    files = Call("POST", "http://upstream.test", files=(File("input", "a.png", "image/png", data),))
+    for call in (files, Call("POST", "http://upstream.test", json={"a": Base64(data)})):
+        body = body_of(call)
+        assert body is not None
+        sizes = [len(piece) async for piece in body.pieces()]
+        assert sum(sizes) == int(body.headers["content-length"])
+        assert max(sizes) <= PIECE_BYTES * 4 // 3
 
 
 async def test_a_form_may_be_sent_again_as_another_call(upstream: Upstream) -> None:

@@ -1,0 +1,252 @@
+"""JSON that brings pictures: the base64 of its data URLs goes into a file while it arrives; only the rest is parsed.
+
+Parsed whole, a body of a picture's size would stop every other request meanwhile, even in a thread of its own: the
+parser doesn't let the interpreter go. What is left holds a reference, ``data:image/png;base64,#0``, for each picture.
+"""
+
+import base64
+import binascii
+import mmap
+import re
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from starlette.requests import Request
+
+from proxy.api.body import arriving, decode
+from proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge
+
+_STRING = rb'[^"\\]*+(?:\\(?:[^u]|u[0-9a-fA-F]{4})[^"\\]*+)*+'
+_REST_OF_STRING = re.compile(_STRING, re.DOTALL)
+_PLAIN = re.compile(rb'(?:[^"]*+"(?!data:)' + _STRING + rb'")*+', re.DOTALL)
+"""Whole strings that are no data URLs, and what stands between them."""
+_HEAD = re.compile(rb"data:(?:[\w.+-]|\\?/)*+;base64,")
+_BEGINNING = b"data:"
+_LONGEST_HEAD = 128
+_LONGEST_ESCAPE = 6
+_QUOTE, _BACKSLASH = b'"'[0], b"\\"[0]
+_ESCAPED = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
+_DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
+_REFERENCE = re.compile(_DATA_URL.pattern + r"#\d{1,9}\Z", re.ASCII)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Where a picture's bytes stand in the file, as far as they have come."""
+
+    start: int
+    size: int = 0
+    carried: bytes = b""
+    padded: bool = False
+    broken: bool = False
+
+
+@dataclass(slots=True)
+class Pictures:
+    """The pictures of one body, decoded one behind the other into an unnamed temporary file."""
+
+    max_picture: int
+    _pieces: list[_Piece] = field(default_factory=list)
+    _file: BinaryIO | None = None
+    _size: int = 0
+    _view: memoryview | None = None
+
+    def begin(self) -> int:
+        """Begin the next picture; returns its number."""
+        self._pieces.append(_Piece(self._size))
+        return len(self._pieces) - 1
+
+    def add(self, encoded: bytes) -> None:
+        """Add base64, as it stands in JSON, to the picture begun last."""
+        piece = self._pieces[-1]
+        encoded = piece.carried + _unescaped(encoded)
+        whole = len(encoded) // 4 * 4
+        piece.carried = encoded[whole:]
+        if piece.broken or not whole:
+            return
+        try:
+            data = binascii.a2b_base64(encoded[:whole], strict_mode=True)
+        except ValueError:
+            piece.broken = True
+            return
+        piece.broken, piece.padded = piece.padded, encoded[whole - 1 : whole] == b"="
+        piece.size += len(data)
+        if piece.size <= self.max_picture:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            # An unnamed file has no path to be left behind.
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file.write(data)
+        self._size += len(data)
+
+    def seal(self) -> None:
+        """End the writing; the pictures are looked at through a view that outlives the file."""
+        if self._file is not None and self._size:
+            self._file.flush()
+            self._view = memoryview(mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ))
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def data(self, number: int, param: str) -> bytes | memoryview:
+        """Return a picture's bytes. Raises InvalidRequest, RequestTooLarge."""
+        piece = self._pieces[number] if number < len(self._pieces) else None
+        if piece is None or piece.broken or piece.carried:
+            raise _not_base64(param)
+        if piece.size > self.max_picture:
+            raise _too_large(param, self.max_picture)
+        return self._view[piece.start : piece.start + piece.size] if self._view is not None and piece.size else b""
+
+
+def _unescaped(encoded: bytes) -> bytes:
+    """Return what stands in a JSON string without the escapes that encoders use for base64's characters."""
+    if _BACKSLASH not in encoded:
+        return encoded
+    encoded = encoded.replace(rb"\/", b"/")
+    return _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), encoded) if _BACKSLASH in encoded else encoded
+
+
+class Cutter:
+    """Takes JSON in pieces and cuts the pictures out: ``text`` is what is left. Each piece is looked at once.
+
+    Raises InvalidJson, and RequestTooLarge when more than ``max_text`` bytes are left.
+    """
+
+    def __init__(self, max_text: int, max_picture: int) -> None:
+        self.text = bytearray()
+        self.pictures = Pictures(max_picture)
+        self._max_text = max_text
+        self._tail = b""
+        self._step = self._between
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece; what cannot be told yet waits for more."""
+        data, at, step = self._tail + piece, 0, None
+        while at < len(data) and (at, self._step) != step:
+            step = at, self._step
+            at = self._step(data, at)
+        self._tail = data[at:]
+
+    def finish(self) -> None:
+        """End the text: what still waits is no string that ends."""
+        self._keep(self._tail)
+        self.pictures.seal()
+
+    def _keep(self, data: bytes) -> None:
+        self.text += data
+        if len(self.text) > self._max_text:
+            raise RequestTooLarge(
+                f"The request's text is over its limit of {self._max_text} bytes; only pictures in data URLs may be.",
+                headers={"connection": "close"},
+            )
+
+    def _between(self, data: bytes, at: int) -> int:
+        plain = _PLAIN.match(data, at)
+        quote = data.find(b'"', plain.end() if plain else at)
+        end = quote + 1 or len(data)
+        self._keep(data[at:end])
+        if quote >= 0:
+            self._step = self._begun
+        return end
+
+    def _begun(self, data: bytes, at: int) -> int:
+        start = data[at : at + _LONGEST_HEAD]
+        if head := _HEAD.match(start):
+            self._keep(head[0].replace(rb"\/", b"/") + b"#%d" % self.pictures.begin())
+            self._step = self._picture
+            return at + head.end()
+        undecided = len(start) < _LONGEST_HEAD and _QUOTE not in start
+        if not (undecided and start.startswith(_BEGINNING[: len(start)])):
+            self._step = self._string
+        return at
+
+    def _string(self, data: bytes, at: int) -> int:
+        end = self._end_of_string(data, at)
+        self._keep(data[at:end])
+        return end
+
+    def _picture(self, data: bytes, at: int) -> int:
+        end = self._end_of_string(data, at)
+        encoded = data[at:end]
+        if self._step == self._between:
+            self._keep(b'"')
+            encoded = encoded[:-1]
+        self.pictures.add(encoded)
+        return end
+
+    def _end_of_string(self, data: bytes, at: int) -> int:
+        """Return where the string's end, its quote included, or as much of it as there is."""
+        rest = _REST_OF_STRING.match(data, at)
+        end = rest.end() if rest else at
+        if data[end : end + 1] == b'"':
+            self._step = self._between
+            return end + 1
+        if len(data) - end >= _LONGEST_ESCAPE:
+            raise InvalidJson("The request's body is not valid JSON.")
+        return end
+
+
+@dataclass(frozen=True, slots=True)
+class Pictured:
+    """A JSON object, and the pictures that its data URLs brought."""
+
+    values: dict[str, Any]
+    pictures: Pictures
+
+    def data(self, url: str, param: str) -> bytes | memoryview:
+        """Return the bytes of a data URL of ``values``; other addresses are not fetched.
+
+        Raises InvalidRequest, RequestTooLarge.
+        """
+        match = _DATA_URL.match(url)
+        if match is None:
+            message = f"'{param}' must hold base64 data URLs: addresses and file ids are not fetched here."
+            raise InvalidRequest(message, param=param)
+        if is_reference(url):
+            return self.pictures.data(int(url[match.end() + 1 :]), param)
+        try:  # its beginning was spelt with escapes, so it counted as text and isn't long
+            data = base64.b64decode(url[match.end() :], validate=True)
+        except ValueError:
+            raise _not_base64(param) from None
+        if len(data) > self.pictures.max_picture:
+            raise _too_large(param, self.pictures.max_picture)
+        return data
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text stands for a picture that was cut out."""
+    return _REFERENCE.match(text) is not None
+
+
+async def read_pictured(request: Request, max_text: int, max_picture: int) -> Pictured:
+    """Read a JSON object: ``max_text`` bytes beside its pictures, which may hold the largest picture's worth in all.
+
+    Raises InvalidJson, InvalidRequest, RequestTooLarge, CallerLeft.
+    """
+    cutter = Cutter(max_text, max_picture)
+    try:
+        # A data URL holds four characters for three bytes.
+        async for piece in arriving(request, max_text + max_picture * 4 // 3):
+            cutter.feed(piece)
+        cutter.finish()
+    finally:
+        cutter.pictures.close()
+    values = await decode(bytes(cutter.text))
+    for name, value in values.items():
+        if isinstance(value, str) and name not in ("image", "image[]", "mask") and is_reference(value):
+            raise InvalidRequest(f"'{name[:64]}' must not be a data URL.", param=name[:64])
+    return Pictured(values, cutter.pictures)
+
+
+def _not_base64(param: str) -> InvalidRequest:
+    return InvalidRequest(f"A data URL in '{param}' is not base64.", param=param)
+
+
+def _too_large(param: str, max_picture: int) -> RequestTooLarge:
+    return RequestTooLarge(f"A picture in '{param}' is over its limit of {max_picture} bytes.", param=param)
