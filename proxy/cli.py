@@ -78,6 +78,7 @@ def _parser() -> _Parser:
     generate.add_argument("--size", metavar="S", help="WIDTHxHEIGHT")
     generate.add_argument("-n", type=int, default=1, metavar="N", help="how many, 1 to 10")
     generate.add_argument("-o", "--output", metavar="FILE", help="file to write (default: image.png, numbered)")
+    generate.add_argument("--force", action="store_true", help="overwrite files that are there")
     commands.add_parser("models", parents=[shared, demo], help="list the models and whether they can be used")
     commands.add_parser("check", parents=[shared, demo], help="check the configuration and ask each provider")
     return parser

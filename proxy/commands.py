@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Callable, Coroutine
@@ -42,6 +43,9 @@ async def generate(options: argparse.Namespace) -> int:
         except Failure as failure:
             sys.stderr.write(f"images-proxy: {failure.message}\n")
             return 2
+        if problem := _in_the_way(_names(output, options), force=options.force):
+            sys.stderr.write(f"images-proxy: {problem}\n")
+            return 2
         await engine.open()
         stack.push_async_callback(engine.close)
         flight = engine.flights.board(order).flight
@@ -49,9 +53,9 @@ async def generate(options: argparse.Namespace) -> int:
         if flight.failure is not None:
             sys.stderr.write(f"images-proxy: {flight.failure.message}\n")
             return 1
-        for picture, path in zip(flight.pictures, _names(output, options), strict=True):
+        for picture, name in zip(flight.pictures, _names(output, options), strict=True):
             if picture.stored is not None:
-                shutil.copyfile(picture.stored.path, path)
+                path = _write(picture.stored.path, name, force=options.force)
                 sys.stdout.write(f"{path} ({picture.width}x{picture.height})\n")
         return 0
 
@@ -83,9 +87,33 @@ def _names(output: Path, options: argparse.Namespace) -> list[Path]:
     while len(names) < options.n:
         number += 1
         path = output.with_stem(f"{output.stem}-{number}")
-        if options.output or not path.exists():
+        if options.output or not os.path.lexists(path):
             names.append(path)
     return names
+
+
+def _in_the_way(paths: list[Path], *, force: bool) -> str:
+    """Return what is wrong with the files to write, empty if nothing is; asked before anything is bought."""
+    for path in paths:
+        if path.is_dir():
+            return f"{path}: is a folder"
+        if os.path.lexists(path) and not force:
+            return f"{path}: is there already; choose another name with -o, or overwrite it with --force"
+    return ""
+
+
+def _write(source: Path, path: Path, *, force: bool) -> Path:
+    """Copy a picture to ``path`` and return its name there: another one if a file has come into the way meanwhile."""
+    target, number = path, 0
+    while True:
+        try:
+            with source.open("rb") as picture, target.open("wb" if force else "xb") as file:
+                shutil.copyfileobj(picture, file)
+        except FileExistsError:
+            number += 1
+            target = path.with_stem(f"{path.stem}-{number}")
+        else:
+            return target
 
 
 async def models(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 Each part's settings class lives beside the code that uses it; this module composes them.
 """
 
-import difflib
 import hashlib
 import ipaddress
 import os
@@ -13,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from proxy.config_problems import describe, read_what_is_right
 from proxy.image_store import ImageSettings
 from proxy.providers import KINDS, build
 from proxy.providers.settings import ProviderSettings
@@ -172,16 +171,9 @@ def load(
 
 def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Configuration:
     """Put ``values`` over the defaults and gather the secrets they name. Raises ConfigurationError."""
-    merged = _merge({"providers": {kind: {} for kind in KINDS}, "models": _DEFAULT_MODELS}, values)
-    if isinstance(merged["providers"], dict):
-        merged["providers"] = {
-            name: _with_kind(name, table) if isinstance(table, dict) else table
-            for name, table in merged["providers"].items()
-        }
-    try:
-        settings = Settings.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigurationError([_problem(details) for details in error.errors()]) from None
+    merged = _tables(values)
+    settings, wrong = read_what_is_right(Settings, merged, _tables({}))
+    problems = [describe(details, _known_keys) for details in wrong]
     keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
     configuration = Configuration(
         settings,
@@ -192,7 +184,8 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
             if table.key_env
         },
     )
-    problems = _contradictions(configuration)
+    doubtful = frozenset(tuple(map(str, details["loc"][:2])) for details in wrong)
+    problems += _contradictions(configuration, merged, doubtful)
     if problems:
         raise ConfigurationError(problems)
     return configuration
@@ -213,12 +206,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _contradictions(configuration: Configuration) -> list[str]:
-    """Return what is wrong although every single value is right."""
+def _contradictions(
+    configuration: Configuration, tables: Mapping[str, Any], doubtful: frozenset[tuple[str, ...]]
+) -> list[str]:
+    """Return what is wrong although every single value is right.
+
+    ``tables``: the values as they were given. ``doubtful``: the places (table and key) where something else is wrong.
+    """
+    names = {table: tables[table] for table in ("providers", "models") if isinstance(tables[table], Mapping)}
     settings = configuration.settings
     server = settings.server
     problems = []
-    if not configuration.key_digests and not is_loopback(server.host) and not server.allow_anonymous:
+    is_open = not configuration.key_digests and not is_loopback(server.host) and not server.allow_anonymous
+    if is_open and not {("server", name) for name in ("host", "api_keys_env", "allow_anonymous")} & doubtful:
         problems.append(
             f"server.host: '{server.host}' can be reached by others; set keys in ${server.api_keys_env}, "
             "or server.allow_anonymous = true if anyone may spend your money"
@@ -227,12 +227,12 @@ def _contradictions(configuration: Configuration) -> list[str]:
         problems += (
             f"models.{name}.routes: '{route}' names no provider of this configuration"
             for route in model.routes
-            if "/" not in route or route.partition("/")[0] not in settings.providers
+            if "/" not in route or route.partition("/")[0] not in names.get("providers", settings.providers)
         )
     problems += (
         f"{table}.{name}: a name holds printable ASCII characters only, since it travels in headers"
-        for table, names in (("providers", settings.providers), ("models", settings.models))
-        for name in names
+        for table, given in names.items()
+        for name in given
         if not (name.isascii() and name.isprintable() and name.strip() == name and name)
     )
     problems += (
@@ -241,12 +241,27 @@ def _contradictions(configuration: Configuration) -> list[str]:
         if not (key.isascii() and key.isprintable())
     )
     for name, provider in settings.providers.items():
-        if provider.http_proxy and not (provider.image_hosts or build(provider, "").image_hosts):
+        if (
+            provider.http_proxy
+            and ("providers", name) not in doubtful
+            and not (provider.image_hosts or build(provider, "").image_hosts)
+        ):
             problems.append(
                 f"providers.{name}.image_hosts: needed with http_proxy, since the addresses of results "
                 "can't be checked behind a proxy"
             )
     return problems
+
+
+def _tables(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put ``values`` over the built-in providers and models, each provider with the defaults of its kind."""
+    merged = _merge({"providers": {kind: {} for kind in KINDS}, "models": _DEFAULT_MODELS}, values)
+    if isinstance(merged["providers"], dict):
+        merged["providers"] = {
+            name: _with_kind(name, table) if isinstance(table, dict) else table
+            for name, table in merged["providers"].items()
+        }
+    return merged
 
 
 def _with_kind(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,18 +282,6 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(lower, Mapping) and key != "defaults"
         merged[key] = _merge(lower, value) if both and lower is not None else value
     return merged
-
-
-def _problem(details: ErrorDetails) -> str:
-    location = [str(part) for part in details["loc"]]
-    where = ".".join(location)
-    if details["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
-        return f"{where}: unknown key; {hint}"
-    message = details["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[:1].lower()}{message[1:]}"
 
 
 def _known_keys(tables: list[str]) -> list[str]:

@@ -3,7 +3,15 @@
 import platform
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from proxy import __version__
 
@@ -30,6 +38,8 @@ class Metrics:
     """One process's figures, in a registry of their own."""
 
     def __init__(self) -> None:
+        # A second series for each counter and histogram, which nothing asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._name_requests()
         self._name_jobs()

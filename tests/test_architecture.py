@@ -36,7 +36,7 @@ _LAYERS = [
     {"proxy.upstream", "proxy.bodies", "proxy.addresses", "proxy.providers"},
     {"proxy.provider", "proxy.image_request", "proxy.pictures", "proxy.incoming"},
     {"proxy.shapes", "proxy.completeness"},
-    {"proxy.errors", "proxy.clock", "proxy.logs", "proxy"},
+    {"proxy.errors", "proxy.clock", "proxy.logs", "proxy.config_problems", "proxy"},
 ]
 # Parts that stand beside the house: what they may import of it, and who may import them.
 _BESIDE = {

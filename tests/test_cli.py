@@ -1,5 +1,6 @@
 """The commands as a user types them: what they print, what they write, how they end."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy import __version__
+from proxy import __version__, commands
 from proxy.cli import main
+from proxy.flight import Flight
 from proxy.pictures import inspect_file
 
 _ROOT = Path(__file__).parents[1]
@@ -241,6 +243,51 @@ def test_pictures_are_written_as_asked(
         assert line == f"{name} ({facts.width}x{facts.height})"
         assert "512x768" not in arguments or (facts.width, facts.height) == (512, 768)
     assert sorted(path.name for path in home.iterdir()) == sorted(["deeper", *(n for n in names if "/" not in n)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "there"),
+    [(["-o", "one.png"], "one.png"), (["-n", "3", "-o", "one.png"], "one-2.png"), (["-o", "one.png"], "dangling")],
+)
+def test_a_named_file_is_overwritten_on_purpose_only(
+    capsys: pytest.CaptureFixture[str], home: Path, arguments: list[str], there: str
+) -> None:
+    if there == "dangling":
+        there = "one.png"
+        (home / there).symlink_to(home / "elsewhere.png")
+    else:
+        (home / there).write_text("mine")
+    status, out, err = _run_here(capsys, "generate", "a boat", *arguments, *_QUICK)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"images-proxy: {there}: is there already")
+    assert "--force" in err
+    assert err.count("\n") == 1
+    assert [path.name for path in home.iterdir()] == [there]
+    status, out, err = _run_here(capsys, "generate", "a boat", *arguments, "--force", *_QUICK)
+    assert (status, err) == (0, "")
+    assert inspect_file(home / there).format == "png"
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_folder_is_never_overwritten(capsys: pytest.CaptureFixture[str], home: Path, force: list[str]) -> None:
+    (home / "one.png").mkdir()
+    status, out, err = _run_here(capsys, "generate", "a boat", "-o", "one.png", *force, *_QUICK)
+    assert (status, out, err) == (2, "", "images-proxy: one.png: is a folder\n")
+
+
+def test_a_file_that_comes_into_the_way_meanwhile_is_not_overwritten(
+    capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def show(flight: Flight) -> None:
+        (home / "one.png").write_text("mine")
+        while not flight.done:  # noqa: ASYNC110 (as the command itself waits)
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(commands, "_show", show)
+    status, out, _ = _run_here(capsys, "generate", "a boat", "-o", "one.png", *_QUICK)
+    assert (status, out.partition(" ")[0]) == (0, "one-1.png")
+    assert (home / "one.png").read_text() == "mine"
+    assert inspect_file(home / "one-1.png").format == "png"
 
 
 def test_a_provider_that_is_not_there_ends_with_status_1(

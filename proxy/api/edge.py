@@ -4,10 +4,11 @@ Pure ASGI: behind Starlette's BaseHTTPMiddleware a handler could not see its cal
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxy.api.access import Access
@@ -30,6 +31,7 @@ _EXPOSED = (
 )
 _HAS_LEFT = "images_proxy.has_left"
 """An extension of ASGI that our server offers: a function that says whether the peer has hung up."""
+_UNMATCHED = "unmatched"
 _HEALTH = frozenset({"/healthz", "/readyz"})
 _WITHOUT_KEY = _HEALTH | {"/", "/openapi.json", "/favicon.ico"}
 _METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
@@ -39,8 +41,19 @@ _USUAL_HEADERS = "authorization, content-type, api-key, idempotency-key, prefer"
 class Edge:
     """The outermost part of the application."""
 
-    def __init__(self, app: ASGIApp, *, access: Access, server: ServerSettings, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes: Sequence[Route],
+        access: Access,
+        server: ServerSettings,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
         self._app = app
+        self._routes = routes
+        self._names = {route.endpoint: route.name for route in routes}
         self._access = access
         # A name that may be asked for needs taking apart once; refusals are raised, and so never remembered.
         self._check_host = lru_cache(maxsize=256)(access.check_host)
@@ -59,9 +72,10 @@ class Edge:
         scope.setdefault("state", {})["visit"] = visit
         answer = _Answer(self, scope, visit, send)
         try:
-            self._admit(scope, visit)
             if scope["method"] == "OPTIONS":
                 visit.route = "preflight"
+            self._admit(scope, visit)
+            if scope["method"] == "OPTIONS":
                 await self._preflight(visit.asked)(scope, receive, answer.send)
             else:
                 await self._app(scope, receive, answer.send)
@@ -125,11 +139,17 @@ class Edge:
 
     def _close(self, scope: Scope, visit: Visit) -> None:
         visit.closed = True
-        if visit.route == "unmatched" and "endpoint" in scope:
-            visit.route = getattr(scope["endpoint"], "__name__", "unmatched")
+        visit.route = visit.route or self._route(scope)
         status = 499 if visit.left or not visit.status else visit.status
         self._metrics.requests.labels(visit.route, visit.model, visit.provider, str(status), visit.code).inc()
         log_visit(visit, scope["method"], status, self.processing_ms(visit))
+
+    def _route(self, scope: Scope) -> str:
+        """Return the name of the route that a request asked for, even if it was refused before it got there."""
+        if "endpoint" in scope:
+            return self._names.get(scope["endpoint"], _UNMATCHED)
+        matching = (route.name for route in self._routes if route.matches(scope)[0] is not Match.NONE)
+        return next(matching, _UNMATCHED)
 
 
 class _Answer:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
+from proxy.api.closing import log_unattended_end
 from proxy.api.headers import attempt_of, hold_s, idempotency_key, preferences
 from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, PicturesBody, images_body
 from proxy.api.visit import Visit
@@ -71,6 +72,8 @@ class Desk:
             if boarding.how == "orphan":
                 metrics.orphans_rescued.inc()
         visit.model = order.public.name if order.public.name in self.engine.listed_names else "other"
+        if boarding.how is None:
+            log_unattended_end(self.engine, boarding.flight, visit)
         return boarding
 
     async def _let_arrivals_be_read(self, owner: str) -> None:

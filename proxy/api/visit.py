@@ -26,7 +26,7 @@ class Visit:
     owner: str = ""
     origin: str = ""
     deployment: str = ""
-    route: str = "unmatched"
+    route: str = ""
     status: int = 0
     code: str = ""
     model: str = ""
@@ -49,9 +49,21 @@ class Visit:
         self.cause = failure.__cause__ if failure.status == 500 else None
 
 
+_QUIET = frozenset({"healthz", "readyz", "asset", "icon"})
+_POLL = "job"
+
+
+def _level(visit: Visit, method: str, status: int) -> int:
+    """Return how loud a request's line is: what comes every second and went well is for debugging only."""
+    if visit.cause is not None:
+        return logging.ERROR
+    quiet = visit.route in _QUIET or (visit.route == _POLL and method != "DELETE")
+    return logging.DEBUG if quiet and status < 400 else logging.INFO
+
+
 def log_visit(visit: Visit, method: str, status: int, milliseconds: int) -> None:
     """Write a request's line; 499 stands for a caller who left."""
-    level = logging.ERROR if visit.cause is not None else logging.INFO
+    level = _level(visit, method, status)
     if not _log.isEnabledFor(level):
         return
     fields: dict[str, object] = {
@@ -70,6 +82,14 @@ def log_visit(visit: Visit, method: str, status: int, milliseconds: int) -> None
         "reattached": visit.reattached,
     }
     fields.update((name, value) for name, value in optional.items() if value)
-    exception = (type(visit.cause), visit.cause, visit.cause.__traceback__) if visit.cause is not None else None
+    write_line(_log, level, "request", fields, visit.cause)
+
+
+def write_line(
+    log: logging.Logger, level: int, message: str, fields: dict[str, object], cause: BaseException | None
+) -> None:
+    """Write one line; with a ``cause`` it is an error."""
+    level = logging.ERROR if cause is not None else level
+    exception = (type(cause), cause, cause.__traceback__) if cause is not None else None
     # Made and handled here: Logger.log would walk the stack for a place in the code that nobody is told.
-    _log.handle(_log.makeRecord(_log.name, level, "", 0, "request", (), exception, extra={"fields": fields}))
+    log.handle(log.makeRecord(log.name, level, "", 0, message, (), exception, extra={"fields": fields}))

@@ -29,7 +29,7 @@ export function droppedSentence(header) {
 
 const REASONS = {
   provider_busy: "was busy", provider_unavailable: "could not be reached", provider_auth: "refused the service’s key",
-  provider_rejected: "refused the parameters", server_is_overloaded: "had no place free",
+  provider_rejected: "refused the parameters", server_is_overloaded: "took no more work",
 };
 
 /** `prodia: provider_busy; prodia-v1: provider_auth` and who answered, as one sentence; empty without a fallback. */

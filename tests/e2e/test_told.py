@@ -96,7 +96,7 @@ async def test_every_surface_tells_a_fallback(service: Service) -> None:
 
 
 async def test_a_job_that_was_handed_over_tells_its_fallback_and_its_seed(service: Service) -> None:
-    wish = {"prompt": f"{BUSY} [seconds:120]", "model": "dall-e-3", "seed": 7}
+    wish = {"prompt": f"{BUSY} [seconds:0.2]", "model": "dall-e-3", "seed": 7}
     answer = await service.post(GENERATIONS, wish, {"Prefer": "respond-async"})
     assert answer.status == 202
     path = answer.json["url"]

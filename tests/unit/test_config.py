@@ -217,16 +217,21 @@ def test_every_problem_is_told_at_once() -> None:
             "timeouts": {"hold": 0, "poll": "soon"},
             "images": {"copies": "never"},
             "providers": {"prodia": {"modes": "sync", "max_jobs": 0}, "acme": {}},
-            "models": {"x": {"routes": []}},
+            "models": {
+                "x": {"routes": []},
+                "y": {"routes": ["nowhere/model", "acme/model"]},
+                "b\u00fc": {"routes": [1]},
+            },
             "modles": {},
-        }
+        },
+        {"PRODIA_API_KEY": "a\nb"},
     )
     told = sorted(problem.partition(": ")[0] for problem in problems)
     assert told == sorted(
         [
             *("server.prt", "server.log", "server.port", "timeouts.hold", "timeouts.poll", "images.copies"),
             *("providers.prodia.modes", "providers.prodia.max_jobs", "providers.acme.kind", "models.x.routes"),
-            "modles",
+            *("modles", "models.b\u00fc.routes.0", "models.b\u00fc", "models.y.routes", "PRODIA_API_KEY"),
         ]
     )
     assert all("\n" not in problem for problem in problems)
@@ -387,6 +392,36 @@ def test_settings_cannot_be_changed() -> None:
     configuration: Configuration = compose({}, {})
     with pytest.raises(ValueError, match="frozen"):
         configuration.settings.server.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"server": {"host": "192.0.2.1", "allow_anonymous": "perhaps"}},
+        {"server": {"host": "192.0.2.1", "api_keys_env": 5}},
+        {"providers": {"mine": {"kind": "prodigy"}}, "models": {"x": {"routes": ["mine/y"]}}},
+        {"providers": {"imagelabs": {"http_proxy": "http://p:1", "image_hosts": [5]}}},
+        {"providers": 5, "models": {"x": {"routes": ["prodia/y"]}}},
+        {"models": [5]},
+        {"models": {"x": {"routes": ["prodia/y"], "defaults": {"stepz": 1}}}},
+        {"models": {"x": 5}},
+        {"server": 5},
+    ],
+)
+def test_what_follows_from_one_mistake_is_not_told_as_another(values: dict[str, Any]) -> None:
+    assert len(_problems(values)) == 1
+
+
+def test_every_place_that_is_wrong_in_the_same_table_is_told() -> None:
+    model = {"routes": [5, "nowhere/x"], "response_format": "gif", "defaults": 3}
+    places = {problem.partition(": ")[0] for problem in _problems({"models": {"x": model, "y": {}}})}
+    fields = ("x.routes.0", "x.response_format", "x.defaults", "y.routes")
+    assert places == {f"models.{name}" for name in fields}
+
+
+def test_a_service_open_to_others_is_told_beside_a_wrong_key() -> None:
+    problems = _problems({"server": {"host": "192.0.2.1", "prt": 1}, "timeouts": {"hold": 0}})
+    assert sorted(problem.partition(":")[0] for problem in problems) == ["server.host", "server.prt", "timeouts.hold"]
 
 
 def test_names_and_keys_that_no_header_can_carry() -> None:

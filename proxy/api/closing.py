@@ -1,0 +1,45 @@
+"""The closing line of a generation that ends while nobody waits: handed over, left, or past its caller's hold."""
+
+import logging
+
+from proxy.api.visit import Visit, write_line
+from proxy.engine import Engine
+from proxy.flight import Flight
+
+_log = logging.getLogger("proxy.generations")
+
+
+def log_unattended_end(engine: Engine, flight: Flight, visit: Visit) -> None:
+    """See to it that the end of ``flight`` gets a line of its own if no request is there to tell it.
+
+    ``visit``: the request that starts it; the line bears its id and counts from its arrival.
+    """
+    request_id, started, model = visit.request_id, visit.started, visit.model
+
+    def tell() -> None:
+        if not flight.done:
+            return
+        unwatch()
+        if flight.waiters:
+            return
+        failure = flight.failure
+        cause = failure.__cause__ if failure is not None and failure.status == 500 else None
+        fields = {
+            "id": request_id,
+            "outcome": (failure.code or failure.type) if failure else "done",
+            "ms": round((engine.clock.monotonic() - started) * 1000),
+            "model": model,
+            "provider": _provider(flight),
+            "key": flight.owner,
+            "submits": flight.submits,
+        }
+        fields = {name: value for name, value in fields.items() if value}
+        write_line(_log, logging.INFO, "generation", fields, cause)
+
+    unwatch = flight.watch(tell)
+
+
+def _provider(flight: Flight) -> str:
+    if flight.pictures:
+        return flight.pictures[0].made.candidate.route.provider
+    return next((progress.outlet.name for progress in flight.progress if progress.outlet is not None), "")

@@ -1,0 +1,63 @@
+"""What is wrong with a configuration, all of it at once: what is right is read on although something else is wrong."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def read_what_is_right(
+    kind: type[Kind], values: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> tuple[Kind, list[ErrorDetails]]:
+    """Return ``values`` as a ``kind``, with what is wrong taken out, and what that was.
+
+    ``defaults``: the tables that stand in for those that are wrong as a whole.
+    """
+    wrong: list[ErrorDetails] = []
+    while True:
+        try:
+            return kind.model_validate(values), wrong
+        except ValidationError as error:
+            found = error.errors()
+            # What is missing later was taken out here; a list with a wrong value is not also one value short.
+            wrong = wrong or [details for details in found if not _leads_to_another(details["loc"], found)]
+            before = values
+            for details in found:
+                place = details["loc"][:-1] if details["type"] == "missing" else details["loc"]
+                values = _without(values, place, defaults)
+            if values == before:
+                raise
+
+
+def _leads_to_another(place: Sequence[int | str], found: Sequence[ErrorDetails]) -> bool:
+    length = len(place)
+    return any(len(details["loc"]) > length and details["loc"][:length] == place for details in found)
+
+
+def _without(values: Mapping[str, Any], place: Sequence[int | str], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take out the value at ``place``; of a list the whole."""
+    if not place or place[0] not in values:
+        return values
+    key, rest = str(place[0]), place[1:]
+    inner = values[key]
+    if rest and isinstance(inner, Mapping):
+        return {**values, key: _without(inner, rest, {})}
+    kept = {name: value for name, value in values.items() if name != key}
+    return {**kept, key: defaults[key]} if key in defaults else kept
+
+
+def describe(details: ErrorDetails, known_keys: Callable[[list[str]], list[str]]) -> str:
+    """Return a line for one wrong value; ``known_keys`` gives those of the table at a path."""
+    location = [str(part) for part in details["loc"]]
+    where = ".".join(location)
+    if details["type"] == "extra_forbidden":
+        known = known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}"
