@@ -66,7 +66,7 @@ class Follower:
         try:
             reply = await self.outlet.upstream.send(pending.next, min(limit_s, max(0.1, lifetime.remaining)))
             if 200 <= reply.status < 300:
-                answer = self.outlet.provider.read(reply)
+                answer = self.outlet.read(reply)
                 self.outlet.polls.succeeded()
                 return answer
         except (NotSent, Interrupted, UnreadableReply):

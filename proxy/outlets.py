@@ -7,7 +7,7 @@ from typing import Literal
 
 from proxy.breaker import Breaker
 from proxy.metrics import ProviderFigures
-from proxy.provider import Provider
+from proxy.provider import Finished, Pending, Provider, Reply
 from proxy.upstream import Upstream
 
 
@@ -27,6 +27,15 @@ class Outlet:
 
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.max_jobs)
+
+    def read(self, reply: Reply) -> Pending | Finished:
+        """Read a good reply; a picture that came with a failure is removed. Raises ProviderFailure."""
+        try:
+            return self.provider.read(reply)
+        except BaseException:
+            if reply.picture is not None:
+                reply.picture.unlink(missing_ok=True)
+            raise
 
 
 @dataclass(slots=True)

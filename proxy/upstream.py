@@ -22,6 +22,7 @@ from proxy import __version__
 from proxy.addresses import ResultAddresses, public_socket
 from proxy.bodies import body_of
 from proxy.errors import Overloaded, ProviderBadResponse, ProviderBadResult
+from proxy.multipart import Parts
 from proxy.provider import Call, Reply
 
 CONNECT_S = 3.0
@@ -171,6 +172,12 @@ class Upstream:
                     picture = await self._stream(response, draft, limit)
                     kept = True
                     return Reply(call, response.status, response.headers, picture=picture)
+                if draft is not None and response.status == 200 and call.picture_part and _is_form(response.headers):
+                    parts = Parts(response.headers["content-type"], call.picture_part, partial(_write, draft))
+                    await self._stream_parts(response, draft, parts, limit)
+                    kept = parts.found
+                    path = draft.path if kept else None
+                    return Reply(call, response.status, response.headers, picture=path, parts=parts.kept)
                 return Reply(call, response.status, response.headers, await self._body(response, limit))
         except _CONNECTING as error:
             raise NotSent(type(error).__name__) from error
@@ -184,6 +191,11 @@ class Upstream:
         with closing(draft):
             await self._drain(response, partial(_write, draft), limit)
         return draft.path
+
+    async def _stream_parts(self, response: ClientResponse, draft: Draft, parts: Parts, limit: int) -> None:
+        with closing(draft):
+            await self._drain(response, parts.feed, limit)
+        parts.finish()
 
     def _new_draft(self) -> Draft:
         try:
@@ -250,6 +262,10 @@ def _write(draft: Draft, data: bytes) -> None:
         draft.write(data)
     except OSError as error:
         raise NotWritten(error.strerror) from error
+
+
+def _is_form(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 def _looks_like_picture(headers: Mapping[str, str]) -> bool:
