@@ -4,9 +4,9 @@ Parsed whole, a body of a picture's size would stop every other request meanwhil
 parser doesn't let the interpreter go. What is left holds a reference, ``data:image/png;base64,#0``, for each picture.
 """
 
+import asyncio
 import base64
 import binascii
-import mmap
 import re
 import tempfile
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from starlette.requests import Request
 
 from proxy.api.body import arriving, decode
+from proxy.api.spool import Spool, view
 from proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge
 
 _STRING = rb'[^"\\]*+(?:\\(?:[^u]|u[0-9a-fA-F]{4})[^"\\]*+)*+'
@@ -48,9 +49,10 @@ class Pictures:
 
     max_picture: int
     _pieces: list[_Piece] = field(default_factory=list)
+    spool: Spool = field(default_factory=Spool)
     _file: BinaryIO | None = None
     _size: int = 0
-    _view: memoryview | None = None
+    _view: memoryview | bytes = b""
 
     def begin(self) -> int:
         """Begin the next picture; returns its number."""
@@ -79,15 +81,19 @@ class Pictures:
         if self._file is None:
             # An unnamed file has no path to be left behind.
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        self._file.write(data)
+        self.spool.add(self._file, data)
         self._size += len(data)
 
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to seal."""
+        return self._file is not None
+
     def seal(self) -> None:
-        """End the writing; the pictures are looked at through a view that outlives the file."""
-        if self._file is not None and self._size:
-            self._file.flush()
-            self._view = memoryview(mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ))
-        self.close()
+        """End the writing; the pictures are looked at through a view that outlives the file. Blocks."""
+        if self._file is not None:
+            self.spool.flush()
+            self._view = view(self._file, self._size)
 
     def close(self) -> None:
         """Close the file."""
@@ -101,7 +107,7 @@ class Pictures:
             raise _not_base64(param)
         if piece.size > self.max_picture:
             raise _too_large(param, self.max_picture)
-        return self._view[piece.start : piece.start + piece.size] if self._view is not None and piece.size else b""
+        return self._view[piece.start : piece.start + piece.size]
 
 
 def _unescaped(encoded: bytes) -> bytes:
@@ -136,7 +142,6 @@ class Cutter:
     def finish(self) -> None:
         """End the text: what still waits is no string that ends."""
         self._keep(self._tail)
-        self.pictures.seal()
 
     def _keep(self, data: bytes) -> None:
         self.text += data
@@ -234,7 +239,10 @@ async def read_pictured(request: Request, max_text: int, max_picture: int) -> Pi
         # A data URL holds four characters for three bytes.
         async for piece in arriving(request, max_text + max_picture * 4 // 3):
             cutter.feed(piece)
+            await cutter.pictures.spool.relieve()
         cutter.finish()
+        if cutter.pictures.any:
+            await asyncio.to_thread(cutter.pictures.seal)
     finally:
         cutter.pictures.close()
     values = await decode(bytes(cutter.text))

@@ -28,6 +28,8 @@ def cut(body: bytes, sizes: Sequence[int] = (), max_text: int = _MUCH, max_pictu
         cutter.feed(body[at : at + size])
         at += size
     cutter.finish()
+    cutter.pictures.seal()
+    cutter.pictures.close()
     return cutter
 
 
