@@ -43,5 +43,5 @@ def view(file: BinaryIO, size: int) -> memoryview | bytes:
     file.flush()
     mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     # Whoever closes an unnamed file last frees all of it, which takes a while: not where the view happens to end.
-    weakref.finalize(mapped, _releasing.submit, os.close, os.dup(file.fileno()))
+    weakref.finalize(mapped, _releasing.submit, os.close, os.dup(file.fileno())).atexit = False
     return memoryview(mapped)
