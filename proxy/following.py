@@ -79,7 +79,7 @@ class Follower:
         try:
             reply = await self.outlet.upstream.send(pending.next, limit_s)
             if 200 <= reply.status < 300:
-                answer = self.outlet.provider.read(reply)
+                answer = self.outlet.read(reply)
                 self.outlet.polls.succeeded()
                 return answer
         except (NotSent, Interrupted, UnreadableReply):

@@ -198,7 +198,7 @@ class Jobs:
             reply = await outlet.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
                 raise refused_submit(outlet.provider, outlet.name, job, reply)
-            answer = outlet.provider.read(reply)
+            answer = outlet.read(reply)
         except StateUnavailable:
             progress.submits, progress.submitted = progress.submits - 1, False
             outlet.submits.skipped()

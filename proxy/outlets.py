@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from proxy.breaker import Breaker
 from proxy.metrics import ProviderFigures
-from proxy.provider import Provider
+from proxy.provider import Finished, Pending, Provider, Reply
 from proxy.upstream import Upstream
 
 
@@ -27,6 +28,15 @@ class Outlet:
 
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.max_jobs)
+
+    def read(self, reply: Reply) -> Pending | Finished:
+        """Read a good reply; a picture that came with a failure is removed. Raises ProviderFailure."""
+        try:
+            return self.provider.read(reply)
+        except BaseException:
+            if isinstance(reply.picture, Path):
+                reply.picture.unlink(missing_ok=True)
+            raise
 
 
 @dataclass(slots=True)

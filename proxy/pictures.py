@@ -14,6 +14,9 @@ Format = Literal["png", "jpeg", "webp"]
 EXTENSIONS: dict[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 MAX_PIXELS = 50_000_000
 """Pixels of any picture; a header that promises more is not believed."""
+HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+"""How the bytes of a picture begin."""
+LONGEST_HEAD = max(map(len, HEADS))
 HEAD_BYTES = 65_536
 _LONGEST_HEAD_BYTES = 4_194_304
 """Thumbnails and colour profiles may stand before a JPEG's size."""

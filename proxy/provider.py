@@ -132,7 +132,7 @@ class Call:
     """An HTTP call to be made. Headers, query and body hold keys and prompts, so ``repr`` shows none of them.
 
     ``json``: plain values, and ``Base64`` among the object's own. ``picture``: the reply may be a picture, so it is
-    read up to the picture limit and not the small one.
+    read up to the picture limit and not the small one; ``picture_part`` is the part that holds it in a multipart reply.
     ``safe``: it changes nothing at the provider (RFC 9110, 9.2.1), so a GET may be sent a second time when its
     connection is dropped.
     """
@@ -144,6 +144,7 @@ class Call:
     json: Mapping[str, Any] | None = field(default=None, repr=False)
     files: tuple[File, ...] = field(default=(), repr=False)
     picture: bool = False
+    picture_part: str = ""
     safe: bool = False
 
 
@@ -152,7 +153,8 @@ class Reply:
     """What came back. Header names are asked for in lower case.
 
     ``picture`` is the file a picture was streamed to, or its bytes where none could be written (then ``body`` is
-    empty); other bodies are in ``body``.
+    empty); other bodies are in ``body``. ``parts``: name and first 64 KiB of each part of a multipart reply that was
+    asked for a picture, the picture's left out.
     """
 
     call: Call
@@ -160,6 +162,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     picture: Path | bytes | None = field(default=None, repr=False)
+    parts: Sequence[tuple[str, bytes]] = field(default=(), repr=False)
 
     @property
     def content_type(self) -> str:

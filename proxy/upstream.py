@@ -22,6 +22,7 @@ from proxy.addresses import AddressRefused, ResultAddresses, public_socket
 from proxy.bodies import body_of
 from proxy.errors import ProviderBadResponse, ProviderBadResult
 from proxy.incoming import Draft, Incoming, NotWhole, unstorable
+from proxy.multipart import Parts
 from proxy.provider import Call, Reply
 
 CONNECT_S = 3.0
@@ -164,6 +165,13 @@ class Upstream:
                     picture = incoming.finish()
                     kept = True
                     return Reply(call, response.status, response.headers, picture=picture)
+                if incoming is not None and response.status == 200 and call.picture_part and _is_form(response.headers):
+                    parts = Parts(response.headers["content-type"], call.picture_part, incoming.write)
+                    await self._drain(response, parts.feed, limit)
+                    parts.finish()
+                    output = incoming.finish() if parts.found else None
+                    kept = parts.found
+                    return Reply(call, response.status, response.headers, picture=output, parts=parts.kept)
                 return Reply(call, response.status, response.headers, await self._body(response, limit))
         except _CONNECTING as error:
             raise NotSent(type(error).__name__) from error
@@ -236,6 +244,10 @@ def _leads_inside(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, AddressRefused):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def _is_form(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 def _looks_like_picture(headers: Mapping[str, str]) -> bool:

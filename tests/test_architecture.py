@@ -34,6 +34,7 @@ _LAYERS = [
     {"proxy.poll_budget"},
     {"proxy.parameters", "proxy.routing", "proxy.image_store", "proxy.masks"},
     {"proxy.upstream", "proxy.bodies", "proxy.addresses", "proxy.providers"},
+    {"proxy.multipart"},
     {"proxy.provider", "proxy.image_request", "proxy.pictures", "proxy.incoming"},
     {"proxy.shapes", "proxy.completeness"},
     {"proxy.errors", "proxy.clock", "proxy.logs", "proxy.config_problems", "proxy"},

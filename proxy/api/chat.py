@@ -136,15 +136,12 @@ def _text_of(content: Any) -> str:
 
 def _images_of(content: Any, body: Pictured) -> tuple[InputPicture, ...]:
     """Return the pictures attached to a message. Raises InvalidRequest."""
-    images = []
-    for part in content if isinstance(content, list) else ():
-        if isinstance(part, dict) and part.get("type") == "image_url":
-            image = part.get("image_url")
-            url = image.get("url") if isinstance(image, dict) else image
-            images.append(picture_of(body.data(str(url), "messages"), "messages"))
-    if len(images) > MAX_PICTURES:
+    parts = content if isinstance(content, list) else ()
+    given = [part.get("image_url") for part in parts if isinstance(part, dict) and part.get("type") == "image_url"]
+    if len(given) > MAX_PICTURES:
         raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="messages")
-    return tuple(images)
+    urls = (str(image.get("url") if isinstance(image, dict) else image) for image in given)
+    return tuple(picture_of(body.data(url, "messages"), "messages") for url in urls)
 
 
 class _Completion:

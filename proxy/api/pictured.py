@@ -1,13 +1,14 @@
 """JSON that brings pictures: the base64 of its data URLs goes into a file while it arrives; only the rest is parsed.
 
 Parsed whole, a body of a picture's size would stop every other request meanwhile, even in a thread of its own: the
-parser doesn't let the interpreter go. What is left holds a reference, ``data:image/png;base64,#0``, for each picture.
+parser doesn't let the interpreter go. What is left holds a reference, ``data:image/png;base64,#…-0``, for each picture.
 """
 
+import asyncio
 import base64
 import binascii
-import mmap
 import re
+import secrets
 import tempfile
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 from starlette.requests import Request
 
 from proxy.api.body import arriving, decode
+from proxy.api.spool import Spool, view
 from proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge
 
 _STRING = rb'[^"\\]*+(?:\\(?:[^u]|u[0-9a-fA-F]{4})[^"\\]*+)*+'
@@ -28,7 +30,7 @@ _LONGEST_ESCAPE = 6
 _QUOTE, _BACKSLASH = b'"'[0], b"\\"[0]
 _ESCAPED = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
 _DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
-_REFERENCE = re.compile(_DATA_URL.pattern + r"#\d{1,9}\Z", re.ASCII)
+_REFERENCE = re.compile(_DATA_URL.pattern + r"#[0-9a-f]{16}-\d{1,9}\Z", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -44,18 +46,23 @@ class _Piece:
 
 @dataclass(slots=True)
 class Pictures:
-    """The pictures of one body, decoded one behind the other into an unnamed temporary file."""
+    """The pictures of one body, decoded one behind the other into an unnamed temporary file.
+
+    A picture's reference holds a secret of this body's: a caller can't name one picture many times.
+    """
 
     max_picture: int
+    secret: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
     _pieces: list[_Piece] = field(default_factory=list)
+    spool: Spool = field(default_factory=Spool)
     _file: BinaryIO | None = None
     _size: int = 0
-    _view: memoryview | None = None
+    _view: memoryview | bytes = b""
 
-    def begin(self) -> int:
-        """Begin the next picture; returns its number."""
+    def begin(self) -> str:
+        """Begin the next picture; returns its reference."""
         self._pieces.append(_Piece(self._size))
-        return len(self._pieces) - 1
+        return f"#{self.secret}-{len(self._pieces) - 1}"
 
     def add(self, encoded: bytes) -> None:
         """Add base64, as it stands in JSON, to the picture begun last."""
@@ -79,29 +86,36 @@ class Pictures:
         if self._file is None:
             # An unnamed file has no path to be left behind.
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        self._file.write(data)
+        self.spool.add(self._file, data)
         self._size += len(data)
 
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to seal."""
+        return self._file is not None
+
     def seal(self) -> None:
-        """End the writing; the pictures are looked at through a view that outlives the file."""
-        if self._file is not None and self._size:
-            self._file.flush()
-            self._view = memoryview(mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ))
-        self.close()
+        """End the writing; the pictures are looked at through a view that outlives the file. Blocks."""
+        if self._file is not None:
+            self.spool.flush()
+            self._view = view(self._file, self._size)
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
 
-    def data(self, number: int, param: str) -> bytes | memoryview:
+    def data(self, reference: str, param: str) -> bytes | memoryview:
         """Return a picture's bytes. Raises InvalidRequest, RequestTooLarge."""
-        piece = self._pieces[number] if number < len(self._pieces) else None
-        if piece is None or piece.broken or piece.carried:
+        secret, _, number = reference.removeprefix("#").partition("-")
+        if secret != self.secret:
+            raise _not_base64(param)
+        piece = self._pieces[int(number)]
+        if piece.broken or piece.carried:
             raise _not_base64(param)
         if piece.size > self.max_picture:
             raise _too_large(param, self.max_picture)
-        return self._view[piece.start : piece.start + piece.size] if self._view is not None and piece.size else b""
+        return self._view[piece.start : piece.start + piece.size]
 
 
 def _unescaped(encoded: bytes) -> bytes:
@@ -136,7 +150,6 @@ class Cutter:
     def finish(self) -> None:
         """End the text: what still waits is no string that ends."""
         self._keep(self._tail)
-        self.pictures.seal()
 
     def _keep(self, data: bytes) -> None:
         self.text += data
@@ -158,7 +171,7 @@ class Cutter:
     def _begun(self, data: bytes, at: int) -> int:
         start = data[at : at + _LONGEST_HEAD]
         if head := _HEAD.match(start):
-            self._keep(head[0].replace(rb"\/", b"/") + b"#%d" % self.pictures.begin())
+            self._keep(head[0].replace(rb"\/", b"/") + self.pictures.begin().encode())
             self._step = self._picture
             return at + head.end()
         undecided = len(start) < _LONGEST_HEAD and _QUOTE not in start
@@ -209,7 +222,7 @@ class Pictured:
             message = f"'{param}' must hold base64 data URLs: addresses and file ids are not fetched here."
             raise InvalidRequest(message, param=param)
         if is_reference(url):
-            return self.pictures.data(int(url[match.end() + 1 :]), param)
+            return self.pictures.data(url[match.end() :], param)
         try:  # its beginning was spelt with escapes, so it counted as text and isn't long
             data = base64.b64decode(url[match.end() :], validate=True)
         except ValueError:
@@ -234,7 +247,10 @@ async def read_pictured(request: Request, max_text: int, max_picture: int) -> Pi
         # A data URL holds four characters for three bytes.
         async for piece in arriving(request, max_text + max_picture * 4 // 3):
             cutter.feed(piece)
+            await cutter.pictures.spool.relieve()
         cutter.finish()
+        if cutter.pictures.any:
+            await asyncio.to_thread(cutter.pictures.seal)
     finally:
         cutter.pictures.close()
     values = await decode(bytes(cutter.text))

@@ -7,10 +7,9 @@ chunked (clients §3 point 15), so neither names, types nor lengths are relied o
 import asyncio
 import hashlib
 import io
-import mmap
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -20,6 +19,7 @@ from starlette.requests import Request
 
 from proxy.api.body import arriving
 from proxy.api.pictured import Pictured, read_pictured
+from proxy.api.spool import Spool, view
 from proxy.errors import InvalidRequest, RequestTooLarge
 from proxy.pictures import NotAPicture, inspect
 from proxy.provider import InputPicture
@@ -70,6 +70,7 @@ class _Form:
 
     max_picture: int
     parts: list[_Part] = field(default_factory=list)
+    spool: Spool = field(default_factory=Spool)
     ended: bool = False
     _headers: dict[bytes, bytes] = field(default_factory=dict)
     _field: bytes = b""
@@ -115,7 +116,7 @@ class _Form:
         if part.size > limit:
             message = f"The part '{part.name[:64]}' is over its limit of {limit} bytes."
             raise RequestTooLarge(message, param=part.name[:64], headers={"connection": "close"})
-        part.file.write(data[start:end])
+        self.spool.add(part.file, data[start:end])
 
     def _end(self) -> None:
         self.ended = True
@@ -128,7 +129,7 @@ async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -
         if not form.ended:
             raise InvalidRequest("The multipart body ends too early.", code="invalid_multipart")
         # Digests of many megabytes would hold up the event loop.
-        return await asyncio.to_thread(_read_parts, form.parts)
+        return await asyncio.to_thread(_read_parts, form)
     finally:
         for part in form.parts:
             part.file.close()
@@ -141,23 +142,24 @@ async def _receive(request: Request, boundary: bytes, form: _Form) -> None:
         async for piece in arriving(request, limit):
             if not form.ended:
                 parser.write(piece)
+                await form.spool.relieve()
         parser.finalize()
     except FormParserError:
         raise InvalidRequest("The multipart body is broken.", code="invalid_multipart") from None
 
 
-def _read_parts(parts: Sequence[_Part]) -> Upload:
+def _read_parts(form: _Form) -> Upload:
+    form.spool.flush()
     fields: dict[str, Any] = {}
     images, mask = [], None
-    for part in parts:
-        part.file.flush()
+    for part in form.parts:
         if not part.is_file:
             part.file.seek(0)
             fields[part.name] = _text(part.name, part.file.read())
         elif part.name == "mask":
-            mask = picture_of(_view(part), "mask")
+            mask = picture_of(view(part.file, part.size), "mask")
         elif _IMAGE_FIELD.match(part.name):
-            images.append(picture_of(_view(part), "image"))
+            images.append(picture_of(view(part.file, part.size), "image"))
         else:
             raise InvalidRequest(f"No file is expected in '{part.name[:64]}'; send 'image'.", param=part.name[:64])
     return _complete(fields, images, mask)
@@ -169,13 +171,6 @@ def _text(name: str, data: bytes) -> str:
     except UnicodeDecodeError:
         message = f"The field '{name[:64]}' is not UTF-8."
         raise InvalidRequest(message, param=name[:64], code="invalid_type") from None
-
-
-def _view(part: _Part) -> memoryview | bytes:
-    """Return the part's bytes, looking into its file; the view outlives the file's closing."""
-    if not part.size:
-        return b""
-    return memoryview(mmap.mmap(part.file.fileno(), part.size, access=mmap.ACCESS_READ))
 
 
 def picture_of(data: bytes | memoryview, param: str) -> InputPicture:

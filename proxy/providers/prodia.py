@@ -6,14 +6,12 @@ other documented form (multipart: the job's JSON beside its outputs) is read as 
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-
 from proxy.errors import ProviderBadResponse
+from proxy.multipart import Parts
 from proxy.provider import (
     Call,
     File,
@@ -33,7 +31,6 @@ _IMAGE_HOSTS = ("images.prodia.xyz",)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
 _PICTURE_NAMES = (".png", ".jpg", ".jpeg", ".webp")
 _TEXT_NAMES = (".txt", ".json")
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 _DONE = {"processed", "completed", "succeeded"}
 _FAILED = {"failed", "cancelled", "canceled"}
 _LONGEST_JOB_S = 86_400.0
@@ -82,7 +79,14 @@ class Prodia:
         path, picture = ("/job", True) if self.mode == "sync" else ("/job/async", False)
         url = f"{self.base_url}{path}"
         if not job.images:
-            return Call("POST", url, headers, json={"type": job.model.name, "config": config}, picture=picture)
+            return Call(
+                "POST",
+                url,
+                headers,
+                json={"type": job.model.name, "config": config},
+                picture=picture,
+                picture_part=_OUTPUT,
+            )
         files = [
             File("input", f"image{number}.{image.format}", f"image/{image.format}", image.data)
             for number, image in enumerate(job.images)
@@ -94,14 +98,14 @@ class Prodia:
         config.update({"image": names[0]} if job.model.family == "image" else {"images": names})
         part = json.dumps({"type": job.model.name, "config": config}).encode()
         files.insert(0, File("job", "job.json", "application/json", part))
-        return Call("POST", url, headers, files=tuple(files), picture=picture)
+        return Call("POST", url, headers, files=tuple(files), picture=picture, picture_part=_OUTPUT)
 
     def read(self, reply: Reply) -> Pending | Finished:
         """Read a picture, a multipart answer, or one of the asynchronous calls' answers."""
-        if reply.picture is not None:
-            return Finished(reply.picture)
         if reply.content_type == "multipart/form-data":
             return _read_multipart(reply)
+        if reply.picture is not None:
+            return Finished(reply.picture)
         _, _, rest = reply.call.url.partition("/job/async")
         if rest.endswith("/job.state.current"):
             return self._state(reply)
@@ -122,7 +126,7 @@ class Prodia:
         body = reply.body
         if reply.content_type == "multipart/form-data":
             try:
-                body = next((data for name, data in _parts(reply) if name == "job"), b"")
+                body = next((data for name, data in _parts_of_refusal(reply) if name == "job"), b"")
             except ProviderBadResponse:
                 return ""
         try:
@@ -152,7 +156,9 @@ class Prodia:
             return Finished(name)
         if not _FILE_NAME.match(name):
             raise ProviderBadResponse("The provider calls the job done but names no picture.")
-        call = Call("GET", f"{reply.call.url}/{name}", self._headers("*/*"), picture=True, safe=True)
+        call = Call(
+            "GET", f"{reply.call.url}/{name}", self._headers("*/*"), picture=True, picture_part=_OUTPUT, safe=True
+        )
         return Pending(next=call, state="generating", at_once=True)
 
     def _get(self, path: str) -> Call:
@@ -162,13 +168,13 @@ class Prodia:
         return {"authorization": f"Bearer {self.token}", "accept": accept}
 
 
+_OUTPUT = "output"
 _PING = {"type": "inference.ping.v1"}
 
 
 def _read_multipart(reply: Reply) -> Finished:
-    """Take the first picture among the outputs; a job part that carries an error wins over any output."""
-    parts = list(_parts(reply))
-    job = next((data for name, data in parts if name == "job"), None)
+    """Take the picture among the outputs; a job part that carries an error wins over any output."""
+    job = next((data for name, data in reply.parts if name == "job"), None)
     if job is None:
         raise ProviderBadResponse("The provider's answer has no job part.")
     try:
@@ -178,72 +184,17 @@ def _read_multipart(reply: Reply) -> Finished:
     if not isinstance(answer, dict):
         raise UnreadableReply
     _raise_if_failed(answer)
-    for name, data in parts:
-        if name == "output" and data.startswith(_MAGIC):
-            return Finished(data, elapsed_s=_elapsed(answer), seed=_seed(answer))
-    raise ProviderBadResponse("The provider's answer has no picture among its outputs.")
+    if reply.picture is None:
+        raise ProviderBadResponse("The provider's answer has no picture among its outputs.")
+    return Finished(reply.picture, elapsed_s=_elapsed(answer), seed=_seed(answer))
 
 
-def _parts(reply: Reply) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of each part. Raises UnreadableReply when the body is not the multipart it claims to be."""
-    try:
-        _, options = parse_options_header(reply.headers.get("content-type", ""))
-    except ValueError:  # characters that no header may hold
-        raise UnreadableReply from None
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise UnreadableReply
-    collector = _Collector()
-    try:
-        parser = MultipartParser(boundary, collector.callbacks())
-        parser.write(reply.body)
-        parser.finalize()
-    except FormParserError:
-        raise UnreadableReply from None
-    if not collector.ended:
-        raise UnreadableReply
-    yield from collector.parts
-
-
-class _Collector:
-    """Gathers what the multipart parser reports."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[str, bytes]] = []
-        self.ended = False
-        self._field = b""
-        self._value = b""
-        self._name = ""
-        self._pieces: list[bytes] = []
-
-    def callbacks(self) -> Any:
-        """Return the parser's callbacks."""
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._header_field,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header_end,
-            "on_part_data": lambda data, start, end: self._pieces.append(data[start:end]),
-            "on_part_end": lambda: self.parts.append((self._name, b"".join(self._pieces))),
-            "on_end": self._end,
-        }
-
-    def _begin(self) -> None:
-        self._name, self._pieces, self._field, self._value = "", [], b"", b""
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            self._name = parse_options_header(self._value)[1].get(b"name", b"").decode("latin-1")
-        self._field, self._value = b"", b""
-
-    def _end(self) -> None:
-        self.ended = True
+def _parts_of_refusal(reply: Reply) -> Sequence[tuple[str, bytes]]:
+    """Return name and bytes of each part of a short body. Raises UnreadableReply."""
+    parts = Parts(reply.headers.get("content-type", ""), "", lambda _: None)
+    parts.feed(reply.body)
+    parts.finish()
+    return parts.kept
 
 
 def _raise_if_failed(answer: dict[str, Any]) -> None:

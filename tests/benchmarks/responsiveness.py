@@ -88,7 +88,7 @@ CASES = (
     Case("chat, 285 kB with a schema of 4,000", CHAT, JSON_HEADERS,
          said("Title:\n" + TALK * 3_000, response_format=schema(4_000))),
     Case("chat, 1 MB of system messages", CHAT, JSON_HEADERS, as_json(model=SCHNELL, messages=[
-        *({"role": "system", "content": "generate a title title chat " * 500} for _ in range(60)),
+        *({"role": "system", "content": "generate a title title " * 600} for _ in range(60)),
         {"role": "user", "content": TALK}])),
     Case("generation, 1 MB of values", GENERATIONS, JSON_HEADERS,
          as_json(prompt="a hill", **{f"x{number}": 1 for number in range(70_000)}), 0),

@@ -4,11 +4,12 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
 from proxy import __version__
+from proxy.multipart import Parts
 from proxy.provider import Call, Finished, InputPicture, Job, Model, Operation, Pending, Provider, Reply
 from proxy.providers import KINDS, build
 from proxy.providers.settings import ProviderSettings
@@ -77,6 +78,18 @@ def reply(call: Call, body: object = b"", status: int = 200, **headers: str) -> 
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     usual = {} if isinstance(body, bytes) else {"content-type": "application/json"}
     return Reply(call, status, {**usual, **{name.replace("_", "-"): value for name, value in headers.items()}}, data)
+
+
+def streamed(call: Call, body: bytes, content_type: str, piece: int = 7) -> Reply:
+    """Return the reply as ``upstream`` makes it of a multipart body; where a file's path would be, its bytes are."""
+    written: list[bytes] = []
+    parts = Parts(content_type, call.picture_part, written.append)
+    for start in range(0, len(body), piece):
+        parts.feed(body[start : start + piece])
+    parts.finish()
+    assert parts.found == bool(written)
+    picture = cast("Path", b"".join(written)) if parts.found else None
+    return Reply(call, 200, {"content-type": content_type}, picture=picture, parts=parts.kept)
 
 
 def multipart(*parts: tuple[str, str, str, bytes], boundary: str = BOUNDARY) -> bytes:

@@ -1,7 +1,8 @@
 """The values that cross the boundary, and what every dialect has in common."""
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -22,9 +23,9 @@ from proxy.provider import (
     job_id,
 )
 from proxy.providers import KINDS
-from tests.providers.examples import BOUNDARY, JOB, KEY, PROMPT, brought, job, provider, reply
+from tests.providers.examples import BOUNDARY, JOB, KEY, PROMPT, brought, job, provider, reply, streamed
 
-ASKED = Call("GET", "https://provider.test/job")
+ASKED = Call("GET", "https://provider.test/job", picture=True, picture_part="output")
 
 
 def _calls(kind: str) -> list[Call]:
@@ -262,12 +263,12 @@ def test_numbers_are_brought_into_range(limits: Range, value: float, kept: float
 
 def test_the_boundary_of_the_examples_is_awkward_indeed() -> None:
     assert provider("prodia").read(
-        reply(
+        streamed(
             ASKED,
             f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=job\r\n\r\n{{}}\r\n"
             f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=output\r\n\r\n".encode()
             + b"\xff\xd8\xff--"
             + f"\r\n--{BOUNDARY}--\r\n".encode(),
-            content_type=f"multipart/form-data; boundary={BOUNDARY}",
+            f"multipart/form-data; boundary={BOUNDARY}",
         )
-    ) == Finished(b"\xff\xd8\xff--")
+    ) == Finished(cast("Path", b"\xff\xd8\xff--"))

@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aioresponses import aioresponses
 from yarl import URL
 
+from proxy.breaker import Breaker
+from proxy.clock import Clock
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
+from proxy.metrics import Metrics
+from proxy.outlets import Outlet
 from proxy.provider import Call, Finished, Operation, Reply, UnreadableReply
 from proxy.upstream import Upstream
 from tests.providers.examples import (
@@ -29,6 +33,7 @@ from tests.providers.examples import (
     picture,
     provider,
     reply,
+    streamed,
 )
 
 BASE = "https://inference.prodia.com/v2"
@@ -40,7 +45,7 @@ FORM = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 def _read(*parts: tuple[str, str, str, bytes], content_type: str = FORM, boundary: str = BOUNDARY) -> Finished:
-    answer = DIALECT.read(reply(SUBMIT, multipart(*parts, boundary=boundary), content_type=content_type))
+    answer = DIALECT.read(streamed(SUBMIT, multipart(*parts, boundary=boundary), content_type))
     assert isinstance(answer, Finished)
     return answer
 
@@ -222,6 +227,35 @@ def test_an_error_in_the_job_part_wins_over_its_outputs(values: dict[str, Any], 
         DIALECT.read(reply(SUBMIT, {"id": JOB, **values}))
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_of_several_pictures_the_first_output_alone_is_written(order: int, piece: int) -> None:
+    parts = [job_part(), ("input", "a", "image/png", WEBP), output_part(b"RIF"), output_part(JPEG), output_part(PNG)]
+    said = streamed(SUBMIT, multipart(*parts[::order]), FORM, piece)
+    assert said.picture == cast("Path", JPEG if order == 1 else PNG)
+    assert sorted(name for name, _ in said.parts) == ["input", "job", "output", "output", "output"]
+
+
+def test_what_is_kept_of_other_parts_is_short() -> None:
+    said = streamed(SUBMIT, multipart(("a", "a", "b", bytes(500_000)), job_part(), output_part(PNG)), FORM, 1_000)
+    assert [len(data) for _, data in said.parts] == [65_536, len(job_part()[3]), 0]
+    with pytest.raises(UnreadableReply):
+        streamed(SUBMIT, multipart(*[job_part()] * 65), FORM, 1_000)
+
+
+@pytest.mark.anyio
+async def test_a_picture_that_came_with_a_failure_is_removed(upstream: Upstream, tmp_path: Path) -> None:
+    path, clock = tmp_path / "a.part", Clock()
+    path.write_bytes(PNG)
+    outlet = Outlet(
+        "x", DIALECT, upstream, 1, submits=Breaker(clock), polls=Breaker(clock), figures=Metrics().of_provider("x")
+    )
+    said = Reply(SUBMIT, 200, {"content-type": FORM}, picture=path, parts=[("job", b'{"error": "nsfw"}')])
+    with pytest.raises(ContentRefused):
+        outlet.read(said)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
@@ -262,10 +296,10 @@ WHOLE = multipart(job_part(), output_part(PNG))
     ],
 )
 def test_a_broken_multipart_answer_is_unreadable(body: bytes, content_type: str) -> None:
-    said = reply(SUBMIT, body, content_type=content_type)
-    with pytest.raises(UnreadableReply):
-        DIALECT.read(said)
-    assert isinstance(DIALECT.refusal(said), str)
+    for piece in (1, 7, len(body) + 1):
+        with pytest.raises(UnreadableReply):
+            DIALECT.read(streamed(SUBMIT, body, content_type, piece))
+    assert isinstance(DIALECT.refusal(reply(SUBMIT, body, content_type=content_type)), str)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +363,9 @@ async def test_a_form_and_its_multipart_answer(upstream: Upstream, web: aiorespo
     web.post(f"{BASE}/job", body=body, headers={"Content-Type": f'multipart/form-data; boundary="{BOUNDARY}"'})
     wanted = job(model(DIALECT, "flux-2.pro.img2img.v1"), "edit", [brought(AWKWARD)])
     answer = DIALECT.read(await upstream.send(DIALECT.submit(wanted), 1.0))
-    assert answer == Finished(AWKWARD, elapsed_s=0.3)
+    assert isinstance(answer, Finished)
+    assert isinstance(answer.image, Path)
+    assert (answer.image.read_bytes(), answer.elapsed_s) == (AWKWARD, 0.3)
     (sent,) = web.requests["POST", URL(f"{BASE}/job")]
     assert sent.kwargs["json"] is None
     assert sent.kwargs["headers"]["content-type"].startswith("multipart/form-data; boundary=")

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,7 +197,10 @@ async def test_a_multipart_answer_survives_the_wire(upstream: Upstream) -> None:
     async with raw_server(saying(answer(body, **headers))) as server:
         dialect = provider("prodia", server.url)
         reply = await upstream.send(dialect.submit(job(dialect.models()[0], seed=1)), 2.0)
-    assert dialect.read(reply) == Finished(AWKWARD, elapsed_s=0.3)
+    answered = dialect.read(reply)
+    assert isinstance(answered, Finished)
+    assert isinstance(answered.image, Path)
+    assert (answered.image.read_bytes(), answered.elapsed_s) == (AWKWARD, 0.3)
 
 
 async def test_an_asynchronous_job_is_followed_at_its_own_address(upstream: Upstream) -> None:

@@ -28,6 +28,8 @@ def cut(body: bytes, sizes: Sequence[int] = (), max_text: int = _MUCH, max_pictu
         cutter.feed(body[at : at + size])
         at += size
     cutter.finish()
+    cutter.pictures.seal()
+    cutter.pictures.close()
     return cutter
 
 
@@ -131,9 +133,7 @@ def test_text_and_pictures_have_limits_of_their_own() -> None:
     assert (refusal.value.status, refusal.value.code) == (413, "request_too_large")
     small = cut(body, max_picture=2999)
     with pytest.raises(RequestTooLarge):
-        small.pictures.data(0, "images")
-    with pytest.raises(InvalidRequest):
-        small.pictures.data(2, "images")
+        small.pictures.data(f"#{small.pictures.secret}-0", "images")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ async def test_no_piece_is_larger_than_it_may_be(monkeypatch: pytest.MonkeyPatch
     assert bytes(read.data(read.values["images"][0]["image_url"], "images")) == data
     assert sum(sizes) == len(body)
     assert max(sizes) <= PIECE_BYTES
-    assert parsed == [len(body) - 4 * -(-len(data) // 3) + len("#0")]
+    assert parsed == [len(body) - 4 * -(-len(data) // 3) + len("#0123456789abcdef-0")]
 
 
 @pytest.mark.anyio
@@ -225,6 +225,17 @@ async def test_a_picture_where_a_text_belongs_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refusal:
         await read_pictured(request_of(body, 99), 1000, 1000)
     assert refusal.value.param == "prompt"
+
+
+@pytest.mark.parametrize("reference", ["#0", "#0123456789abcdef-0", "#", "#-0"])
+def test_a_reference_cannot_be_forged(reference: str) -> None:
+    forged = f'"\\u0064ata:image/png;base64,{reference}"'
+    cutter = cut(f'{{"a": "{_HEAD}YWJj", "b": {forged}, "c": "{_HEAD}{reference}"}}'.encode())
+    body = Pictured(decode_json(bytes(cutter.text)), cutter.pictures)
+    assert body.data(body.values["a"], "x") == b"abc"
+    for name in "bc":
+        with pytest.raises(InvalidRequest):
+            body.data(body.values[name], "x")
 
 
 @pytest.mark.anyio

@@ -1,0 +1,47 @@
+"""Uploads on their way to disk and back: a full disk cache makes a write wait, and nobody else shall wait with it."""
+
+import asyncio
+import mmap
+import os
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+_BATCH_BYTES = 1_048_576
+_releasing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="uploads")
+
+
+@dataclass(slots=True)
+class Spool:
+    """What waits to be written, at most about a megabyte of it as long as ``relieve`` is awaited between additions."""
+
+    _waiting: list[tuple[BinaryIO, bytes]] = field(default_factory=list)
+    _size: int = 0
+
+    def add(self, file: BinaryIO, data: bytes) -> None:
+        """Have ``data`` written behind what was added for the file before."""
+        self._waiting.append((file, data))
+        self._size += len(data)
+
+    async def relieve(self) -> None:
+        """Write what waits, away from the event loop, once it is much. Raises OSError."""
+        if self._size >= _BATCH_BYTES:
+            await asyncio.to_thread(self.flush)
+
+    def flush(self) -> None:
+        """Write all that waits. Raises OSError. Blocks."""
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        for file, data in waiting:
+            file.write(data)
+
+
+def view(file: BinaryIO, size: int) -> memoryview | bytes:
+    """Return a view into a file's first ``size`` bytes; it outlives the file's closing."""
+    if not size:
+        return b""
+    file.flush()
+    mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    # Whoever closes an unnamed file last frees all of it, which takes a while: not where the view happens to end.
+    weakref.finalize(mapped, _releasing.submit, os.close, os.dup(file.fileno())).atexit = False
+    return memoryview(mapped)
