@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from proxy.addresses import ResultAddresses
 from proxy.breaker import Breaker
 from proxy.clock import Clock
 from proxy.config import Configuration
-from proxy.errors import ProviderBadResponse, ProviderFailure
+from proxy.errors import InvalidRequest, ProviderBadResponse, ProviderFailure
 from proxy.flights import Flights
 from proxy.image_request import parse
 from proxy.image_store import ImageStore
@@ -23,7 +23,7 @@ from proxy.metrics import Metrics
 from proxy.orders import Order, Wish, place
 from proxy.outlets import Limits, Outlet
 from proxy.pictures import Converter
-from proxy.provider import Operation, Provider
+from proxy.provider import InputPicture, Operation, Provider
 from proxy.providers import build
 from proxy.results import Picture, Results
 from proxy.routing import Routing, Supplier
@@ -130,15 +130,32 @@ class Engine:
         return self.metrics.page()
 
     def order(
-        self, values: Mapping[str, Any], operation: Operation = "generate", owner: str = "", **pictures: Any
+        self,
+        values: Mapping[str, Any],
+        operation: Operation = "generate",
+        owner: str = "",
+        pictures_param: str = "image",
+        **pictures: Any,
     ) -> Order:
-        """Check a request's ``values`` and find its routes. Raises Failure, before any provider is called."""
+        """Check a request's ``values`` and pictures and find its routes. Raises Failure, before any call.
+
+        ``pictures_param``: the parameter that the pictures came in. Nothing of them is decoded.
+        """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
         wish = Wish(request, unknown, operation, owner=owner, arrived=arrived, **pictures)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
-        return place(wish, public, strict=self.settings.server.strict_params, able=able)
+        order = place(wish, public, strict=self.settings.server.strict_params, able=able)
+        self._refuse_larger(pictures_param, wish.images)
+        self._refuse_larger("mask", (wish.mask,) if wish.mask else ())
+        return order
+
+    def _refuse_larger(self, param: str, pictures: Sequence[InputPicture]) -> None:
+        limit = self.settings.images.max_pixels
+        if any(picture.width * picture.height > limit for picture in pictures):
+            message = f"A picture in '{param}' is too large: at most {limit} pixels are accepted."
+            raise InvalidRequest(message, param=param, code="invalid_image_file")
 
     def able_to(self, operation: Operation) -> list[str]:
         """Return the configured public names that have a usable route for ``operation``."""

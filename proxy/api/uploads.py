@@ -13,7 +13,7 @@ import mmap
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from python_multipart.exceptions import FormParserError
@@ -21,6 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from proxy.api.body import CallerLeft, read_json
+from proxy.completeness import is_cut
 from proxy.errors import InvalidRequest, RequestTooLarge
 from proxy.pictures import NotAPicture, inspect
 from proxy.provider import InputPicture
@@ -36,11 +37,12 @@ _DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A request with pictures: its text fields, its pictures in order, and its mask."""
+    """A request with pictures: its text fields, its pictures in order, its mask; ``param`` named the pictures."""
 
     fields: dict[str, Any]
     images: tuple[InputPicture, ...]
     mask: InputPicture | None = None
+    param: str = "image"
 
 
 async def read_upload(request: Request, max_picture: int, max_json: int) -> Upload:
@@ -189,6 +191,8 @@ def _view(part: _Part) -> memoryview | bytes:
 def _picture(data: bytes | memoryview, param: str) -> InputPicture:
     try:
         facts = inspect(bytes(data[:_LONG_HEAD_BYTES]))
+        if is_cut(data):
+            raise NotAPicture("the picture is cut off or damaged")
     except NotAPicture as problem:
         message = f"The file in '{param}' cannot be used: {problem}."
         raise InvalidRequest(message, param=param, code="invalid_image_file") from None
@@ -219,7 +223,8 @@ def _from_json(values: dict[str, Any], max_picture: int) -> Upload:
         raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="images")
     images = [_picture(_reference(item, "images", max_picture), "images") for item in given]
     mask = values.get("mask")
-    return _complete(fields, images, _picture(_reference(mask, "mask", max_picture), "mask") if mask else None)
+    seen = _picture(_reference(mask, "mask", max_picture), "mask") if mask else None
+    return replace(_complete(fields, images, seen), param="images")
 
 
 def _reference(item: Any, param: str, max_picture: int) -> bytes:
