@@ -7,6 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,12 @@ class Engine:
             max_pixels=settings.images.max_pixels,
         )
         self.jobs = Jobs(
-            self.outlets, self.schedule, limits, clock, self.metrics, check_store=self._results.check_store
+            self.outlets,
+            self.schedule,
+            limits,
+            clock,
+            self.metrics,
+            check_store=partial(self._results.check_store, by_writing=True),
         )
         self.flights = Flights(
             self.jobs.make,
@@ -183,7 +189,7 @@ class Engine:
 
     def check_store(self, order: Order) -> None:
         """Refuse what needs a file of ours by every route while none can be written. Raises StateUnavailable."""
-        self._results.check_store(order, order.candidates)
+        self._results.check_store(order, order.candidates, by_writing=False)
 
     def _let_go(self, picture: Picture) -> None:
         if picture.stored is not None:
