@@ -199,7 +199,7 @@ def test_a_picture_that_somebody_removed_is_not_found(tmp_path: Path, time: _Tim
     assert store.used_bytes == 0
 
 
-# --- whether a picture can be stored ------------------------------------------------------------------------------------
+# --- whether a picture can be stored -----------------------------------------------------------------------------
 
 
 def test_a_folder_that_was_removed_is_made_anew(tmp_path: Path, time: _Time) -> None:
