@@ -7,6 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from proxy.addresses import ResultAddresses
 from proxy.breaker import Breaker
 from proxy.clock import Clock
 from proxy.config import Configuration
-from proxy.errors import ProviderBadResponse, ProviderFailure
+from proxy.errors import InvalidRequest, ProviderBadResponse, ProviderFailure
 from proxy.flights import Flights
 from proxy.image_request import parse
 from proxy.image_store import ImageStore
@@ -23,7 +24,7 @@ from proxy.metrics import Metrics
 from proxy.orders import Order, Wish, place
 from proxy.outlets import Limits, Outlet
 from proxy.pictures import Converter
-from proxy.provider import Operation, Provider
+from proxy.provider import InputPicture, Operation, Provider
 from proxy.providers import build
 from proxy.results import Picture, Results
 from proxy.routing import Routing, Supplier
@@ -64,7 +65,12 @@ class Engine:
             max_pixels=settings.images.max_pixels,
         )
         self.jobs = Jobs(
-            self.outlets, self.schedule, limits, clock, self.metrics, check_store=self._results.check_store
+            self.outlets,
+            self.schedule,
+            limits,
+            clock,
+            self.metrics,
+            check_store=partial(self._results.check_store, by_writing=True),
         )
         self.flights = Flights(
             self.jobs.make,
@@ -140,18 +146,29 @@ class Engine:
         operation: Operation = "generate",
         owner: str = "",
         ignored: Sequence[str] = (),
+        pictures_param: str = "image",
         **pictures: Any,
     ) -> Order:
-        """Check a request's ``values`` and find its routes; ``ignored``: names that did not even get into ``values``.
+        """Check a request's ``values`` and pictures and find its routes. Raises Failure, before any call.
 
-        Raises Failure, before any provider is called.
+        ``ignored``: names that did not even get into ``values``. ``pictures_param``: the parameter that the pictures
+        came in. Nothing of them is decoded.
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
         wish = Wish(request, (*unknown, *ignored), operation, owner=owner, arrived=arrived, **pictures)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
-        return place(wish, public, strict=self.settings.server.strict_params, able=able)
+        order = place(wish, public, strict=self.settings.server.strict_params, able=able)
+        self._refuse_larger(pictures_param, wish.images)
+        self._refuse_larger("mask", (wish.mask,) if wish.mask else ())
+        return order
+
+    def _refuse_larger(self, param: str, pictures: Sequence[InputPicture]) -> None:
+        limit = self.settings.images.max_pixels
+        if any(picture.width * picture.height > limit for picture in pictures):
+            message = f"A picture in '{param}' is too large: at most {limit} pixels are accepted."
+            raise InvalidRequest(message, param=param, code="invalid_image_file")
 
     def able_to(self, operation: Operation) -> list[str]:
         """Return the configured public names that have a usable route for ``operation``."""
@@ -179,7 +196,7 @@ class Engine:
 
     def check_store(self, order: Order) -> None:
         """Refuse what needs a file of ours by every route while none can be written. Raises StateUnavailable."""
-        self._results.check_store(order, order.candidates)
+        self._results.check_store(order, order.candidates, by_writing=False)
 
     def _let_go(self, picture: Picture) -> None:
         if picture.stored is not None:

@@ -121,6 +121,18 @@ class ImageStore:
             self.used_bytes += size
         self.sweep()
 
+    def check_room(self) -> None:
+        """Look whether there is a folder with room, and make it anew if it was removed. Raises OSError if not."""
+        try:
+            disk = os.statvfs(self.directory)
+        except FileNotFoundError:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            disk = os.statvfs(self.directory)
+        if disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
+        if not self.directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.directory))
+
     def check(self) -> None:
         """Write into a new file and remove it. Raises OSError when no picture can be stored."""
         draft = self.draft()
@@ -130,17 +142,8 @@ class ImageStore:
             draft.discard()
 
     def draft(self) -> FileDraft:
-        """Open a new file to write a picture into; a folder that was removed is made anew.
-
-        Raises OSError, also when the disk is all but full.
-        """
-        try:
-            disk = os.statvfs(self.directory)
-        except FileNotFoundError:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            disk = os.statvfs(self.directory)
-        if disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
+        """Open a new file to write a picture into. Raises OSError, also when the disk is all but full."""
+        self.check_room()
         path = self.directory / f"{secrets.token_hex(16)}{_DRAFT_SUFFIX}"
         return FileDraft(path, path.open("x+b", buffering=0))
 

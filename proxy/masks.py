@@ -20,7 +20,9 @@ def luminance(data: bytes | memoryview) -> bytes:
         with Image.open(source, formats=["PNG", "WEBP", "JPEG"]) as mask:
             mask.load()
             transparent = mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info
-            alpha = mask.convert("RGBA").getchannel("A") if transparent else None
+            alpha = None
+            if transparent:  # each copy takes four bytes a pixel
+                alpha = (mask if mask.mode in ("RGBA", "LA") else mask.convert("RGBA")).getchannel("A")
             # A canvas exports an alpha channel even where nothing is transparent: then black and white tell.
             white = ImageOps.invert(alpha) if alpha and any(alpha.histogram()[:_OPAQUE]) else mask.convert("L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

@@ -79,6 +79,10 @@ class Order:
         images = tuple(replace(image, data=b"") for image in self.wish.images)
         return replace(self, wish=replace(self.wish, images=images, mask=None))
 
+    def with_mask(self, mask: InputPicture) -> "Order":
+        """Return the order with its mask as the providers read it."""
+        return replace(self, wish=replace(self.wish, mask=mask))
+
     @property
     def request(self) -> ImageRequest:
         """The caller's request."""

@@ -63,18 +63,26 @@ class Results:
         self._clock = clock
         self._always_copy = always_copy
         self._max_pixels = max_pixels
+        self._storable = True
 
-    def check_store(self, order: Order, candidates: Sequence[Candidate]) -> None:
-        """Refuse what would need a file of ours by any of ``candidates`` while none can be written.
+    def check_store(self, order: Order, candidates: Sequence[Candidate], *, by_writing: bool) -> None:
+        """Refuse what would need a file of ours by each of ``candidates`` while none can be written.
 
-        Raises StateUnavailable; to be asked before anything is sent.
+        ``by_writing``: try it, as is right before a submit. Raises StateUnavailable; nothing must have been sent.
         """
         if not all(self._may_need_file(order, candidate) for candidate in candidates):
             return
         try:
-            self._store.check()
+            if by_writing:
+                self._store.check()
+            else:
+                self._store.check_room()
         except OSError as error:
+            if self._storable:
+                _log.error("pictures cannot be stored (%s); what needs a file is refused", error.strerror)
+            self._storable = False
             raise unstorable() from error
+        self._storable = True
 
     async def deliverable(self, order: Order, made: Made, late: Callable[[], None] = lambda: None) -> Picture:
         """Return the picture of ``made`` in the form that ``order`` wants.

@@ -68,6 +68,7 @@ async def complete_chat(request: Request) -> ASGIApp:
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
         owner=visit.owner,
+        pictures_param="messages",
         images=talk.images,
     )
     boarding = await desk.board(request, order)

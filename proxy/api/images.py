@@ -77,21 +77,21 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
     values = dict(upload.fields)
     visit.name_model(values)
     values.update((name, value) for name, value in defaults.items() if values.get(name) in (None, ""))
-    mask = await _mask(desk, upload.mask)
     order = desk.engine.order(
         values,
-        "inpaint" if mask else "edit",
+        "inpaint" if upload.mask else "edit",
         owner=visit.owner,
+        pictures_param=upload.param,
         images=upload.images,
-        mask=mask,
+        mask=upload.mask,
     )
+    if upload.mask is not None:  # decoded only now: the model is known and can use it
+        order = order.with_mask(await _readable(desk, upload.mask))
     return await _serve(desk, request, order, "image_edit")
 
 
-async def _mask(desk: Desk, given: InputPicture | None) -> InputPicture | None:
+async def _readable(desk: Desk, given: InputPicture) -> InputPicture:
     """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
-    if given is None:
-        return None
     try:
         data = await desk.engine.converter.run(lambda: luminance(given.data))
     except NotAPicture as problem:

@@ -10,7 +10,7 @@ import io
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from python_multipart.exceptions import FormParserError
@@ -20,6 +20,7 @@ from starlette.requests import Request
 from proxy.api.body import arriving
 from proxy.api.pictured import Pictured, read_pictured
 from proxy.api.spool import Spool, view
+from proxy.completeness import is_cut
 from proxy.errors import InvalidRequest, RequestTooLarge
 from proxy.pictures import NotAPicture, inspect
 from proxy.provider import InputPicture
@@ -34,11 +35,12 @@ _IMAGE_FIELD = re.compile(r"image(?:\[\d*\])?\Z")
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A request with pictures: its text fields, its pictures in order, and its mask."""
+    """A request with pictures: its text fields, its pictures in order, its mask; ``param`` named the pictures."""
 
     fields: dict[str, Any]
     images: tuple[InputPicture, ...]
     mask: InputPicture | None = None
+    param: str = "image"
 
 
 async def read_upload(request: Request, max_picture: int, max_json: int) -> Upload:
@@ -177,6 +179,8 @@ def picture_of(data: bytes | memoryview, param: str) -> InputPicture:
     """Return ``data`` as a verified picture; blocks for its digest. Raises InvalidRequest."""
     try:
         facts = inspect(bytes(data[:_LONG_HEAD_BYTES]))
+        if is_cut(data):
+            raise NotAPicture("the picture is cut off or damaged")
     except NotAPicture as problem:
         message = f"The file in '{param}' cannot be used: {problem}."
         raise InvalidRequest(message, param=param, code="invalid_image_file") from None
@@ -208,7 +212,8 @@ def _from_json(body: Pictured) -> Upload:
         raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="images")
     images = [_referenced(body, item, "images") for item in given]
     mask = values.get("mask")
-    return _complete(fields, images, _referenced(body, mask, "mask") if mask else None)
+    seen = _referenced(body, mask, "mask") if mask else None
+    return replace(_complete(fields, images, seen), param="images")
 
 
 def _referenced(body: Pictured, item: Any, param: str) -> InputPicture:

@@ -102,7 +102,7 @@ async def test_row_25_a_busy_poll_is_repeated_when_it_was_told_to_and_not_before
 @pytest.mark.parametrize("status", [429, 503])
 async def test_row_25_patience_beyond_the_lifetime_leaves_time_for_a_last_poll(status: int) -> None:
     patience = JSONResponse({}, status, {"retry-after": "3600"})
-    upstream = Upstream(polls=[patience, DONE])
+    upstream = Upstream(polls=[patience, Slow(DONE, 0.2)])
     async with before(upstream, timeouts={"lifetime": 1.2}) as service:
         assert (await service.generate("a", model=LEGACY)).status == 200
         assert upstream.calls() == ["/generate", *[f"/job/{JOB}"] * 2]

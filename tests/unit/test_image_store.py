@@ -197,3 +197,39 @@ def test_a_picture_that_somebody_removed_is_not_found(tmp_path: Path, time: _Tim
     time.now += 100
     store.sweep()
     assert store.used_bytes == 0
+
+
+# --- whether a picture can be stored -----------------------------------------------------------------------------
+
+
+def test_a_folder_that_was_removed_is_made_anew(tmp_path: Path, time: _Time) -> None:
+    store = _store(tmp_path / "pictures", time)
+    for check in (store.check, store.check_room, lambda: store.draft().discard()):
+        store.directory.rmdir()
+        check()
+        assert store.directory.stat().st_mode & 0o777 == 0o700
+        assert list(store.directory.iterdir()) == []
+
+
+def test_a_file_in_the_folders_place_is_told(tmp_path: Path, time: _Time) -> None:
+    store = _store(tmp_path / "pictures", time)
+    store.directory.rmdir()
+    store.directory.touch()
+    for check in (store.check, store.check_room, store.draft):
+        with pytest.raises(NotADirectoryError):
+            check()
+
+
+def test_what_a_draft_took_can_be_read_back_and_its_place_is_watched(tmp_path: Path, time: _Time) -> None:
+    store = _store(tmp_path / "pictures", time)
+    draft = store.draft()
+    draft.write(b"picture, and more")
+    assert (draft.read_back(7), draft.in_place) == (b"picture", True)
+    with pytest.raises(OSError, match="Input/output error"):
+        draft.read_back(100)
+    store.directory.rename(tmp_path / "elsewhere")
+    assert not draft.in_place
+    store.open()
+    (store.directory / draft.path.name).touch()
+    assert not draft.in_place
+    draft.discard()
