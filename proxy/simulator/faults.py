@@ -55,7 +55,7 @@ FAULTS: tuple[tuple[str, str], ...] = (
 )
 """What can be typed as ``[fault:NAME]``, and what it does.
 
-A fault happens on every submit, or with ``:poll`` behind its name on one poll; a number says on how many.
+A fault happens on every submit, or with ``:poll`` behind its name on one poll of each job; a number says on how many.
 """
 
 _HALF_JSON = b'{"job": "0f4c6b0e-0d3b-4e7e-9f57-3a5b0c0a9d11", "task_id": "0f4c6b0e", "status": "generating"}'
@@ -154,7 +154,7 @@ class Dialect:
 
         ``texts`` may carry words, the prompt first.
         """
-        words, nth = self.simulation.arrive(self.name, *texts)
+        words, nth = self.simulation.arrive(*texts)
         reply = self._refusal(request)
         unknown = [fault.name for fault in words.faults if fault.name not in _NAMES]
         if unknown and reply is None:

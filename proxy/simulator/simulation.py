@@ -86,7 +86,7 @@ class Simulation:
         self.speed = speed
         self.tokens = tokens
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter, {_TOTAL: Counter()})
-        self._prompts: Counter[tuple[str, str]] = Counter()
+        self._prompts: Counter[str] = Counter()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     def count(self, event: Event, tag: str) -> None:
@@ -101,19 +101,19 @@ class Simulation:
         counts = self._counts.get(tag, Counter())
         return {event: counts[event] for event in get_args(Event)}
 
-    def arrive(self, dialect: str, prompt: str, *others: str) -> tuple[Words, int]:
+    def arrive(self, prompt: str, *others: str) -> tuple[Words, int]:
         """Count a submit by its prompt and the other texts that may carry words.
 
-        Returns the words, and how many submits with faults this prompt has had, this one included.
+        Returns the words, and how many submits with faults this prompt has had in all dialects, this one included.
         """
         words = read_words(prompt, *others)
         self.count("submits", words.tag)
         if not words.faults:
             return words, 1
-        self._prompts[dialect, prompt] += 1
+        self._prompts[prompt] += 1
         if len(self._prompts) > _MOST_PROMPTS:
             del self._prompts[next(iter(self._prompts))]
-        return words, self._prompts[dialect, prompt]
+        return words, self._prompts[prompt]
 
     def start(
         self,

@@ -227,6 +227,14 @@ async def test_a_count_limits_a_fault_to_the_first_submits_of_a_prompt(client: C
     assert (await client.counts(f"tries{fault}"))["submits"] == 3
 
 
+async def test_a_count_holds_for_all_dialects_together(client: Client) -> None:
+    """So that the first provider is busy, and the next one isn't."""
+    prompt = "busy once [fault:busy:1] [seconds:0]"
+    assert (await client.schnell(prompt)).status == 429
+    assert (await client._submit(LABS, prompt)).status == 200
+    assert (await client._submit(V1, prompt)).status == 200
+
+
 @pytest.mark.parametrize("kind", [LEGACY, V1, LABS])
 async def test_a_bad_address_is_given_as_it_is(client: Client, kind: str) -> None:
     submit = await client._submit(kind, "x [seconds:0] [fault:bad-url:http://[::1]:9/secret?a=b]")
