@@ -5,6 +5,7 @@ Each dialect says in its own words what is common to all (a refusal, say), and i
 
 import base64
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -134,7 +135,7 @@ COMMON: Behaviours = {
 _NAMES = [name for name, _ in FAULTS]
 
 
-class Dialect:
+class Dialect(ABC):
     """One provider's interface. ``behaviours`` are the faults that replace its answers, in its own words."""
 
     name: ClassVar[str]
@@ -145,9 +146,9 @@ class Dialect:
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
 
-    def _refusal(self, _request: Request) -> ASGIApp | None:
+    @abstractmethod
+    def _refusal(self, request: Request) -> ASGIApp | None:
         """Return the answer to a call without the right key; None where the key is right or none is asked for."""
-        return None
 
     def admit(self, request: Request, *texts: str) -> tuple[Words, ASGIApp | None]:
         """Count a submit; return its words and what is answered instead of the right answer.

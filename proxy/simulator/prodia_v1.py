@@ -125,7 +125,7 @@ class ProdiaLegacy(ProdiaV1):
             Route("/models", self._names, methods=["GET"]),
         ]
 
-    def _refusal(self, _request: Request) -> ASGIApp | None:
+    def _refusal(self, request: Request) -> ASGIApp | None:  # noqa: ARG002 - no key is asked for
         return None
 
     async def _submit(self, request: Request) -> ASGIApp:

@@ -6,6 +6,7 @@ import io
 import pytest
 from PIL import Image
 
+from proxy.simulator import DEMO_KEY
 from tests.simulator.client import PAGE, Client, picture_file
 
 pytestmark = pytest.mark.anyio
@@ -181,9 +182,19 @@ async def test_imagelabs_shows_previews_and_honours_the_size(client: Client) -> 
     assert (await client.call("GET", last["final_image_url"])).picture.size == (640, 384)
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 100_000])
+async def test_a_body_that_is_no_object_is_refused(client: Client, body: bytes) -> None:
+    for url, headers in (
+        (f"{client.urls['prodia-v1']}/sd/generate", {"x-prodia-key": DEMO_KEY}),
+        (f"{client.urls['imagelabs']}/txt2img", PAGE),
+    ):
+        assert (await client.call("POST", url, headers=headers, data=body)).status == 400
+
+
 async def test_pictures_can_be_asked_about_and_fetched(client: Client) -> None:
     job = (await client.legacy("/generate", prompt="a pear [seconds:0] [tag:asked]")).json["job"]
     address = f"{client.origin}/pictures/{job}.png"
+    assert (await client.call("GET", f"{client.origin}/pictures/unknown.png")).status == 404
     head = await client.call("HEAD", address)
     assert (head.status, head.type, head.body) == (200, "image/png", b"")
     assert (await client.counts("asked"))["fetches"] == 0

@@ -88,6 +88,17 @@ def test_counts_keep_groups_apart() -> None:
     assert made.counts() == {"submits": 2, "polls": 1, "fetches": 0, "started": 0}
 
 
+def test_what_is_oldest_is_forgotten_before_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_MOST_TAGS", "_MOST_PROMPTS", "_MOST_JOBS"):
+        monkeypatch.setattr(f"proxy.simulator.simulation.{name}", 3)
+    made = simulation(FakeTime())
+    jobs = [start(made) for _ in range(5)]
+    assert [made.find(job.id, "prodia") is job for job in jobs] == [False, False, True, True, True]
+    arrivals = [made.arrive(f"{number} [fault:drop] [tag:{number}]")[1] for number in (1, 2, 3, 4, 1, 4)]
+    assert arrivals == [1, 1, 1, 1, 1, 2]
+    assert (made.counts("2")["submits"], made.counts("4")["submits"], made.counts()["submits"]) == (0, 2, 6)
+
+
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
 @pytest.mark.parametrize("size", [(64, 64), (512, 768), (1536, 1024), (4096, 64)])
 def test_pictures_have_exactly_the_size_asked_for(image_format: str, size: tuple[int, int]) -> None:
@@ -158,6 +169,7 @@ def test_the_lying_picture_lies() -> None:
             "at '/width': multipleOf: got 65, want 16",
         ),
         ("inference.flux-2.pro.img2img.v1", {"prompt": "x", "images": "a"}, "at '/images': got string, want array"),
+        ("inference.flux-2.pro.img2img.v1", {"prompt": "x", "images": [1]}, "at '/images': got array, want array"),
         ("inference.nano-banana.txt2img.v2", {"prompt": "x", "include_messages": 1}, "got integer, want boolean"),
         ("inference.nano-banana.txt2img.v2", {"prompt": "x", "seed": 1}, "additional properties 'seed' not allowed"),
         ("inference.seedream.txt2img.v1", {"prompt": "abc", "seed": 1.5}, "at '/seed': got number, want integer"),
