@@ -30,6 +30,8 @@ from uvicorn.server import ServerState
 from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout
 from proxy.wire import Cork, Exchange, WireLimits, check_coding, origin_form, render
 
+TRANSPORT = "images_proxy.transport"
+"""The extension in each request's scope that lends the connection's ``transport`` (an asyncio.Transport)."""
 LINGER_GAP_S = 2.0
 """Seconds without a byte after which a drained connection is closed."""
 LINGER_S = 30.0
@@ -214,6 +216,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # ASGI has no message for a reset connection; an application that plays one is lent the transport.
+        cycle.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
         super()._start_asgi_task(cycle, Exchange(self, cycle, app).run)  # type: ignore[arg-type]
 
     def on_response_complete(self) -> None:

@@ -44,7 +44,7 @@ _BESIDE = {
     "proxy.server": ({"proxy.connection", "proxy.wire"}, {"proxy.cli", "proxy.demo"}),
     "proxy.connection": ({"proxy.wire", "proxy.errors"}, {"proxy.server"}),
     "proxy.wire": ({"proxy.errors"}, {"proxy.server", "proxy.connection", "proxy.cli"}),
-    "proxy.simulator": ({"proxy.clock"}, {"proxy.demo"}),
+    "proxy.simulator": ({"proxy.clock", "proxy.providers"}, {"proxy.demo"}),
 }
 
 
@@ -139,6 +139,11 @@ def test_the_web_framework_stays_at_the_surface() -> None:
 
 def test_the_server_stays_in_its_modules() -> None:
     assert _importers("uvicorn") <= {"proxy.server", "proxy.connection", "proxy.wire"}
+
+
+def test_the_simulator_witnesses_for_itself() -> None:
+    borrowed = {name for module in _MODULES if _room(module) == "proxy.simulator" for name in _inside(module)}
+    assert {name for name in borrowed if _room(name) == "proxy.providers"} == {"proxy.providers.checkpoints"}
 
 
 def test_providers_are_pure_translators() -> None:

@@ -24,8 +24,9 @@ pytestmark = pytest.mark.anyio
 KEY, TOKEN, OTHER_TOKEN = "canary-key-e2a1", "canary-token-7c55", "canary-token-19f0"
 PROMPT, WRONG, QUERY, NAME = "canary prompt 4b1d", "canary-wrong-0d3e", "canary-query-88a2", "canary-name-63cc"
 CANARIES = (KEY, TOKEN, OTHER_TOKEN, PROMPT, WRONG, QUERY, NAME)
-FAULTS = ("drop", "500", "503", "401", "nsfw", "F11:9:0", "F12", "F13", "F14", "F15", "F16", "F19", "F21", "F22", "F26",
-          "failed", "notpicture", "huge:json", "F29:submit", "badurl:https://evil.test/x.png", "gone")  # fmt: skip
+FAULTS = ("drop", "500", "503", "401", "unsafe", "busy:9:0", "no-capacity", "invalid", "invalid:detail", "no-picture",
+          "broken-multipart", "no-job", "not-json",
+          "failed", "not-a-picture", "huge:json", "cut:submit", "bad-url:https://evil.test/x.png", "gone")  # fmt: skip
 MODELS = (
     "prodia/inference.flux-fast.schnell.txt2img.v2",
     "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]",

@@ -23,10 +23,11 @@ pytestmark = [
 ]
 
 PAID, REFUSED = "paid", "refused"
-REFUSALS = ("F11:1:0.01", "401", "F13", "503")
-FAULTS = ("drop", "500", "nsfw", "F15", "failed", "notpicture", "badurl:https://evil.test/x.png", "F21",
-          "F19", "F29:submit", "huge:json", "hang")  # fmt: skip
-POLLED_FAULTS = ("F28:1", "reset-poll:1", "F29:1", "failed", "F22", "F5")
+REFUSALS = ("busy:1:0.01", "401", "invalid", "503")
+FAULTS = ("drop", "500", "unsafe", "no-picture", "failed", "not-a-picture", "bad-url:https://evil.test/x.png",
+          "not-json",
+          "no-job", "cut:submit", "huge:json", "hang")  # fmt: skip
+POLLED_FAULTS = ("gateway:1", "drop:poll:1", "cut:1", "failed", "no-picture")
 
 
 @pytest.fixture

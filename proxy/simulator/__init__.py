@@ -1,10 +1,49 @@
 """All four providers' dialects on one socket: for the demo, the end-to-end tests and the benchmarks.
 
 Written from the providers' observed behaviour and not from our adapters, so that it is an independent witness:
-nothing here imports the rest of the house but its clock. Words in a prompt steer it (see ``words``).
+of the rest of the house it takes the clock, and the providers' lists of names. Words in a prompt steer it (see
+``words``), ``FAULTS`` are the faults that can be chosen so. Only ``proxy.server`` can serve it: connections break.
 """
 
-from proxy.simulator.app import base_urls, create_simulator
-from proxy.simulator.simulation import DEMO_KEY, DEMO_TOKEN, Tokens
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 
-__all__ = ["DEMO_KEY", "DEMO_TOKEN", "Tokens", "base_urls", "create_simulator"]
+from proxy.clock import Clock
+from proxy.simulator.faults import FAULTS
+from proxy.simulator.imagelabs import ImageLabs
+from proxy.simulator.pictures import host
+from proxy.simulator.prodia import Prodia
+from proxy.simulator.prodia_v1 import ProdiaLegacy, ProdiaV1
+from proxy.simulator.simulation import DEMO_KEY, DEMO_TOKEN, Simulation, Tokens
+
+__all__ = ["DEMO_KEY", "DEMO_TOKEN", "FAULTS", "Tokens", "base_urls", "create_simulator"]
+
+_DIALECTS = (Prodia, ProdiaV1, ProdiaLegacy, ImageLabs)
+
+
+def create_simulator(*, speed: float = 1.0, clock: Clock | None = None, tokens: Tokens | None = None) -> Starlette:
+    """Return the application. Typical durations are divided by ``speed``; raises ValueError unless it is positive.
+
+    ``GET /_counts?tag=T`` answers with what arrived for prompts bearing ``[tag:T]``; without a tag, in total.
+    """
+    if not speed > 0:
+        raise ValueError("speed must be positive")
+    simulation = Simulation(clock or Clock(), speed, tokens or Tokens())
+
+    async def counts(request: Request) -> JSONResponse:
+        return JSONResponse(simulation.counts(request.query_params.get("tag", "")))
+
+    return Starlette(
+        routes=[
+            *(Mount(dialect.prefix, routes=dialect(simulation).routes()) for dialect in _DIALECTS),
+            host(simulation),
+            Route("/_counts", counts, methods=["GET"]),
+        ]
+    )
+
+
+def base_urls(origin: str) -> dict[str, str]:
+    """Return each kind's base URL under ``origin``, such as ``http://127.0.0.1:9000``."""
+    return {dialect.name: origin.rstrip("/") + dialect.prefix for dialect in _DIALECTS}

@@ -1,47 +1,91 @@
-"""Faults as data: which answer replaces the right one, and how often. Each dialect adds its own rows."""
+"""Faults as data: what they are called, which answer replaces the right one, and how often.
 
+Each dialect says in its own words what is common to all (a refusal, say), and ignores the faults that it cannot show.
+"""
+
+import base64
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from http import HTTPStatus
+from typing import Any, ClassVar, Literal
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from proxy.simulator.jobs import Job
-from proxy.simulator.replies import Cut, Drop, Hang, challenge, gateway_page, text
-from proxy.simulator.simulation import Simulation, Submission
+from proxy.simulator.replies import CHALLENGE, cut, drop, hang
+from proxy.simulator.scene import measure
+from proxy.simulator.simulation import Job, Simulation
 from proxy.simulator.words import Fault, Words
 
+_STATUSES = (401, 402, 404, 500, 503)
+FAULTS: tuple[tuple[str, str], ...] = (
+    ("busy", "429 with Retry-After. busy:2:0.5 is busy twice and says to wait half a second"),
+    ("no-capacity", "429 without Retry-After"),
+    ("overloaded", "503 with Retry-After; nothing begins"),
+    ("invalid", "400, a parameter is refused. invalid:detail and invalid:detail:object name it in other forms (v2)"),
+    ("unsafe", "the prompt is refused for its content, in the provider's way"),
+    ("no-async", "400, this kind of job cannot be asynchronous (v2)"),
+    *((str(status), f"{status} {HTTPStatus(status).phrase}; nothing begins") for status in _STATUSES),
+    ("504", "504 with Retry-After, although the job has begun and is billed"),
+    ("drop", "the connection is reset; the job has begun and is billed"),
+    ("hang", "no answer ever comes; the job has begun and is billed"),
+    ("silent", "no answer ever comes, and nothing begins"),
+    ("challenge", "403 with a page for browsers only. challenge:503 is a 503, challenge:poll:2 the second poll"),
+    ("gateway", "a poll gets a gateway's HTML page. gateway:2:524 says 524, twice"),
+    ("cut", "an answer breaks off in the middle: a poll's, the picture's in v2, or with cut:submit the submit's"),
+    ("gone", "the job is unknown to every poll (404). gone:2 after two polls"),
+    ("not-json", "200 with an HTML page. not-json:empty with nothing at all"),
+    ("wrong-type", "right answers are labelled text/html"),
+    ("no-job", "the submit is accepted without naming a job. no-job:missing leaves the field out (ImageLabs)"),
+    ("no-picture", "the job ends well and names no picture"),
+    ("failed", "the job fails"),
+    ("stuck", "the job never ends. stuck:queued never begins"),
+    ("slow", "the job waits three minutes before it begins. slow:9 waits nine seconds"),
+    ("odd-status", "the status is null. odd-status:missing has none, odd-status:unknown an unknown word (ImageLabs)"),
+    ("early-picture", "the picture is there while the status still says that the job runs (ImageLabs)"),
+    ("broken-multipart", "the answer lacks its output; or :job, :boundary; or has :several outputs, a :text (v2)"),
+    ("expired", "the picture's address answers 404. expired:tiny answers with a few bytes"),
+    ("bad-url", "the picture's address is what follows: bad-url:http://10.0.0.1/x.png"),
+    ("slow-body", "the picture drips in over 20 seconds. slow-body:5 over five"),
+    ("huge", "the picture never ends. huge:json: the JSON never ends"),
+    ("pixels", "the picture's header promises 30,000 x 30,000 pixels"),
+    ("not-a-picture", "an HTML page is sent as the picture"),
+)
+"""What can be typed as ``[fault:NAME]``, and what it does.
+
+A fault happens on every submit, or with ``:poll`` behind its name on one poll of each job; a number says on how many.
+"""
+
 _HALF_JSON = b'{"job": "0f4c6b0e-0d3b-4e7e-9f57-3a5b0c0a9d11", "task_id": "0f4c6b0e", "status": "generating"}'
+
+Place = Literal["submit", "poll"]
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """One fault's answer.
 
-    ``times``: on how many calls it happens unless the word says so by its number at ``position``. ``needs`` and
-    ``unless`` are arguments that must or must not be there. ``when`` it happens: on the first calls, only on the
-    call that the number names, or on all calls after it. ``charged``: whether the job began all the same.
+    ``place``: where it happens unless the word names another place. ``polls``: on the first so many polls, only on
+    the one that the number names, or on all after it. ``billed``: whether a submit begins the job all the same.
     """
 
     reply: Callable[[Fault], ASGIApp]
-    times: float = math.inf
-    position: int = 0
-    needs: str = ""
-    unless: str = ""
-    when: Literal["first", "only", "after"] = "first"
-    charged: Callable[[Fault], bool] = lambda _: False
+    billed: bool = False
+    place: Place = "submit"
+    polls: Literal["first", "only", "after"] = "first"
 
-    def applies(self, fault: Fault, nth: int) -> bool:
-        """Whether the fault happens on the n-th call (from 1)."""
-        if self.needs and self.needs not in fault.arguments:
+    def applies(self, fault: Fault, place: Place, nth: int) -> bool:
+        """Whether the fault happens on the n-th call (from 1) there."""
+        named = {"submit", "poll"} & set(fault.arguments)
+        if place not in (named or {self.place}):
             return False
-        if self.unless and self.unless in fault.arguments:
-            return False
-        limit = fault.number(self.position, self.times)
-        return {"first": nth <= limit, "only": nth == limit, "after": nth > limit}[self.when]
+        if place == "submit":
+            return nth <= fault.number(0, math.inf)
+        limit = fault.number(0, 0 if self.polls == "after" else 1)
+        return {"first": nth <= limit, "only": nth == limit, "after": nth > limit}[self.polls]
 
 
 Behaviours = Mapping[str, Behaviour]
@@ -49,87 +93,118 @@ Behaviours = Mapping[str, Behaviour]
 
 def plain(status: int, body: str) -> Behaviour:
     """Return a fault that answers with plain text."""
-    return Behaviour(lambda _: text(body, status))
-
-
-def as_json(value: Any, status: int = 200) -> Response:
-    """Return a JSON answer."""
-    return JSONResponse(value, status)
-
-
-def _overloaded(fault: Fault) -> ASGIApp:
-    if fault.status(504) == 503:
-        body = {"error": "queue full", "message": "All workers are busy, please try again shortly."}
-    else:
-        body = {"error": "timeout", "message": "The result is not ready, please retry in a moment."}
-    return JSONResponse(body, fault.status(504), {"retry-after": "2"})
+    return Behaviour(lambda _: PlainTextResponse(body, status))
 
 
 def _busy(fault: Fault) -> ASGIApp:
-    return text("Too Many Requests", 429, {"retry-after": f"{fault.number(0, 5):g}"})
+    return PlainTextResponse("capacity reached", 429, {"retry-after": f"{fault.number(1, 2):g}"})
 
 
-def _always(_: Fault) -> bool:
-    return True
+def _hinted(status: int, error: str) -> Behaviour:
+    body = {"error": error, "message": "Please try again shortly."}
+    return Behaviour(lambda _: JSONResponse(body, status, {"retry-after": "2"}), billed=status == 504)
 
 
-SUBMIT_FAULTS: Behaviours = {
-    "drop": Behaviour(lambda _: Drop(), charged=_always),
-    "hang": Behaviour(lambda _: Hang(), charged=_always),
-    "500": plain(500, "Internal Server Error"),
-    "503": plain(503, "Service Unavailable"),
-    "401": plain(401, "Unauthorized"),
-    "402": plain(402, "Payment Required"),
-    # Facts, section 7, F31: quota is charged although a timeout is answered; a full queue charges nothing.
-    "F31": Behaviour(_overloaded, charged=lambda fault: fault.status(504) == 504),
-    "F29": Behaviour(lambda _: Cut(_HALF_JSON, "application/json"), needs="submit", charged=_always),
+def _gateway(status: int) -> ASGIApp:
+    return HTMLResponse(f"<html><head><title>{status} Bad Gateway</title></head><body>cloudflare</body></html>", status)
+
+
+def _page(fault: Fault) -> ASGIApp:
+    return HTMLResponse("" if "empty" in fault.arguments else "<!DOCTYPE html><html><title>Welcome</title></html>")
+
+
+COMMON: Behaviours = {
+    "busy": Behaviour(_busy),
+    "no-capacity": plain(429, "no capacity for this job type"),
+    "overloaded": _hinted(503, "queue full"),
+    "invalid": plain(400, "Invalid Generation Parameters"),
+    **{str(status): plain(status, HTTPStatus(status).phrase) for status in _STATUSES},
+    "504": _hinted(504, "timeout"),
+    "drop": Behaviour(lambda _: drop, billed=True),
+    "hang": Behaviour(lambda _: hang, billed=True),
+    "silent": Behaviour(lambda _: hang),
+    "challenge": Behaviour(lambda fault: HTMLResponse(CHALLENGE, fault.status(403)), polls="only"),
+    "gateway": Behaviour(lambda fault: _gateway(fault.status(502)), place="poll"),
+    "cut": Behaviour(lambda _: cut(_HALF_JSON, "application/json"), billed=True, place="poll"),
+    "gone": Behaviour(lambda _: PlainTextResponse("Not Found", 404), place="poll", polls="after"),
+    "not-json": Behaviour(_page),
+    "no-job": Behaviour(lambda _: JSONResponse({"status": "queued"}), billed=True),
 }
-"""Faults that every dialect shows on a submit."""
+"""The faults that replace an answer, as every dialect shows them that has no form of its own."""
 
-POLL_FAULTS: Behaviours = {
-    "F28": Behaviour(lambda fault: gateway_page(fault.status(502)), times=1),
-    "F29": Behaviour(lambda _: Cut(_HALF_JSON, "application/json"), times=1, unless="type"),
-    "reset-poll": Behaviour(lambda _: Drop(), times=1),
-    "retryafter": Behaviour(_busy, times=1, position=1),
-    "gone": Behaviour(lambda _: text("Not Found", 404), times=0, when="after"),
-}
-"""Faults that every dialect shows on a poll."""
-
-CHALLENGE_ON_SUBMIT = Behaviour(lambda fault: challenge(fault.status(403)), unless="poll")
-CHALLENGE_ON_POLL = Behaviour(lambda fault: challenge(fault.status(403)), times=1, needs="poll", when="only")
+_NAMES = [name for name, _ in FAULTS]
 
 
-def submit_fault(simulation: Simulation, submission: Submission, behaviours: Behaviours) -> ASGIApp | None:
-    """Return the answer that a submit's words choose instead of the right one."""
-    chosen = _chosen(behaviours, submission.words, submission.nth)
-    if chosen is None:
+class Dialect(ABC):
+    """One provider's interface. ``behaviours`` are the faults that replace its answers, in its own words."""
+
+    name: ClassVar[str]
+    prefix: ClassVar[str]
+    behaviours: ClassVar[Behaviours] = COMMON
+    unknown_job: ClassVar[Response] = PlainTextResponse("Not Found", 404)
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+
+    @abstractmethod
+    def _refusal(self, request: Request) -> ASGIApp | None:
+        """Return the answer to a call without the right key; None where the key is right or none is asked for."""
+
+    def admit(self, request: Request, *texts: str) -> tuple[Words, ASGIApp | None]:
+        """Count a submit; return its words and what is answered instead of the right answer.
+
+        ``texts`` may carry words, the prompt first.
+        """
+        words, nth = self.simulation.arrive(*texts)
+        reply = self._refusal(request)
+        unknown = [fault.name for fault in words.faults if fault.name not in _NAMES]
+        if unknown and reply is None:
+            reply = PlainTextResponse(f"There is no [fault:{unknown[0]}]. There are: {', '.join(_NAMES)}.", 400)
+        if reply is None and (chosen := self._chosen(words, "submit", nth)):
+            fault, behaviour = chosen
+            if behaviour.billed:
+                self.simulation.count("started", words.tag)
+            reply = behaviour.reply(fault)
+        return words, reply
+
+    def ask(self, request: Request, job_id: str) -> Job | ASGIApp:
+        """Count a poll; return the job, or what is answered instead: a refusal, a fault, 404 for an unknown job."""
+        job, reply = self.simulation.find(job_id, self.name), self._refusal(request)
+        if job is None or reply:
+            self.simulation.count("polls", job.words.tag if job else "")
+            return reply or self.unknown_job
+        if chosen := self._chosen(job.words, "poll", self.simulation.poll(job)):
+            return chosen[1].reply(chosen[0])
+        return job
+
+    def _chosen(self, words: Words, place: Place, nth: int) -> tuple[Fault, Behaviour] | None:
+        for fault in words.faults:
+            behaviour = self.behaviours.get(fault.name)
+            if behaviour is not None and behaviour.applies(fault, place, nth):
+                return fault, behaviour
         return None
-    fault, behaviour = chosen
-    if behaviour.charged(fault):
-        simulation.tally.add("started", submission.words.tag)
-    return behaviour.reply(fault)
 
 
-def poll_fault(simulation: Simulation, job: Job, behaviours: Behaviours) -> ASGIApp | None:
-    """Count a poll and return the answer that the job's words choose instead of the right one."""
-    chosen = _chosen(behaviours, job.words, simulation.poll(job))
-    return chosen and chosen[1].reply(chosen[0])
+def picture_address(request: Request, job: Job, end: str = "") -> str:
+    """Return where the job's picture lies, seen from the caller, or what ``[fault:bad-url:…]`` says instead."""
+    if not end and (bad := job.words.fault("bad-url")):
+        return bad.text
+    return f"{request.url.scheme}://{request.headers.get('host', 'localhost')}/pictures/{job.id}{end}.png"
 
 
-def address(request: Request) -> str:
-    """Return the origin under which the caller reached us; every address we hand out begins with it."""
-    return f"{request.url.scheme}://{request.headers.get('host', 'localhost')}"
+async def json_object(request: Request) -> Mapping[str, Any]:
+    """Return the body's JSON object; an empty one if it is none."""
+    try:
+        value = await request.json()
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
-def result_address(request: Request, job: Job) -> str:
-    """Return where the job's picture lies, or what ``[fault:badurl:…]`` says instead."""
-    bad = job.words.fault("badurl")
-    return bad.text if bad else f"{address(request)}/pictures/{job.id}.png"
-
-
-def _chosen(behaviours: Behaviours, words: Words, nth: int) -> tuple[Fault, Behaviour] | None:
-    for fault in words.faults:
-        behaviour = behaviours.get(fault.name)
-        if behaviour is not None and behaviour.applies(fault, nth):
-            return fault, behaviour
-    return None
+def decoded(value: str) -> bytes | None:
+    """Return a base64 picture's bytes, None if it is no picture. Decodes it whole, so never on the event loop."""
+    try:
+        data = base64.b64decode(value, validate=True)
+    except ValueError:
+        return None
+    return data if measure(data) else None

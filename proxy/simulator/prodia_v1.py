@@ -1,230 +1,203 @@
-"""Prodia v1: keyed, JSON submit, polled, pictures at a public address (facts, section 2)."""
+"""Prodia's two older dialects: polled, pictures at a public address.
+
+v1 (https://github.com/prodialabs/prodia-js) has a key and a JSON submit; the legacy web interface
+(https://github.com/xtekky/gpt4free had a client) has no key, and a GET submit.
+"""
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from proxy.simulator.checkpoints import (
-    ASPECT_RATIOS,
-    SAMPLERS,
-    SD_MODELS,
-    SDXL_DEFAULT,
-    SDXL_MODELS,
-    STYLE_PRESETS,
-    V1_DEFAULT,
-)
-from proxy.simulator.faults import (
-    POLL_FAULTS,
-    SUBMIT_FAULTS,
-    Behaviour,
-    Behaviours,
-    as_json,
-    plain,
-    poll_fault,
-    result_address,
-    submit_fault,
-)
-from proxy.simulator.jobs import Job
-from proxy.simulator.replies import json_reply, text
-from proxy.simulator.scene import Drawing, measure
-from proxy.simulator.schemas import Choice, Field, Flag, Number, Text, problem
-from proxy.simulator.simulation import Simulation
-from proxy.simulator.words import Fault, strip_words
+from proxy.providers import checkpoints as known
+from proxy.simulator.faults import Dialect, decoded, json_object, picture_address
+from proxy.simulator.replies import json_reply
+from proxy.simulator.scene import Drawing
+from proxy.simulator.schema import Schema, flag, number, problem, sides, string, whole
+from proxy.simulator.simulation import Job
+from proxy.simulator.words import strip_words
 
-_DIALECT = "prodia-v1"
-_INVALID = "Invalid Generation Parameters"
-_FAILED = ("F3", "F30", "nsfw", "failed")
+_ASPECT_RATIOS = {"square": (512, 512), "portrait": (512, 768), "landscape": (768, 512)}
+"""Pixels of each shape; ``upscale`` doubles both sides."""
 
-_QUEUED_S = 0.6
-_GENERATING_S = {"sd": 2.5, "sdxl": 5.0}
-"""Facts, 2.7: within a few seconds, to judge by the clients' limits."""
+_USUAL_MODEL = {"sd": "sdv1_4.ckpt [7460a6fa]", "sdxl": "sd_xl_base_1.0.safetensors [be9edd61]"}
+_GENERATING_S = {"legacy": 3.5, "sd": 2.5, "sdxl": 5.0}
+_QUEUED_S = 0.7
+_LEGACY_SAMPLER = "DPM++ 2M Karras"
 
-_COMMON: Mapping[str, Field] = {
-    "prompt": Text(required=True),
-    "negative_prompt": Text(),
-    "style_preset": Choice(STYLE_PRESETS),
-    "steps": Number(1, 50, 20),
-    "cfg_scale": Number(1, 20, 7, whole=False),
-    "seed": Number(-1, None, -1),
-    "sampler": Choice(SAMPLERS, "Euler"),
+# Where public clients disagree on a range, the widest one holds here.
+_COMMON: Schema = {
+    "prompt": string(required=True),
+    "negative_prompt": string(),
+    "style_preset": string(values=known.STYLE_PRESETS),
+    "steps": whole(1, 50),
+    "cfg_scale": number(1, 20),
+    "seed": whole(-1),
+    "sampler": string(values=known.SAMPLERS),
 }
-_FAMILIES: Mapping[str, Mapping[str, Field]] = {
+_FAMILIES: Mapping[str, Schema] = {
     "sd": {
         **_COMMON,
-        "model": Choice(SD_MODELS, V1_DEFAULT),
-        "upscale": Flag(default=False),
-        "aspect_ratio": Choice(tuple(ASPECT_RATIOS)),
-        "width": Number(64, 1024, step=8),
-        "height": Number(64, 1024, step=8),
+        "model": string(values=known.CHECKPOINTS),
+        "upscale": flag(),
+        "aspect_ratio": string(values=tuple(_ASPECT_RATIOS)),
+        **sides(64, 1024, step=8),
     },
-    "sdxl": {
-        **_COMMON,
-        "model": Choice(SDXL_MODELS, SDXL_DEFAULT),
-        "width": Number(512, 1536, 1024, step=8),
-        "height": Number(512, 1536, 1024, step=8),
-    },
+    "sdxl": {**_COMMON, "model": string(values=known.SDXL_CHECKPOINTS), **sides(512, 1536, step=8)},
 }
-"""Facts, 2.3: where the sources disagree on a range, the widest one holds here."""
-
-_INPUTS: Mapping[str, Mapping[str, Field]] = {
-    "image": {
-        "imageUrl": Text(1),
-        "imageData": Text(1),
-        "denoising_strength": Number(0, 1, 0.7, whole=False),
-    },
+_INPUTS: Mapping[str, Schema] = {
+    "image": {"imageUrl": string(1), "imageData": string(1), "denoising_strength": number(0, 1)},
     "mask": {
-        "maskUrl": Text(1),
-        "maskData": Text(1),
-        "mask_blur": Number(0, None),
-        "inpainting_fill": Number(0, 3),
-        "inpainting_mask_invert": Number(0, 1),
-        "inpainting_full_res": Flag(),
+        "maskUrl": string(1),
+        "maskData": string(1),
+        "mask_blur": whole(0),
+        "inpainting_fill": whole(0, 3),
+        "inpainting_mask_invert": whole(0, 1),
+        "inpainting_full_res": flag(),
     },
 }
-_OPERATIONS: Mapping[str, tuple[str, ...]] = {
-    "generate": (),
-    "transform": ("image",),
-    "inpainting": ("image", "mask"),
-}
+_OPERATIONS = {"generate": (), "transform": ("image",), "inpainting": ("image", "mask")}
 
 
-def _no_access(fault: Fault) -> ASGIApp:
-    status = fault.status(401)
-    return text("Payment Required" if status == 402 else "Unauthorized", status)
-
-
-_SUBMIT: Behaviours = {
-    **SUBMIT_FAULTS,
-    "F8": plain(400, _INVALID),
-    "F9": Behaviour(_no_access, unless="poll"),
-}
-_POLL: Behaviours = {**POLL_FAULTS, "F9": Behaviour(_no_access, needs="poll")}
-
-
-class ProdiaV1:
+class ProdiaV1(Dialect):
     """The first keyed version of Prodia's interface, below ``/v1``."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
+    name, prefix = "prodia-v1", "/v1"
 
     def routes(self) -> list[Route]:
         """Return the routes below the base address."""
-        submits = [Route(f"/{{family:str}}/{operation}", self.submit, methods=["POST"]) for operation in _OPERATIONS]
-        lists = [Route(f"/{{family:str}}/{name}", self.names, methods=["GET"]) for name in ("models", "samplers")]
-        return [Route("/job/{id}", self.poll, methods=["GET"]), *submits, *lists]
+        return [
+            Route("/job/{id}", self._poll, methods=["GET"]),
+            Route("/{family}/{kind}", self._names, methods=["GET"]),
+            Route("/{family}/{operation}", self._submit, methods=["POST"]),
+        ]
 
-    async def submit(self, request: Request) -> ASGIApp:
-        """Start a job."""
-        family, operation = request.path_params["family"], request.url.path.rpartition("/")[2]
-        if family not in _FAMILIES:
-            return text("Not Found", 404)
-        body = await _body(request)
-        texts = [str(body.get(name, "")) for name in ("prompt", "negative_prompt")]
-        submission = self._simulation.arrive(_DIALECT, *texts)
-        if reply := self._unauthorized(request) or submit_fault(self._simulation, submission, _SUBMIT):
+    def _refusal(self, request: Request) -> ASGIApp | None:
+        right = request.headers.get("x-prodia-key") == self.simulation.tokens.prodia_v1
+        return None if right else PlainTextResponse("Unauthorized", 401)
+
+    async def _submit(self, request: Request) -> ASGIApp:
+        family, operation = request.path_params["family"], request.path_params["operation"]
+        if family not in _FAMILIES or operation not in _OPERATIONS:
+            return PlainTextResponse("Not Found", 404)
+        body = await json_object(request)
+        words, reply = self.admit(request, str(body.get("prompt", "")), str(body.get("negative_prompt", "")))
+        if reply is not None:
             return reply
-        drawing = await asyncio.to_thread(_drawing, family, operation, body, self._simulation.seed())
+        drawing = await asyncio.to_thread(_drawing, family, operation, body, self.simulation.seed())
         if drawing is None:
-            return text(_INVALID, 400)
-        job = self._simulation.start(
-            _DIALECT, submission.words, drawing, queued_s=_QUEUED_S, generating_s=_GENERATING_S[family]
-        )
-        return json_reply({"job": job.id, "status": "queued"}, job.words)
+            return PlainTextResponse("Invalid Generation Parameters", 400)
+        job = self.simulation.start(self.name, words, drawing, _QUEUED_S, _GENERATING_S[family])
+        return json_reply({"job": job.id, "status": "queued"}, words)
 
-    async def poll(self, request: Request) -> ASGIApp:
-        """Answer with the job's state, and with its address once it succeeded."""
-        job = self._simulation.jobs.find(request.path_params["id"], _DIALECT)
-        refusal = self._unauthorized(request)
-        if job is None or refusal:
-            self._simulation.tally.add("polls", job.words.tag if job else "")
-            return refusal or text("Not Found", 404)
-        fault = poll_fault(self._simulation, job, _POLL)
-        return fault or json_reply(describe_job(self._simulation, request, job), job.words)
+    async def _poll(self, request: Request) -> ASGIApp:
+        job = self.ask(request, request.path_params["id"])
+        if not isinstance(job, Job):
+            return job
+        answer = {"job": job.id, "status": self.simulation.state(job)}
+        if answer["status"] == "finished":
+            answer["status"] = "failed" if job.words.has("failed", "unsafe") else "succeeded"
+            if answer["status"] == "succeeded" and not job.words.has("no-picture"):
+                answer["imageUrl"] = picture_address(request, job)
+        return json_reply(answer, job.words)
 
-    async def names(self, request: Request) -> ASGIApp:
-        """Answer with the list of models or samplers."""
-        family, kind = request.path_params["family"], request.url.path.rpartition("/")[2]
-        if refusal := self._unauthorized(request):
-            return refusal
-        if family not in _FAMILIES:
-            return text("Not Found", 404)
-        models = SD_MODELS if family == "sd" else SDXL_MODELS
-        return as_json(list(models if kind == "models" else SAMPLERS))
-
-    def _unauthorized(self, request: Request) -> ASGIApp | None:
-        right = request.headers.get("x-prodia-key") == self._simulation.tokens.prodia_v1
-        return None if right else text("Unauthorized", 401)
+    async def _names(self, request: Request) -> ASGIApp:
+        models = {"sd": known.CHECKPOINTS, "sdxl": known.SDXL_CHECKPOINTS}.get(request.path_params["family"])
+        names = {"models": models, "samplers": models and known.SAMPLERS}.get(request.path_params["kind"])
+        refusal = self._refusal(request) or (None if names else PlainTextResponse("Not Found", 404))
+        return refusal or JSONResponse(names)
 
 
-def describe_job(simulation: Simulation, request: Request, job: Job) -> dict[str, Any]:
-    """Return the answer to a poll, the same in v1 and in the legacy interface."""
-    state = job.state(simulation.clock.monotonic())
-    if state != "finished":
-        return {"job": job.id, "status": state}
-    if job.words.has(*_FAILED):
-        return {"job": job.id, "status": "failed"}
-    if job.words.has("F5"):
-        return {"job": job.id, "status": "succeeded"}
-    return {"job": job.id, "status": "succeeded", "imageUrl": result_address(request, job)}
+class ProdiaLegacy(ProdiaV1):
+    """The interface of Prodia's old web page, below ``/legacy``; polls are answered as in v1."""
 
+    name, prefix = "prodia-legacy", "/legacy"
 
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        value = await request.json()
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    def routes(self) -> list[Route]:
+        """Return the routes below the base address."""
+        return [
+            Route("/generate", self._submit, methods=["GET"]),
+            Route("/job/{id}", self._poll, methods=["GET"]),
+            Route("/models", self._names, methods=["GET"]),
+        ]
+
+    def _refusal(self, request: Request) -> ASGIApp | None:  # noqa: ARG002 - no key is asked for
+        return None
+
+    async def _submit(self, request: Request) -> ASGIApp:
+        query = request.query_params
+        words, reply = self.admit(request, query.get("prompt", ""), query.get("negative_prompt", ""))
+        if reply is not None:
+            return reply
+        ran = _settings(query, self.simulation.seed())
+        prompt, model = strip_words(ran["prompt"]), ran["options"]["sd_model_checkpoint"]
+        drawing = Drawing(ran["width"], ran["height"], prompt, model, ran["seed"], parameters=_parameters(ran))
+        job = self.simulation.start(self.name, words, drawing, _QUEUED_S, _GENERATING_S["legacy"])
+        return json_reply({"job": job.id, "status": "queued", "params": ran}, words)
+
+    async def _names(self, _request: Request) -> ASGIApp:
+        return JSONResponse({known.short_name(checkpoint): checkpoint for checkpoint in known.CHECKPOINTS})
 
 
 def _drawing(family: str, operation: str, body: Mapping[str, Any], random_seed: int) -> Drawing | None:
     """Return what to draw; None when a parameter is invalid."""
-    schema = dict(_FAMILIES[family])
-    inputs = _OPERATIONS[operation]
-    for name in inputs:
+    schema, pictures = dict(_FAMILIES[family]), dict[str, bytes | None]()
+    for name in _OPERATIONS[operation]:
         schema.update(_INPUTS[name])
+        url, data = body.get(f"{name}Url"), body.get(f"{name}Data")
+        # A picture given by its address is taken for granted and not fetched.
+        pictures[name] = decoded(data) if isinstance(data, str) else None
+        if (url is None) == (data is None) or (data is not None and pictures[name] is None):
+            return None
     # Unknown keys are not known to be refused on this surface.
     if problem(schema, {name: value for name, value in body.items() if name in schema}):
         return None
-    pictures: dict[str, bytes | None] = {}
-    for name in inputs:
-        if (f"{name}Data" in body) == (f"{name}Url" in body):
-            return None
-        # A picture given by its address is taken for granted and not fetched.
-        pictures[name] = _decoded(body[f"{name}Data"]) if f"{name}Data" in body else None
-        if pictures[name] == b"":
-            return None
-    width, height = _pixels(family, body)
     seed = body.get("seed", -1)
-    return Drawing(
-        width=width,
-        height=height,
-        prompt=strip_words(body["prompt"]),
-        model=body.get("model", V1_DEFAULT if family == "sd" else SDXL_DEFAULT),
-        seed=random_seed if seed == -1 else seed,
-        image=pictures.get("image"),
-        mask=pictures.get("mask"),
-        strength=body.get("denoising_strength", 0.7),
-    )
-
-
-def _decoded(value: str) -> bytes:
-    """Return the picture's bytes; empty when they are no picture."""
-    try:
-        data = base64.b64decode(value, validate=True)
-    except (ValueError, binascii.Error):
-        return b""
-    return data if measure(data) else b""
-
-
-def _pixels(family: str, body: Mapping[str, Any]) -> tuple[int, int]:
-    width, height = (512, 512) if family == "sd" else (1024, 1024)
-    if "aspect_ratio" in body and family == "sd":
-        width, height = ASPECT_RATIOS[body["aspect_ratio"]]
+    width, height = _ASPECT_RATIOS[body.get("aspect_ratio", "square")] if family == "sd" else (1024, 1024)
     factor = 2 if family == "sd" and body.get("upscale") else 1
-    return body.get("width", width) * factor, body.get("height", height) * factor
+    size = int(body.get("width", width)) * factor, int(body.get("height", height)) * factor
+    model, strength = body.get("model", _USUAL_MODEL[family]), body.get("denoising_strength", 0.7)
+    seed = random_seed if seed == -1 else seed
+    image, mask = pictures.get("image"), pictures.get("mask")
+    return Drawing(*size, strip_words(body["prompt"]), model, seed, image, mask, strength)
+
+
+def _settings(query: Mapping[str, str], random_seed: int) -> dict[str, Any]:
+    """Return what the query asks for, as the answer echoes it: in Automatic1111's names."""
+    width, height = _ASPECT_RATIOS.get(query.get("aspect_ratio", ""), _ASPECT_RATIOS["square"])
+    upscale = query.get("upscale", "").lower() == "true"
+    seed = int(_number(query.get("seed"), -1))
+    sampler, model = query.get("sampler", _LEGACY_SAMPLER), query.get("model", known.DEFAULT_CHECKPOINT)
+    return {
+        "prompt": query.get("prompt", ""),
+        "cfg_scale": _number(query.get("cfg"), 7),
+        "steps": int(_number(query.get("steps"), 20)),
+        "negative_prompt": query.get("negative_prompt", ""),
+        "seed": random_seed if seed < 0 else seed,
+        "upscale": upscale,
+        "sampler_name": sampler if sampler in known.SAMPLERS else _LEGACY_SAMPLER,
+        "width": width * (2 if upscale else 1),
+        "height": height * (2 if upscale else 1),
+        "options": {"sd_model_checkpoint": model if model in known.CHECKPOINTS else known.DEFAULT_CHECKPOINT},
+    }
+
+
+def _number(value: str | None, default: float) -> float:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return default
+    return number if abs(number) < 1e15 else default
+
+
+def _parameters(ran: Mapping[str, Any]) -> str:
+    """Return the text that Automatic1111 writes into its PNGs, from which clients read the seed back."""
+    return (
+        f"{strip_words(ran['prompt'])}\nNegative prompt: {ran['negative_prompt']}\n"
+        f"Steps: {ran['steps']}, Sampler: {ran['sampler_name']}, CFG scale: {ran['cfg_scale']:g}, Seed: {ran['seed']}, "
+        f"Size: {ran['width']}x{ran['height']}, Model: {ran['options']['sd_model_checkpoint']}"
+    )

@@ -1,31 +1,34 @@
-"""What the four dialects share: the clock, the jobs, the counts and the keys."""
+"""What the four dialects share: the clock, the keys, the jobs and the counts."""
 
 import math
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, Literal, get_args
 
 from proxy.clock import Clock
-from proxy.simulator.counts import Tally
-from proxy.simulator.jobs import Job, Jobs
 from proxy.simulator.scene import Drawing
 from proxy.simulator.words import Words, read_words
 
 DEMO_TOKEN = "demo-token"  # noqa: S105 - the simulator's own, public by design
 DEMO_KEY = "00000000-demo-demo-demo-000000000000"
 
+State = Literal["queued", "generating", "finished"]
+Event = Literal["submits", "polls", "fetches", "started"]
+"""``submits``: every one that arrived; ``started``: jobs that really began and are billed; ``polls``: questions about a
+job; ``fetches``: downloads of a picture (GET, not HEAD)."""
+
 _SCATTER = 0.25
 """Sigma of the durations' lognormal scatter."""
-
 _QUEUED_SHARE = 0.2
 """The queued part of a duration given by ``[seconds:…]`` alone."""
-
 _SLOW_QUEUE_S = 180.0
-"""F27: about three minutes before progress starts."""
-
-_MOST_PROMPTS = 10_000
+_MOST_PROMPTS = _MOST_TAGS = 10_000
+_MOST_JOBS = 20_000
+"""Kept at once; beyond it the oldest are forgotten."""
+_TOTAL = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,76 +39,122 @@ class Tokens:
     prodia_v1: str = DEMO_KEY
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A submit that arrived: its steering words, and the how-manieth of its prompt it is (from 1)."""
-
-    words: Words
-    nth: int
-
-
 @dataclass(slots=True)
+class Job:
+    """One picture in the making, as plain data: its state is computed from the clock when somebody asks.
+
+    ``started_at`` is monotonic, ``created`` Unix time, all in seconds. ``details`` is what the dialect wants to say
+    about the job later: its echo of the request.
+    """
+
+    id: str
+    dialect: str
+    words: Words
+    drawing: Drawing = field(repr=False)
+    started_at: float
+    created: float
+    queued_s: float
+    generating_s: float
+    keep_s: float
+    details: Mapping[str, Any] = field(repr=False)
+    polls: int = 0
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the submit to the finished picture; infinite for a job that never ends."""
+        return self.queued_s + self.generating_s
+
+    def state(self, now: float) -> State:
+        """Return where the job is at a moment on the monotonic clock."""
+        elapsed = now - self.started_at
+        if elapsed < self.queued_s:
+            return "queued"
+        return "generating" if elapsed < self.duration_s else "finished"
+
+    def progress(self, now: float) -> float:
+        """Return 0–1: how much of the generating part is over."""
+        if self.state(now) == "finished":
+            return 1.0
+        return max(0.0, now - self.started_at - self.queued_s) / (self.generating_s or 1.0)
+
+
 class Simulation:
     """The state behind the dialects. Durations are divided by ``speed``, unless a prompt's words set them."""
 
-    clock: Clock
-    speed: float
-    tokens: Tokens
-    jobs: Jobs = field(init=False)
-    tally: Tally = field(default_factory=Tally)
-    _seen: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
+    def __init__(self, clock: Clock, speed: float, tokens: Tokens) -> None:
+        self.clock = clock
+        self.speed = speed
+        self.tokens = tokens
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter, {_TOTAL: Counter()})
+        self._prompts: Counter[str] = Counter()
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
 
-    def __post_init__(self) -> None:
-        self.jobs = Jobs(self.clock)
+    def count(self, event: Event, tag: str) -> None:
+        """Count one event, in total and for the tag if there is one."""
+        for group in {_TOTAL, tag}:
+            self._counts[group][event] += 1
+        if len(self._counts) > _MOST_TAGS:
+            del self._counts[next(islice(self._counts, 1, 2))]
 
-    def arrive(self, dialect: str, prompt: str, *others: str) -> Submission:
-        """Count a submit by its prompt and the other texts that may carry words."""
-        words = read_words(dialect, prompt, *others)
-        self.tally.add("submits", words.tag)
-        nth = 1
-        if words.faults:
-            nth = self._seen[dialect, prompt] = self._seen.pop((dialect, prompt), 0) + 1
-        if len(self._seen) > _MOST_PROMPTS:
-            self._seen.popitem(last=False)
-        return Submission(words, nth)
+    def counts(self, tag: str = _TOTAL) -> dict[str, int]:
+        """Return the counts of a tag (zeros where it is unknown), or the totals."""
+        counts = self._counts.get(tag, Counter())
+        return {event: counts[event] for event in get_args(Event)}
+
+    def arrive(self, prompt: str, *others: str) -> tuple[Words, int]:
+        """Count a submit by its prompt and the other texts that may carry words.
+
+        Returns the words, and how many submits with faults this prompt has had in all dialects, this one included.
+        """
+        words = read_words(prompt, *others)
+        self.count("submits", words.tag)
+        if not words.faults:
+            return words, 1
+        self._prompts[prompt] += 1
+        if len(self._prompts) > _MOST_PROMPTS:
+            del self._prompts[next(iter(self._prompts))]
+        return words, self._prompts[prompt]
 
     def start(
         self,
         dialect: str,
         words: Words,
         drawing: Drawing,
-        *,
         queued_s: float,
         generating_s: float,
         keep_s: float = 3600.0,
-        details: Mapping[str, Any] | None = None,
+        **details: Any,
     ) -> Job:
-        """Begin a job with these typical durations, and count it as begun."""
-        queued_s, generating_s = self._spans(words, queued_s, generating_s)
-        job = Job(
-            id=str(uuid.UUID(int=self.clock.random.getrandbits(128), version=4)),
-            dialect=dialect,
-            words=words,
-            drawing=drawing,
-            started_at=self.clock.monotonic(),
-            created=self.clock.wall(),
-            queued_s=queued_s,
-            generating_s=generating_s,
-            keep_s=keep_s,
-            details=details or {},
-        )
-        self.jobs.add(job)
-        self.tally.add("started", words.tag)
+        """Begin a job with these typical durations, count it as begun, and keep it for ``keep_s``."""
+        job_id = str(uuid.UUID(int=self.clock.random.getrandbits(128), version=4))
+        spans, now = self._spans(words, queued_s, generating_s), (self.clock.monotonic(), self.clock.wall())
+        job = self._jobs[job_id] = Job(job_id, dialect, words, drawing, *now, *spans, keep_s, details)
+        while len(self._jobs) > _MOST_JOBS or self._expired(next(iter(self._jobs.values()))):
+            self._jobs.popitem(last=False)
+        self.count("started", words.tag)
         return job
+
+    def find(self, job_id: str, *dialects: str) -> Job | None:
+        """Return a job of one of the dialects; None when it is unknown or expired."""
+        job = self._jobs.get(job_id)
+        return None if job is None or job.dialect not in dialects or self._expired(job) else job
+
+    def state(self, job: Job) -> State:
+        """Return where the job is now."""
+        return job.state(self.clock.monotonic())
 
     def poll(self, job: Job) -> int:
         """Count a poll of the job; return how many there were."""
-        self.tally.add("polls", job.words.tag)
-        return self.jobs.polled(job)
+        self.count("polls", job.words.tag)
+        job.polls += 1
+        return job.polls
 
     def seed(self) -> int:
         """Return a seed for a caller who named none."""
         return self.clock.random.randrange(2**31)
+
+    def _expired(self, job: Job) -> bool:
+        return self.clock.monotonic() - job.started_at > job.keep_s
 
     def _spans(self, words: Words, queued_s: float, generating_s: float) -> tuple[float, float]:
         queued_s, generating_s = self._scattered(queued_s), self._scattered(generating_s)
@@ -115,12 +164,10 @@ class Simulation:
         if words.queued is not None:
             queued_s = words.queued
             generating_s = generating_s if words.seconds is None else max(0.0, words.seconds - queued_s)
-        if slow := words.fault("F27"):
+        if slow := words.fault("slow"):
             queued_s = slow.number(0, _SLOW_QUEUE_S / self.speed)
-        if endless := words.fault("F4", "F25"):
-            if "queued" in endless.arguments:
-                queued_s = math.inf
-            generating_s = math.inf
+        if stuck := words.fault("stuck"):
+            queued_s, generating_s = math.inf if "queued" in stuck.arguments else 0.0, math.inf
         return queued_s, generating_s
 
     def _scattered(self, typical_s: float) -> float:

@@ -74,7 +74,7 @@ await test("errors: their classes, codes and messages", async () => {
   const cases = [
     [{ model: "nonesuch" }, OpenAI.NotFoundError, 404, "model_not_found"],
     [{ size: "1x1" }, OpenAI.BadRequestError, 400, "invalid_value"],
-    [{ prompt: "nude [fault:nsfw]" }, OpenAI.BadRequestError, 400, "content_policy_violation"],
+    [{ prompt: "nude [fault:unsafe]" }, OpenAI.BadRequestError, 400, "content_policy_violation"],
     [{ stream: true, n: 2 }, OpenAI.BadRequestError, 400, "invalid_value"],
     [{ prompt: "[fault:failed] x", model: "imagelabs/sdxl-turbo" }, OpenAI.InternalServerError, 502, "image_generation_failed"],
   ];

@@ -120,7 +120,7 @@ def fail() -> None:
         bad_size = refused(openai.BadRequestError, size="1x1")
         assert (bad_size.param, bad_size.code) == ("size", "invalid_value")
         assert "size" in str(bad_size)
-        nsfw = refused(openai.BadRequestError, prompt="nude [fault:nsfw]")
+        nsfw = refused(openai.BadRequestError, prompt="nude [fault:unsafe]")
         assert nsfw.code == "content_policy_violation"
         failed = refused(openai.InternalServerError, prompt="broken [fault:failed]", model=LABS)
         assert (failed.status_code, failed.code) == (502, "image_generation_failed")

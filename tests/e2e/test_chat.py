@@ -195,7 +195,7 @@ async def test_a_conversation_without_user_text_is_refused(service: Service, mes
 
 async def test_an_early_failure_has_its_status(service: Service) -> None:
     for stream in (False, True):
-        refused = await service.post(CHAT, said("nude [fault:nsfw]", stream=stream))
+        refused = await service.post(CHAT, said("nude [fault:unsafe]", stream=stream))
         assert (refused.status, refused.code) == (400, "content_policy_violation")
         unknown = await service.post(CHAT, said("a windmill", model="gpt-4o", stream=stream))
         assert (unknown.status, unknown.code) == (404, "model_not_found")

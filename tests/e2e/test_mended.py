@@ -59,7 +59,7 @@ async def test_the_connection_stays_in_step_after_any_size_of_picture() -> None:
 
 async def test_a_retry_of_a_partly_busy_wish_makes_only_what_is_missing() -> None:
     async with running(timeouts={"hold": 3}) as service:
-        wish = {"prompt": "cat [tag:part] [seconds:0.05] [fault:F11:1:30]", "model": SCHNELL, "n": 4}
+        wish = {"prompt": "cat [tag:part] [seconds:0.05] [fault:busy:1:30]", "model": SCHNELL, "n": 4}
         first = await service.post("/v1/images/generations", wish)
         assert (first.status, first.code, first.headers["x-should-retry"]) == (429, "provider_busy", "true")
         second = await service.post("/v1/images/generations", wish, {"x-stainless-retry-count": "1"})
@@ -86,7 +86,7 @@ async def test_looking_at_a_jobs_head_does_not_take_its_answer() -> None:
 
 async def test_no_hint_outlasts_a_jobs_lifetime() -> None:
     async with running(timeouts={"lifetime": 0.6}) as service:
-        answer = await service.generate("cat [fault:retryafter:300:9] [seconds:9]", model="imagelabs/sdxl-turbo")
+        answer = await service.generate("cat [fault:busy:poll:9:300] [seconds:9]", model="imagelabs/sdxl-turbo")
         assert (answer.status, answer.code) == (504, "generation_timeout")
 
 

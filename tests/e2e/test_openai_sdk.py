@@ -486,49 +486,55 @@ ROWS: Mapping[str, Row] = {
         asking(), BROKEN, 503, SERVER, "provider_not_configured", "model", model=PRODIA, setup="tokenless"
     ),
     # what a provider did
-    "F13": Row("[fault:F13]", BAD, 400, INVALID, "provider_rejected", "steps", model=PRODIA, submits=1,
+    "invalid on v2": Row("[fault:invalid]", BAD, 400, INVALID, "provider_rejected", "steps", model=PRODIA, submits=1,
                options={"extra": {"steps": 2}}),
-    "F14": Row("[fault:F14]", BAD, 400, INVALID, "provider_rejected", "steps", model=PRODIA, submits=1,
+    "invalid, in detail": Row("[fault:invalid:detail]", BAD, 400, INVALID, "provider_rejected", "steps",
+               model=PRODIA, submits=1,
                options={"extra": {"steps": 2}}),
-    "F8": Row("[fault:F8]", BAD, 400, INVALID, "provider_rejected", model=V1, submits=1),
-    "F30 on v2": Row(
-        "[fault:F30]", BAD, 400, "image_generation_user_error", "content_policy_violation", model=PRODIA, submits=1
+    "invalid on v1": Row("[fault:invalid]", BAD, 400, INVALID, "provider_rejected", model=V1, submits=1),
+    "refused content": Row(
+        "[fault:unsafe]", BAD, 400, "image_generation_user_error", "content_policy_violation", model=PRODIA, submits=1
     ),
-    "F12": Row("[fault:F12]", LIMITED, 429, "rate_limit_error", "provider_busy", retry=True, model=PRODIA, submits=1),
-    "F1": Row("[fault:F1]", BROKEN, 503, SERVER, "provider_unavailable", retry=True, model=LEGACY, submits=1),
-    "F20": Row("[fault:F20]", BROKEN, 503, SERVER, "provider_unavailable", retry=True, model=LABS, submits=1),
+    "no-capacity": Row("[fault:no-capacity]", LIMITED, 429, "rate_limit_error", "provider_busy", retry=True,
+               model=PRODIA, submits=1),
+    "404": Row("[fault:404]", BROKEN, 503, SERVER, "provider_unavailable", retry=True, model=LEGACY, submits=1),
+    "challenge": Row("[fault:challenge]", BROKEN, 503, SERVER, "provider_unavailable", retry=True,
+               model=LABS, submits=1),
     "no connection": Row(
         asking(), BROKEN, 503, SERVER, "provider_unavailable", retry=True, model=PRODIA, setup="unreachable"
     ),
     "drop": Row("[fault:drop]", BROKEN, 502, SERVER, "submit_outcome_unknown", model=PRODIA, submits=1),
     "drop of a GET": Row("[fault:drop]", BROKEN, 502, SERVER, "submit_outcome_unknown", model=LEGACY, submits=1),
     "500": Row("[fault:500]", BROKEN, 502, SERVER, "submit_outcome_unknown", model=V1, submits=1),
-    "F29 on a submit": Row(
-        "[fault:F29:submit]", BROKEN, 502, SERVER, "submit_outcome_unknown", model=LABS, submits=1
+    "a submit cut off": Row(
+        "[fault:cut:submit]", BROKEN, 502, SERVER, "submit_outcome_unknown", model=LABS, submits=1
     ),
-    "F9": Row("[fault:F9:402]", BROKEN, 502, SERVER, "provider_auth", model=V1, submits=1),
-    "F10": Row("[fault:F10]", BROKEN, 502, SERVER, "provider_auth", model=PRODIA, submits=1),
-    "F15": Row("[fault:F15]", BROKEN, 502, SERVER, "provider_bad_response", model=PRODIA, submits=1),
-    "F21": Row("[fault:F21]", BROKEN, 502, SERVER, "provider_bad_response", model=LABS, submits=1),
-    "F3": Row("[fault:F3]", BROKEN, 502, FAILED, "image_generation_failed", model=LEGACY, submits=1),
-    "F26": Row("[fault:F26]", BROKEN, 502, FAILED, "image_generation_failed", model=LABS, submits=1),
+    "402": Row("[fault:402]", BROKEN, 502, SERVER, "provider_auth", model=V1, submits=1),
+    "401": Row("[fault:401]", BROKEN, 502, SERVER, "provider_auth", model=PRODIA, submits=1),
+    "no picture on v2": Row("[fault:no-picture]", BROKEN, 502, SERVER, "provider_bad_response",
+               model=PRODIA, submits=1),
+    "not-json": Row("[fault:not-json]", BROKEN, 502, SERVER, "provider_bad_response", model=LABS, submits=1),
+    "failed on legacy": Row("[fault:failed]", BROKEN, 502, FAILED, "image_generation_failed", model=LEGACY, submits=1),
+    "failed on imagelabs": Row("[fault:failed]", BROKEN, 502, FAILED, "image_generation_failed", model=LABS, submits=1),
     "failed": Row("[fault:failed]", BROKEN, 502, FAILED, "image_generation_failed", model=PRODIA, submits=1,
                   setup="async"),
-    "F17": Row("[fault:F17]", BROKEN, 502, FAILED, "job_lost", model=PRODIA, submits=1, setup="async"),
-    "F18": Row("[fault:F18]", BROKEN, 502, SERVER, "provider_bad_response", model=PRODIA, submits=1, setup="async"),
-    "F22": Row("[fault:F22]", BROKEN, 502, SERVER, "provider_bad_response", model=LABS, submits=1),
-    "F5": Row("[fault:F5]", BROKEN, 502, SERVER, "provider_bad_response", model=V1, submits=1),
-    "F7": Row("[fault:F7:tiny]", BROKEN, 502, FAILED, "provider_bad_result", model=LEGACY, submits=1,
+    "gone": Row("[fault:gone]", BROKEN, 502, FAILED, "job_lost", model=PRODIA, submits=1, setup="async"),
+    "no picture, async": Row("[fault:no-picture]", BROKEN, 502, SERVER, "provider_bad_response",
+               model=PRODIA, submits=1, setup="async"),
+    "no picture on imagelabs": Row("[fault:no-picture]", BROKEN, 502, SERVER, "provider_bad_response",
+               model=LABS, submits=1),
+    "no picture on v1": Row("[fault:no-picture]", BROKEN, 502, SERVER, "provider_bad_response", model=V1, submits=1),
+    "expired": Row("[fault:expired:tiny]", BROKEN, 502, FAILED, "provider_bad_result", model=LEGACY, submits=1,
               options={"extra": {"response_format": "b64_json"}}),
     "a foreign address": Row(
-        "[fault:badurl:https://example.org/x.png]", BROKEN, 502, FAILED, "provider_bad_result", model=LABS, submits=1
+        "[fault:bad-url:https://example.org/x.png]", BROKEN, 502, FAILED, "provider_bad_result", model=LABS, submits=1
     ),
-    "F4": Row(
-        "[fault:F4]", BROKEN, 504, "timeout_error", "generation_pending", retry=True, model=LEGACY, submits=1,
+    "stuck": Row(
+        "[fault:stuck]", BROKEN, 504, "timeout_error", "generation_pending", retry=True, model=LEGACY, submits=1,
         options={"timeout": 3.0},
     ),
-    "F4, past its lifetime": Row(
-        "[fault:F4]", BROKEN, 504, "timeout_error", "generation_timeout", model=V1, submits=1, setup="brief"
+    "stuck past its lifetime": Row(
+        "[fault:stuck]", BROKEN, 504, "timeout_error", "generation_timeout", model=V1, submits=1, setup="brief"
     ),
 }  # fmt: skip
 

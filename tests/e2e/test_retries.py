@@ -210,7 +210,7 @@ async def test_what_is_over_before_the_first_blank_keeps_its_status_and_length()
         quick = await service.generate("a [seconds:0]", model=SCHNELL)
         assert quick.status == 200
         assert int(quick.headers["content-length"]) == len(quick.body)
-        refused = await service.generate("a fox [fault:nsfw]", model=SCHNELL)
+        refused = await service.generate("a fox [fault:unsafe]", model=SCHNELL)
         assert_failed(refused, 400, "image_generation_user_error", "content_policy_violation")
 
 

@@ -99,7 +99,7 @@ async def test_several_pictures_cannot_be_streamed(service: Service) -> None:
 
 async def test_failures_before_the_first_byte_have_their_status(service: Service) -> None:
     cases: list[tuple[dict[str, Any], int, str]] = [
-        (wish("a pond [fault:nsfw]"), 400, "content_policy_violation"),
+        (wish("a pond [fault:unsafe]"), 400, "content_policy_violation"),
         (wish("a pond [fault:failed]", model=LABS), 502, "image_generation_failed"),
         (wish("a pond", model="nonesuch"), 404, "model_not_found"),
         (wish("a pond", partial_images=4), 400, "integer_above_max_value"),

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 SCHNELL = "prodia/inference.flux-fast.schnell.txt2img.v2"
 LABS = "imagelabs/sdxl-turbo"
 V1 = "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
-BUSY = "a barn [fault:F12]"
+BUSY = "a barn [fault:no-capacity]"
 TOLD = "prodia: provider_busy"
 
 
@@ -55,20 +55,20 @@ async def test_without_a_fallback_nothing_is_told(service: Service) -> None:
 
 
 async def test_several_fallbacks_are_told_in_their_order(service: Service) -> None:
-    answer = await made(service, "a barn [fault:F12] [fault:F9:402]", model="long-way")
+    answer = await made(service, "a barn [fault:no-capacity] [fault:402]", model="long-way")
     assert answer.headers["x-images-fallback"] == "prodia-v1: provider_auth; prodia: provider_busy"
 
 
 async def test_one_fallback_of_several_pictures_is_told_once(service: Service) -> None:
     every = await made(service, BUSY, n=3)
     assert every.headers["x-images-fallback"] == TOLD
-    one = await made(service, "a barn [fault:F11:1:30]", n=3)
+    one = await made(service, "a barn [fault:busy:1:30]", n=3)
     assert one.headers["x-images-fallback"] == TOLD
     assert one.headers["x-images-attempts"] == "4"
 
 
 async def test_a_route_that_makes_it_after_all_is_no_fallback(service: Service) -> None:
-    answer = await made(service, "a barn [fault:F11:1:0.1]", model=SCHNELL)
+    answer = await made(service, "a barn [fault:busy:1:0.1]", model=SCHNELL)
     assert answer.headers["x-images-attempts"] == "2"
     assert "x-images-fallback" not in answer.headers
 
@@ -76,7 +76,7 @@ async def test_a_route_that_makes_it_after_all_is_no_fallback(service: Service) 
 async def test_a_failure_names_the_other_routes_only(service: Service) -> None:
     alone = await service.generate(BUSY, model=SCHNELL)
     assert (alone.code, "x-images-fallback" in alone.headers) == ("provider_busy", False)
-    both = await service.generate("a barn [fault:F12] [fault:F9:402]", model="dead-end")
+    both = await service.generate("a barn [fault:no-capacity] [fault:402]", model="dead-end")
     assert (both.code, both.headers["x-images-fallback"]) == ("provider_busy", "prodia-v1: provider_auth")
 
 

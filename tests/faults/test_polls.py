@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.provider import Finished, Pending, Reply
-from proxy.simulator.replies import Hang
+from proxy.simulator.replies import hang
 from tests.service import Service, running
 
 from .scripted import JOB, Upstream, before
@@ -34,7 +34,7 @@ class Slow:
 
 
 async def test_row_22_one_failed_poll_costs_nothing_but_time(service: Service, tag: str) -> None:
-    faults = {"gateway": "F28:1", "reset": "reset-poll:1", "truncated": "F29:1", "challenge": "F20:poll:1"}
+    faults = {"gateway": "gateway:1", "reset": "drop:poll:1", "truncated": "cut:1", "challenge": "challenge:poll:1"}
     prompts = [f"[seconds:0.02] [tag:{tag}{name}] [fault:{fault}]" for name, fault in faults.items()]
     answers = await asyncio.gather(*(service.generate(prompt, model=LABS) for prompt in prompts))
     assert [answer.status for answer in answers] == [200] * len(faults)
@@ -44,7 +44,7 @@ async def test_row_22_one_failed_poll_costs_nothing_but_time(service: Service, t
 
 
 async def test_row_22_a_poll_without_an_answer() -> None:
-    upstream = Upstream(polls=[Hang(), DONE])
+    upstream = Upstream(polls=[hang, DONE])
     async with before(upstream, timeouts={"poll": 0.2}) as service:
         assert (await service.generate("a", model=LEGACY)).status == 200
         assert upstream.calls() == ["/generate", f"/job/{JOB}", f"/job/{JOB}"]
@@ -52,7 +52,7 @@ async def test_row_22_a_poll_without_an_answer() -> None:
 
 async def test_row_23_polls_that_go_on_failing() -> None:
     async with running(timeouts={"hold": 1.5}) as service:
-        prompts = [f"{number} [seconds:0.02] [tag:t] [fault:F28:9]" for number in range(6)]
+        prompts = [f"{number} [seconds:0.02] [tag:t] [fault:gateway:9]" for number in range(6)]
         answers = await asyncio.gather(*(service.generate(prompt, model=LABS) for prompt in prompts))
         for answer in answers:
             assert_failed(answer, 504, "timeout_error", "generation_pending", retry=True)
@@ -92,7 +92,7 @@ async def test_row_24_a_job_that_the_provider_forgot(service: Service, tag: str)
 async def test_row_25_a_busy_poll_is_repeated_when_it_was_told_to_and_not_before(service: Service, tag: str) -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
-    answer = await service.generate(f"[seconds:0.02] [tag:{tag}] [fault:retryafter:1:1]", model=V1)
+    answer = await service.generate(f"[seconds:0.02] [tag:{tag}] [fault:busy:poll:1:1]", model=V1)
     assert answer.status == 200
     assert loop.time() - started >= 1
     counts = await service.counts(tag)
@@ -146,13 +146,13 @@ async def test_what_is_done_at_the_end_of_its_lifetime_is_collected() -> None:
 
 
 async def test_row_26_unknown_words_mean_that_it_runs(service: Service) -> None:
-    prompts = [f"[seconds:0.6] [fault:F23{which}]" for which in (":unknown", "", ":missing")]
+    prompts = [f"[seconds:0.6] [fault:odd-status{which}]" for which in (":unknown", "", ":missing")]
     answers = await asyncio.gather(*(service.generate(prompt, model=LABS) for prompt in prompts))
     assert [answer.status for answer in answers] == [200] * 3
 
 
 async def test_row_26_done_without_a_picture(service: Service) -> None:
-    answer = await service.generate("[seconds:0.02] [fault:F22]", model=LABS)
+    answer = await service.generate("[seconds:0.02] [fault:no-picture]", model=LABS)
     assert_failed(answer, 502, "server_error", "provider_bad_response")
 
 
@@ -171,6 +171,6 @@ def _samples(service: Service) -> int:
 
 async def test_a_job_past_its_lifetime() -> None:
     async with running(timeouts={"lifetime": 0.7}) as service:
-        answer = await service.generate("[tag:t] [fault:F25]", model=LABS)
+        answer = await service.generate("[tag:t] [fault:stuck]", model=LABS)
         assert_failed(answer, 504, "timeout_error", "generation_timeout")
         assert (await service.counts("t"))["submits"] == 1

@@ -53,7 +53,7 @@ async def test_row_28_addresses_that_are_not_allowed(form: str) -> None:
     async with running(providers=STRICT) as service:
 
         async def refuse(number: int, model: str, address: str) -> None:
-            prompt = f"[seconds:0.02] [tag:t{number}] [fault:badurl:{address}]"
+            prompt = f"[seconds:0.02] [tag:t{number}] [fault:bad-url:{address}]"
             answer = await service.generate(prompt, model=model, response_format=form)
             assert_failed(answer, 502, ISE, "provider_bad_result")
             assert address not in answer.body.decode()
@@ -73,7 +73,7 @@ async def test_row_28_redirects_are_not_followed() -> None:
             assert set(upstream.calls()) == {"/generate", f"/job/{JOB}", f"/pictures/{JOB}.png"}
 
 
-@pytest.mark.parametrize("fault", ["notpicture", "pixels", "F7:tiny"])
+@pytest.mark.parametrize("fault", ["not-a-picture", "pixels", "expired:tiny"])
 async def test_row_29_what_was_fetched_is_no_picture(service: Service, tag: str, fault: str) -> None:
     before = set(service.engine.store.directory.iterdir())
     prompt = f"[seconds:0.02] [tag:{tag}] [fault:{fault}]"

@@ -85,7 +85,7 @@ async def test_row_17_the_retry_is_told_the_same_and_nothing_is_sent() -> None:
 
 
 async def test_row_18_busy_with_a_hint_is_asked_once_more(service: Service, tag: str) -> None:
-    answer, submits, _ = await generate(service, tag, "F11:1:0.3", SCHNELL)
+    answer, submits, _ = await generate(service, tag, "busy:1:0.3", SCHNELL)
     assert answer.status == 200
     assert answer.headers["x-images-attempts"] == str(submits) == "2"
 
@@ -93,10 +93,10 @@ async def test_row_18_busy_with_a_hint_is_asked_once_more(service: Service, tag:
 @pytest.mark.parametrize(
     ("fault", "hint", "submits"),
     [
-        ("F11:9:0.2", "1", 2),
-        ("F11:9:9", "9", 1),
-        ("F11:9:90", "30", 1),
-        ("F12", "1", 1),
+        ("busy:9:0.2", "1", 2),
+        ("busy:9:9", "9", 1),
+        ("busy:9:90", "30", 1),
+        ("no-capacity", "1", 1),
     ],
 )
 async def test_row_18_busy(tag: str, fault: str, hint: str, submits: int) -> None:
@@ -109,7 +109,7 @@ async def test_row_18_busy(tag: str, fault: str, hint: str, submits: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("model", "fault"), [(SCHNELL, "F10"), (SCHNELL, "402"), (V1, "F9:402"), (V1, "401"), (LABS, "401")]
+    ("model", "fault"), [(SCHNELL, "401"), (SCHNELL, "402"), (V1, "402"), (V1, "401"), (LABS, "401")]
 )
 async def test_row_19_our_credentials_are_refused(service: Service, tag: str, model: str, fault: str) -> None:
     answer, submits, _ = await generate(service, tag, fault, model)
@@ -121,7 +121,7 @@ async def test_row_19_our_credentials_are_refused(service: Service, tag: str, mo
 
 
 async def test_row_20_refused_content_is_told_and_does_not_travel_on(service: Service, tag: str) -> None:
-    answer, submits, _ = await generate(service, tag, "nsfw", "dall-e-3")
+    answer, submits, _ = await generate(service, tag, "unsafe", "dall-e-3")
     assert_failed(answer, 400, "image_generation_user_error", "content_policy_violation")
     assert submits == 1
     assert service.engine.outlets["prodia"].submits._failures_in_a_row == 0
@@ -129,12 +129,13 @@ async def test_row_20_refused_content_is_told_and_does_not_travel_on(service: Se
 
 @pytest.mark.parametrize(
     ("model", "fault"),
-    [(LABS, "F21"), (LABS, "F21:empty"), (LABS, "F19"), (LABS, "F19:missing"), (LABS, "huge:json"), (LEGACY, "F6"),
-     (V1, "huge:json"), (LABS, "F29:submit"), (SCHNELL, "F15"), (SCHNELL, "F16:job")],
+    [(LABS, "not-json"), (LABS, "not-json:empty"), (LABS, "no-job"), (LABS, "no-job:missing"), (LABS, "huge:json"),
+     (LEGACY, "no-job"),
+     (V1, "huge:json"), (LABS, "cut:submit"), (SCHNELL, "no-picture"), (SCHNELL, "broken-multipart:job")],
 )  # fmt: skip
 async def test_row_21_nonsense_after_a_submit(service: Service, tag: str, model: str, fault: str) -> None:
     answer, submits, polls = await generate(service, tag, fault, model)
-    expected = "submit_outcome_unknown" if fault == "F29:submit" else "provider_bad_response"
+    expected = "submit_outcome_unknown" if fault == "cut:submit" else "provider_bad_response"
     assert_failed(answer, 502, "server_error", expected)
     assert (submits, polls) == (1, 0)
     received = service.engine.outlets[model.partition("/")[0]].upstream.traffic.received
@@ -153,7 +154,7 @@ async def test_row_21_a_job_id_that_is_none_is_never_put_into_an_address() -> No
 
 
 async def test_row_21_a_refusal_that_bears_an_id_is_not_polled(service: Service, tag: str) -> None:
-    answer, submits, polls = await generate(service, tag, "F13", SCHNELL)
+    answer, submits, polls = await generate(service, tag, "invalid", SCHNELL)
     assert_failed(answer, 400, "invalid_request_error", "provider_rejected")
     assert (submits, polls) == (1, 0)
     upstream = Upstream(submit=JSONResponse({"job": "0f4c6b0e-0d3b", "error": "no"}, 400))

@@ -1,4 +1,4 @@
-"""ImageLabs: its calls as data, every state and defect of its answers, a whole job (upstreams §5, F19–F30)."""
+"""ImageLabs: its calls as data, every state and defect of its answers, a whole job."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Prodia v2's blocking call: what it sends, and its answers as bytes and as multipart (upstreams §3, F10–F16)."""
+"""Prodia v2's blocking call: what it sends, and its answers as bytes and as multipart."""
 
 import json
 from pathlib import Path

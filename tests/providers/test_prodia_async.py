@@ -1,4 +1,4 @@
-"""Prodia v2's asynchronous variant: submit, state, output, bytes (upstreams §3.4, F17, F18)."""
+"""Prodia v2's asynchronous variant: submit, state, output, bytes."""
 
 from pathlib import Path
 from typing import Any

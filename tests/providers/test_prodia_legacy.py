@@ -1,4 +1,4 @@
-"""Prodia's former web job API: calls as data, states and defects (facts: upstreams §1, F1–F7)."""
+"""Prodia's former web job API: calls as data, states and defects."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Prodia v1: calls as data, states and defects (facts: upstreams §2, F3–F9)."""
+"""Prodia v1: calls as data, states and defects."""
 
 import json
 from typing import Any

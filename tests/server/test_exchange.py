@@ -190,3 +190,13 @@ def test_forwarding_headers_are_left_to_the_application(client: Client, service:
     assert (service.scopes[0]["scheme"], service.scopes[0]["client"][0]) == ("http", "127.0.0.1")
     assert "date" in answer.headers
     assert "server" not in answer.headers
+
+
+def test_an_application_is_lent_the_connection_and_can_abort_it(
+    background: Background, client: Client, service: Service, eventually: Callable[[Callable[[], object]], None]
+) -> None:
+    client.send(HELD)
+    eventually(lambda: service.paths == ["/held"])
+    background.call(service.scopes[0]["extensions"]["images_proxy.transport"]["transport"].abort)
+    assert client.ended()
+    eventually(lambda: service.disconnects == ["held"])

@@ -3,18 +3,18 @@
 import io
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
 from starlette.applications import Starlette
 
 from proxy.simulator import DEMO_KEY, Tokens, base_urls, create_simulator
-from proxy.simulator.counts import Tally
-from proxy.simulator.jobs import Job
 from proxy.simulator.pictures import encode, lying_png, padded_png
-from proxy.simulator.scene import Drawing, measure
-from proxy.simulator.schemas import SCHEMAS, problem
-from proxy.simulator.simulation import Simulation
+from proxy.simulator.prodia_types import SCHEMAS
+from proxy.simulator.scene import Drawing, draw, measure
+from proxy.simulator.schema import problem
+from proxy.simulator.simulation import Job, Simulation
 from proxy.simulator.words import Fault, Words, read_words, strip_words
 from tests.simulator.client import FakeTime
 
@@ -30,16 +30,16 @@ def start(made: Simulation, words: Words | None = None, keep_s: float = 300) -> 
 
 
 def test_words_are_read_and_stripped() -> None:
-    prompt = "a [fault:F28:2:524] red [tag:x] [seconds:2.5] fox [queued:1] [bytes:4000] [other:1] [b]"
-    words = read_words("imagelabs", prompt, "[fault:drop]")
-    assert words == Words((Fault("F28", "2:524"), Fault("drop")), 2.5, 1.0, "x", 4000)
+    prompt = "a [fault:gateway:2:524] red [tag:x] [seconds:2.5] fox [queued:1] [bytes:4000] [other:1] [b]"
+    words = read_words(prompt, "[fault:drop]")
+    assert words == Words((Fault("gateway", "2:524"), Fault("drop")), 2.5, 1.0, "x", 4000)
     assert (words.faults[0].number(0, 1), words.faults[0].status(502)) == (2, 524)
     assert strip_words(prompt) == "a red fox [other:1] [b]"
 
 
 @pytest.mark.parametrize("wrong", ["[seconds:soon]", "[seconds:-1]", "[seconds:nan]", "[bytes:1e9]", "[queued:]"])
 def test_words_that_are_no_numbers_are_ignored(wrong: str) -> None:
-    assert read_words("prodia", wrong) == Words()
+    assert read_words(wrong) == Words()
 
 
 def test_a_job_is_what_the_clock_says() -> None:
@@ -61,12 +61,12 @@ def test_a_job_is_forgotten_after_its_time() -> None:
     made = simulation(time)
     job = start(made, keep_s=300)
     time.now += 300
-    assert made.jobs.find(job.id, "prodia") is job
-    assert made.jobs.find(job.id, "imagelabs") is None
+    assert made.find(job.id, "prodia") is job
+    assert made.find(job.id, "imagelabs") is None
     time.now += 1
-    assert made.jobs.find(job.id, "prodia") is None
+    assert made.find(job.id, "prodia") is None
     start(made)
-    assert len(made.jobs._jobs) == 1
+    assert len(made._jobs) == 1
 
 
 def test_durations_scatter_around_the_typical_and_shrink_with_speed() -> None:
@@ -79,13 +79,24 @@ def test_durations_scatter_around_the_typical_and_shrink_with_speed() -> None:
     assert exact.duration_s == pytest.approx(3)
 
 
-def test_tally_keeps_groups_apart() -> None:
-    tally = Tally()
-    tally.add("submits", "a")
-    tally.add("submits", "b")
-    tally.add("polls", "")
-    assert tally.read("a") == {"submits": 1, "polls": 0, "fetches": 0, "started": 0}
-    assert tally.read(None) == {"submits": 2, "polls": 1, "fetches": 0, "started": 0}
+def test_counts_keep_groups_apart() -> None:
+    made = simulation(FakeTime())
+    made.count("submits", "a")
+    made.count("submits", "b")
+    made.count("polls", "")
+    assert made.counts("a") == {"submits": 1, "polls": 0, "fetches": 0, "started": 0}
+    assert made.counts() == {"submits": 2, "polls": 1, "fetches": 0, "started": 0}
+
+
+def test_what_is_oldest_is_forgotten_before_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_MOST_TAGS", "_MOST_PROMPTS", "_MOST_JOBS"):
+        monkeypatch.setattr(f"proxy.simulator.simulation.{name}", 3)
+    made = simulation(FakeTime())
+    jobs = [start(made) for _ in range(5)]
+    assert [made.find(job.id, "prodia") is job for job in jobs] == [False, False, True, True, True]
+    arrivals = [made.arrive(f"{number} [fault:drop] [tag:{number}]")[1] for number in (1, 2, 3, 4, 1, 4)]
+    assert arrivals == [1, 1, 1, 1, 1, 2]
+    assert (made.counts("2")["submits"], made.counts("4")["submits"], made.counts()["submits"]) == (0, 2, 6)
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
@@ -96,17 +107,31 @@ def test_pictures_have_exactly_the_size_asked_for(image_format: str, size: tuple
     assert Image.open(io.BytesIO(data)).format == image_format.upper()
 
 
-def test_pictures_follow_seed_and_prompt() -> None:
+@pytest.mark.parametrize("change", [{"seed": 8}, {"prompt": "an apple"}, {"model": "other"}])
+def test_pictures_follow_seed_prompt_and_model(change: dict[str, Any]) -> None:
     first = encode(DRAWING, "png")
     encode.cache_clear()
     assert encode(DRAWING, "png") == first
-    other = Image.open(io.BytesIO(encode(replace(DRAWING, seed=8), "png")))
-    worded = Image.open(io.BytesIO(encode(replace(DRAWING, prompt="an apple"), "png")))
-    drawn = Image.open(io.BytesIO(first))
-    assert drawn.getpixel((160, 2)) != other.getpixel((160, 2))
-    changed = ImageChops.difference(drawn, worded).getbbox()
-    assert changed is not None
-    assert changed[1] > drawn.height // 2
+    drawn, other = (draw(drawing).resize((16, 16)) for drawing in (DRAWING, replace(DRAWING, **change)))
+    box = ImageChops.difference(drawn, other).getbbox()
+    assert box is not None
+    assert box[1] < drawn.height // 4, "not the caption alone differs"
+
+
+@pytest.mark.parametrize("size", [(320, 240), (240, 320), (640, 200), (200, 640), (1000, 900)])
+def test_an_edit_shows_one_caption_only(size: tuple[int, int]) -> None:
+    """An edit of two pictures that differ in nothing but their caption comes out the same: nothing of it is left."""
+    first = draw(DRAWING)
+    other = first.copy()
+    other.paste("white", (0, 181, 320, 240))
+    assert first.getpixel((160, 182)) != other.getpixel((160, 182))
+    edits = []
+    for given in (first, other):
+        file = io.BytesIO()
+        given.save(file, "PNG")
+        edits.append(draw(Drawing(*size, "an edit", "model", 7, image=file.getvalue())))
+    box = ImageChops.difference(*edits).getbbox()
+    assert box is None
 
 
 @pytest.mark.parametrize("prompt", ["", "x" * 5000, "word " * 900, "日本語のプロンプト", "tab\tand\nline"])
@@ -144,6 +169,7 @@ def test_the_lying_picture_lies() -> None:
             "at '/width': multipleOf: got 65, want 16",
         ),
         ("inference.flux-2.pro.img2img.v1", {"prompt": "x", "images": "a"}, "at '/images': got string, want array"),
+        ("inference.flux-2.pro.img2img.v1", {"prompt": "x", "images": [1]}, "at '/images': got array, want array"),
         ("inference.nano-banana.txt2img.v2", {"prompt": "x", "include_messages": 1}, "got integer, want boolean"),
         ("inference.nano-banana.txt2img.v2", {"prompt": "x", "seed": 1}, "additional properties 'seed' not allowed"),
         ("inference.seedream.txt2img.v1", {"prompt": "abc", "seed": 1.5}, "at '/seed': got number, want integer"),

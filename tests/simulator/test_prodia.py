@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import datetime
 
 import aiohttp
 import pytest
@@ -43,6 +44,28 @@ async def test_v2_answers_in_several_parts(client: Client) -> None:
     assert description["state"] == {"current": "completed", "history": None}
     assert description["config"] == {"prompt": "a pear", "steps": 4, "seed": 7, "width": 1024, "height": 1024}
     assert description["price"] == {"product": "inference-flux-fast-schnell", "dollars": 0.0025}
+
+
+@pytest.mark.parametrize("path", ["/job?price=true", "/job/async?price=true"])
+async def test_v2_tells_a_price_only_of_what_is_completed(client: Client, path: str) -> None:
+    answer = await client.schnell("a pear [fault:failed] [seconds:0]", path, "application/json")
+    assert "price" not in answer.json
+    described = (await client.v2(f"/job/async/{answer.json['id']}/job.json?price=true")).json
+    assert described["state"]["current"] == "failed"
+    assert "price" not in described
+    free = {"type": "inference.recraft.v4.txt2img.v1", "config": {"prompt": "a pear [seconds:0]"}}
+    assert (await client.v2("/job?price=true", "application/json", json=free)).json["price"] is None
+
+
+async def test_v2_forgets_a_result_when_its_description_says_so(client: Client) -> None:
+    job = (await client.schnell("a pear [seconds:1]", "/job/async", width=256, height=256)).json
+    created, expires = (datetime.fromisoformat(job[name]) for name in ("created_at", "expires_at"))
+    assert (expires - created).total_seconds() == 300
+    client.time.now += 299
+    assert (await client.v2(f"/job/async/{job['id']}/output/output.png")).status == 200
+    client.time.now += 2
+    for end in ("job.state.current", "job.json", "output", "output/output.png"):
+        assert (await client.v2(f"/job/async/{job['id']}/{end}")).status == 404
 
 
 async def test_v2_takes_json_only_as_a_description(client: Client) -> None:
@@ -104,13 +127,15 @@ async def test_v2_wants_its_token_everywhere(client: Client) -> None:
 
 async def test_v2_async_names_its_one_output(client: Client) -> None:
     job = (await client.schnell("a pear [seconds:1.5]", "/job/async?price=true", "image/webp")).json
-    assert (job["state"]["current"], job["price"]["dollars"]) == ("processing", 0.0025)
+    assert job["state"]["current"] == "processing"
     path = f"/job/async/{job['id']}"
     assert (await client.v2(f"{path}/output")).json == []
     assert (await client.v2(f"{path}/output/output.webp")).status == 404
     client.time.now += 2
     assert (await client.v2(f"{path}/job.state.current")).body == b"processed"
-    assert (await client.v2(f"{path}/job.json")).json["state"]["current"] == "completed"
+    assert "price" not in (await client.v2(f"{path}/job.json")).json
+    described = (await client.v2(f"{path}/job.json?price=true")).json
+    assert (described["state"]["current"], described["price"]["dollars"]) == ("completed", 0.0025)
     assert (await client.v2(f"{path}/output")).json == ["output.webp"]
     assert (await client.v2(f"{path}/output/output.webp")).picture.format == "WEBP"
     assert (await client.v2(f"{path}/output/output.png")).status == 404
@@ -132,11 +157,6 @@ async def test_v2_takes_inputs_by_name(client: Client) -> None:
     two_jobs = order_form(kind, config, **{"a.png": red})
     two_jobs.add_field("config", "{}")
     assert (await client.v2(data=two_jobs)).status == 400
-
-
-async def test_v2_upscales_what_it_is_given(client: Client) -> None:
-    form = order_form("inference.upscale.v1", {"upscale": 4}, **{"a.png": picture_file("blue", (64, 40))})
-    assert (await client.v2(data=form)).picture.size == (256, 160)
 
 
 @pytest.mark.parametrize(
