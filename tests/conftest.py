@@ -1,4 +1,27 @@
+"""The sizes of the suite: as it is run between edits, and ``--full`` as it is run for a long time."""
+
 import pytest
+from hypothesis import settings
+
+# The same examples each time: a change is to blame for what fails between edits. Nor is a busy machine.
+settings.register_profile("short", derandomize=True, deadline=None)
+settings.register_profile("full", deadline=None, max_examples=1000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--full``."""
+    parser.addoption("--full", action="store_true", help="full sizes, new examples, and no time is skipped")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose Hypothesis' profile."""
+    settings.load_profile("full" if config.getoption("--full") else "short")
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether everything runs at full size."""
+    return bool(pytestconfig.getoption("--full"))
 
 
 @pytest.fixture

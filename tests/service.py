@@ -14,6 +14,7 @@ from proxy.engine import Engine
 from proxy.server import serving
 from proxy.simulator import DEMO_KEY, DEMO_TOKEN, base_urls, create_simulator
 from proxy.wire import WireLimits
+from tests.time_skip import clock
 
 KEYS = {"PRODIA_TOKEN": DEMO_TOKEN, "PRODIA_API_KEY": DEMO_KEY}
 
@@ -96,12 +97,12 @@ async def running(
     **tables: Any,
 ) -> AsyncIterator[Service]:
     """Run the service before a simulator. ``tables`` are configuration tables; ``providers`` changes every provider."""
-    async with serving(create_simulator(speed=speed)) as upstream_port:
+    async with serving(create_simulator(speed=speed, clock=clock())) as upstream_port:
         upstream = f"http://127.0.0.1:{upstream_port}"
         with tempfile.TemporaryDirectory() as directory:
             images = {"directory": directory, **tables.pop("images", {})}
             values = {"providers": simulated_providers(upstream, **(providers or {})), "images": images, **tables}
             configuration = compose(values, {**KEYS, **(environment or {})})
-            app = create_app(configuration)
+            app = create_app(configuration, clock())
             async with serving(app, limits=limits) as port, aiohttp.ClientSession() as http:
                 yield Service(f"http://127.0.0.1:{port}", upstream, app.state.desk.engine, http)

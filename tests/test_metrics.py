@@ -1,6 +1,7 @@
 """The figures after real requests: what ``/metrics`` says must be what happened."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,6 +12,7 @@ from proxy.config import compose
 from proxy.engine import Engine
 from proxy.metrics import Metrics
 from tests.service import Service, running
+from tests.time_skip import backend
 
 pytestmark = pytest.mark.anyio
 
@@ -37,6 +39,11 @@ FAMILIES = {
     "images_proxy_event_loop_lag_seconds": "gauge",
     "images_proxy_build": "info",
 }
+
+
+@pytest.fixture
+def anyio_backend(full: bool) -> tuple[str, dict[str, Any]]:
+    return backend(skip=not full)
 
 
 async def figures(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

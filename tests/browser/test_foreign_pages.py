@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.conftest import CHROMIUM, FLAGS
 
+pytestmark = pytest.mark.browser
+
 FORM = """<form method=post enctype=text/plain action="{demo}/v1/images/generations">
 <input name='{{"prompt":"bought by a foreign form","x":"' value='"}}'><button>go</button></form>"""
 

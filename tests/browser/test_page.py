@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+pytestmark = pytest.mark.browser
+
 PROMPT = "A lighthouse at dusk"
 DONE = "#stage[data-state=done]"
 ERROR = "#stage[data-state=error]"

@@ -16,11 +16,6 @@ MARKDOWN = re.compile(r"!\[image\]\((http[^)\s]+)\)\Z")
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Service]:
     async with running(speed=400) as service:
         yield service

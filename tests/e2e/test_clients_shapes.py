@@ -16,11 +16,6 @@ OPEN_WEBUI = {"user-agent": "Python/3.11 aiohttp/3.14.5", "X-OpenWebUI-User-Name
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Service]:
     async with running(speed=400) as service:
         yield service

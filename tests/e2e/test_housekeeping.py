@@ -25,11 +25,6 @@ def task(words: str, form: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Service]:
     async with running(speed=400) as service:
         yield service

@@ -57,11 +57,6 @@ Caller = Callable[[Service, Callable[[Any], Any]], Awaitable[Any]]
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def services() -> AsyncIterator[Mapping[str, Service]]:
     done = asyncio.Event()
 

@@ -11,11 +11,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Service]:
     async with running(environment={"IMAGES_PROXY_KEYS": "k"}) as started:
         yield started

@@ -3,30 +3,16 @@
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import openai
 import pytest
 
 from proxy.pictures import inspect
-from tests.faults.wire import LABS, PATH, SCHNELL, Line, assert_failed, brisk_stops, eventually
+from tests.faults.wire import LABS, PATH, SCHNELL, Line, assert_failed, eventually
 from tests.service import Service, running
 
 pytestmark = pytest.mark.anyio
 HOLD_S = 0.6
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """The loop that is served with."""
-    return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _brisk() -> Iterator[None]:
-    with brisk_stops():
-        yield
 
 
 @pytest.fixture

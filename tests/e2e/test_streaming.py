@@ -17,11 +17,6 @@ FIELDS = {"type", "b64_json", "created_at", "size", "quality", "background", "ou
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Service]:
     async with running(speed=400) as service:
         yield service

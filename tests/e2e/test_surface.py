@@ -38,11 +38,6 @@ EXPOSED = {
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Service]:
     async with running(speed=SPEED) as service:
         yield service

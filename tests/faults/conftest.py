@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 
@@ -6,22 +6,15 @@ import pytest
 
 from proxy.breaker import Breaker
 from tests.service import Service, running
-
-from .wire import brisk_stops
+from tests.time_skip import backend
 
 _numbers = count()
 
 
 @pytest.fixture(scope="package")
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """One loop for all, so that one service can serve them, of the kind that is served with."""
-    return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _brisk_stops() -> Iterator[None]:
-    with brisk_stops():
-        yield
+def anyio_backend(full: bool) -> tuple[str, dict[str, Any]]:
+    """One loop for all, so that one service can serve them."""
+    return backend(skip=not full)
 
 
 @pytest.fixture(scope="package")

@@ -15,6 +15,7 @@ import pytest
 
 from .wire import PATH, SCHNELL
 
+pytestmark = pytest.mark.realtime
 ROOT = Path(__file__).parents[2]
 CONFIG = "[timeouts]\ndrain = 1.5\n"
 

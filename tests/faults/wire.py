@@ -5,13 +5,10 @@ import json
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, Protocol, Self
-
-import pytest
 
 from tests.service import Answer, Service
 
@@ -104,16 +101,6 @@ def assert_failed(answer: Answer, status: int, kind: str, code: str | None, *, r
         assert 1 <= int(headers["retry-after"]) <= 30
     else:
         assert "retry-after" not in headers
-
-
-@contextmanager
-def brisk_stops() -> Iterator[None]:
-    """Let uvicorn look more often whether a stop is over: ten times a second is slow for services by the dozen."""
-    brisk = SimpleNamespace(**vars(asyncio))
-    brisk.sleep = lambda seconds: asyncio.sleep(min(seconds, 0.005))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uvicorn.server.asyncio", brisk)
-        yield
 
 
 async def submits(service: Service) -> int:

@@ -49,6 +49,15 @@ class Background:
     def call(self, function: Callable[[], None]) -> None:
         self._loop.call_soon_threadsafe(function)
 
+    def settle(self) -> None:
+        """Let the loop begin and end what is left of a test's requests, or the next test sees it."""
+
+        async def turn() -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(turn(), self._loop).result(10)
+
     def stop(self) -> None:
         self.call(self._over.set)
         self._thread.join(10)
@@ -66,6 +75,7 @@ def service(background: Background) -> Iterator[Service]:
     """The scripted application, with nothing remembered of other tests."""
     yield background.service
     background.call(background.service.released.set)
+    background.settle()
     for memory in (background.service.disconnects, background.service.bodies, background.service.scopes):
         memory.clear()
     background.call(background.service.released.clear)

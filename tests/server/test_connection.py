@@ -8,6 +8,7 @@ import pytest
 from .client import HEAD, Client, check_refusal
 from .service import Service
 
+pytestmark = pytest.mark.realtime
 GET = b"GET /x HTTP/1.1\r\n" + HEAD
 POST = b"POST /x HTTP/1.1\r\n" + HEAD
 

@@ -16,6 +16,7 @@ from .client import Client
 from .conftest import Start
 from .service import QUICK, Service
 
+pytestmark = pytest.mark.realtime
 HELD = b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n"
 STUCK = b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n"
 
