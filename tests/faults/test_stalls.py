@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,11 +17,21 @@ from proxy.server import serving
 from proxy.simulator import create_simulator
 from tests.faults.wire import LABS, SCHNELL, Line
 from tests.service import KEYS, simulated_providers
+from tests.time_skip import backend
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.realtime,
     pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process"),
 ]
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Another process is waited for, so no time is skipped."""
+    return backend(skip=False)
+
+
 ROOT = Path(__file__).parents[2]
 INTENTS = 10
 
