@@ -9,8 +9,11 @@ settings.register_profile("full", deadline=None, max_examples=1000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--full``."""
+    """Add ``--full``, and what the soak is made from."""
     parser.addoption("--full", action="store_true", help="full sizes, new examples, and no time is skipped")
+    parser.addoption("--soak-requests", type=int, help="requests of the soak; else by its size")
+    parser.addoption("--soak-seed", type=int, default=20261121, help="seed of the soak's callers")
+    parser.addoption("--soak-burners", type=int, default=0, help="processes that burn the processor meanwhile")
 
 
 def pytest_configure(config: pytest.Config) -> None:

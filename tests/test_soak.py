@@ -4,8 +4,11 @@ import asyncio
 import gc
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -157,7 +160,19 @@ def tasks() -> Counter[str]:
     return Counter(getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
 
 
-async def test_soak(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+@contextmanager
+def burning(processes: int) -> Iterator[None]:
+    """Let so many processes do nothing as fast as they can."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+async def test_soak(monkeypatch: pytest.MonkeyPatch, full: bool, pytestconfig: pytest.Config) -> None:
     monkeypatch.setattr("proxy.results._FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("proxy.breaker._IN_A_ROW", 10**9)
     monkeypatch.setattr("proxy.breaker._LEAST_CALLS", 10**9)
@@ -166,8 +181,11 @@ async def test_soak(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
         await service.generate("warm up [seconds:0] [bytes:3000]", model=SCHNELL)
         await rest(service)
         files, running_tasks = open_files(), tasks()
-        crowd = Crowd(service, Random(20261121), FULL_REQUESTS if full else REQUESTS)  # noqa: S311 (seeded on purpose)
-        await _let_them_come(crowd)
+        requests = pytestconfig.getoption("--soak-requests") or (FULL_REQUESTS if full else REQUESTS)
+        chance = Random(pytestconfig.getoption("--soak-seed"))  # noqa: S311 (seeded on purpose)
+        crowd = Crowd(service, chance, requests)
+        with burning(pytestconfig.getoption("--soak-burners")):
+            await _let_them_come(crowd)
         await rest(service)
         await _assert_nothing_is_left(service, files, running_tasks)
         await _assert_nothing_is_paid_twice(crowd)

@@ -3,13 +3,14 @@
 import asyncio
 import mmap
 import os
+import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
+from queue import SimpleQueue
 from typing import BinaryIO
 
 _BATCH_BYTES = 1_048_576
-_releasing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="uploads")
 
 
 @dataclass(slots=True)
@@ -43,5 +44,22 @@ def view(file: BinaryIO, size: int) -> memoryview | bytes:
     file.flush()
     mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     # Whoever closes an unnamed file last frees all of it, which takes a while: not where the view happens to end.
-    weakref.finalize(mapped, _releasing.submit, os.close, os.dup(file.fileno())).atexit = False
+    weakref.finalize(mapped, _closing().put, os.dup(file.fileno())).atexit = False
     return memoryview(mapped)
+
+
+@cache
+def _closing() -> SimpleQueue[int]:
+    """Return the queue of descriptors that a thread closes.
+
+    The collector may call the finalizer anywhere, in the middle of a lock's holder too. Of all queues and executors
+    only this kind's ``put`` may be called from there: https://docs.python.org/3/library/queue.html#simplequeue-objects
+    """
+    descriptors: SimpleQueue[int] = SimpleQueue()
+
+    def close() -> None:
+        while True:
+            os.close(descriptors.get())
+
+    threading.Thread(target=close, name="uploads", daemon=True).start()
+    return descriptors
