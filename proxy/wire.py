@@ -113,7 +113,7 @@ class Exchange:
 
     async def run(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """Run the application; what it leaves unanswered is answered here, never as text by uvicorn."""
-        scope["extensions"] = {HAS_LEFT: self.has_left}
+        scope.setdefault("extensions", {})[HAS_LEFT] = self.has_left
         try:
             await self.app(scope, self.receive, self.send)
         except asyncio.CancelledError:  # only a stop cancels: the drain is over, or a second signal came
