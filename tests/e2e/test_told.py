@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,7 +15,14 @@ pytestmark = pytest.mark.anyio
 SCHNELL = "prodia/inference.flux-fast.schnell.txt2img.v2"
 LABS = "imagelabs/sdxl-turbo"
 V1 = "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
-BUSY = "a barn [fault:no-capacity]"
+_numbers = count()
+
+
+def busy(pictures: int = 1, more: str = "") -> str:
+    """Return a prompt that finds the first provider busy for so many pictures, and nobody else."""
+    return f"a barn {next(_numbers)} [fault:busy:{pictures}:30] {more}"
+
+
 TOLD = "prodia: provider_busy"
 
 
@@ -44,7 +52,7 @@ async def made(service: Service, prompt: str, **values: Any) -> Answer:
 
 
 async def test_a_fallback_is_told(service: Service) -> None:
-    answer = await made(service, BUSY)
+    answer = await made(service, busy())
     assert answer.headers["x-images-provider"] == "imagelabs"
     assert answer.headers["x-images-fallback"] == TOLD
     assert answer.headers["x-images-attempts"] == "2"
@@ -55,14 +63,14 @@ async def test_without_a_fallback_nothing_is_told(service: Service) -> None:
 
 
 async def test_several_fallbacks_are_told_in_their_order(service: Service) -> None:
-    answer = await made(service, "a barn [fault:no-capacity] [fault:402]", model="long-way")
+    answer = await made(service, f"a barn {next(_numbers)} [fault:402:1] [fault:busy:2:30]", model="long-way")
     assert answer.headers["x-images-fallback"] == "prodia-v1: provider_auth; prodia: provider_busy"
 
 
 async def test_one_fallback_of_several_pictures_is_told_once(service: Service) -> None:
-    every = await made(service, BUSY, n=3)
+    every = await made(service, busy(3), n=3)
     assert every.headers["x-images-fallback"] == TOLD
-    one = await made(service, "a barn [fault:busy:1:30]", n=3)
+    one = await made(service, busy(), n=3)
     assert one.headers["x-images-fallback"] == TOLD
     assert one.headers["x-images-attempts"] == "4"
 
@@ -74,29 +82,31 @@ async def test_a_route_that_makes_it_after_all_is_no_fallback(service: Service) 
 
 
 async def test_a_failure_names_the_other_routes_only(service: Service) -> None:
-    alone = await service.generate(BUSY, model=SCHNELL)
+    alone = await service.generate("a barn [fault:no-capacity]", model=SCHNELL)
     assert (alone.code, "x-images-fallback" in alone.headers) == ("provider_busy", False)
-    both = await service.generate("a barn [fault:no-capacity] [fault:402]", model="dead-end")
+    both = await service.generate(f"a barn {next(_numbers)} [fault:402:1] [fault:no-capacity]", model="dead-end")
     assert (both.code, both.headers["x-images-fallback"]) == ("provider_busy", "prodia-v1: provider_auth")
 
 
 async def test_every_surface_tells_a_fallback(service: Service) -> None:
-    said = {"model": "dall-e-3", "messages": [{"role": "user", "content": BUSY}]}
+    def said() -> dict[str, Any]:
+        return {"model": "dall-e-3", "messages": [{"role": "user", "content": busy()}]}
+
     answers = [
-        await service.post(CHAT, said),
-        await service.post("/sdapi/v1/txt2img", {"prompt": BUSY}),
-        await service.post("/openai/deployments/dall-e-3/images/generations", {"prompt": BUSY}),
-        await post_form(service, [("prompt", BUSY), ("model", "gpt-image-1"), ("image", picture())]),
+        await service.post(CHAT, said()),
+        await service.post("/sdapi/v1/txt2img", {"prompt": busy()}),
+        await service.post("/openai/deployments/dall-e-3/images/generations", {"prompt": busy()}),
+        await post_form(service, [("prompt", busy()), ("model", "gpt-image-1"), ("image", picture())]),
     ]
     assert [answer.headers.get("x-images-fallback") for answer in answers] == [TOLD] * 4
-    for path, values in ((GENERATIONS, {"model": "gpt-image-1", "prompt": BUSY}), (CHAT, said)):
+    for path, values in ((GENERATIONS, {"model": "gpt-image-1", "prompt": busy()}), (CHAT, said())):
         async with streamed(service, path, {**values, "stream": True}) as response:
             assert response.headers["x-images-fallback"] == TOLD
             read_events(await response.read())
 
 
 async def test_a_job_that_was_handed_over_tells_its_fallback_and_its_seed(service: Service) -> None:
-    wish = {"prompt": f"{BUSY} [seconds:0.2]", "model": "dall-e-3", "seed": 7}
+    wish = {"prompt": busy(more="[seconds:0.2]"), "model": "dall-e-3", "seed": 7}
     answer = await service.post(GENERATIONS, wish, {"Prefer": "respond-async"})
     assert answer.status == 202
     path = answer.json["url"]
@@ -132,7 +142,7 @@ async def test_a_model_without_seeds_tells_none(service: Service) -> None:
 
 
 async def test_pages_may_read_every_header(service: Service) -> None:
-    wish = {"prompt": BUSY, "model": "dall-e-3", "style": "natural", "seed": 2**33, "size": "1792x1024"}
+    wish = {"prompt": busy(), "model": "dall-e-3", "style": "natural", "seed": 2**33, "size": "1792x1024"}
     answer = await service.post(GENERATIONS, wish, {"Origin": "http://localhost:3000"})
     told = {name.lower() for name in answer.headers if name.lower().startswith("x-")}
     exposed = set(answer.headers["access-control-expose-headers"].split(", "))
