@@ -85,7 +85,7 @@ async def test_a_failure_names_the_other_routes_only(service: Service) -> None:
     alone = await service.generate("a barn [fault:no-capacity]", model=SCHNELL)
     assert (alone.code, "x-images-fallback" in alone.headers) == ("provider_busy", False)
     both = await service.generate(f"a barn {next(_numbers)} [fault:402:1] [fault:no-capacity]", model="dead-end")
-    assert (both.code, both.headers["x-images-fallback"]) == ("provider_busy", "prodia-v1: provider_auth")
+    assert (both.code, both.headers["x-images-fallback"]) == ("provider_busy", "prodia: provider_auth")
 
 
 async def test_every_surface_tells_a_fallback(service: Service) -> None:
