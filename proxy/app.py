@@ -8,11 +8,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from proxy.api import chat, health, images, models, openapi, page, sdapi, stored
+from proxy.api import chat, health, images, models, openapi, page, pictures, sdapi
 from proxy.api.access import Access
 from proxy.api.edge import Edge
 from proxy.api.errors import on_failure, on_http_exception
-from proxy.api.holding import Desk
+from proxy.api.waiting import Desk
 from proxy.clock import Clock
 from proxy.config import Configuration
 from proxy.engine import Engine
@@ -31,7 +31,7 @@ ROUTES = (
     Route("/sdapi/v1/sd-models", sdapi.list_models, name="list_sdapi_models", methods=["GET"]),
     Route("/sdapi/v1/samplers", sdapi.list_samplers, name="list_sdapi_samplers", methods=["GET"]),
     Route("/sdapi/v1/options", sdapi.options, name="sdapi_options", methods=["GET"]),
-    Route("/images/{name}", stored.get_image, name="get_image", methods=["GET"]),
+    Route("/images/{name}", pictures.get_image, name="get_image", methods=["GET"]),
     Route("/healthz", health.healthz, name="healthz", methods=["GET"]),
     Route("/readyz", health.readyz, name="readyz", methods=["GET"]),
     Route("/metrics", health.metrics, name="metrics", methods=["GET"]),

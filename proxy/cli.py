@@ -13,9 +13,9 @@ from starlette.applications import Starlette
 
 from proxy import __version__, config, logs
 from proxy.app import create_app
-from proxy.server import PortInUse, StartupFailed, loop_factory, raise_file_limit, serve
+from proxy.server.exchange import WireLimits
+from proxy.server.process import PortInUse, StartupFailed, loop_factory, raise_file_limit, serve
 from proxy.start import enter_configuration
-from proxy.wire import WireLimits
 
 _CURL = """\
   curl {base}/v1/images/generations -H 'Content-Type: application/json'{key} \\

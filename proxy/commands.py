@@ -17,7 +17,7 @@ from rich.text import Text
 
 from proxy.engine import Engine
 from proxy.errors import Failure, NotConfigured, UnknownModel
-from proxy.flight import Flight
+from proxy.generations.record import Flight
 from proxy.start import enter_configuration
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from proxy.config_problems import describe, read_what_is_right
-from proxy.image_store import ImageSettings
-from proxy.providers import KINDS, build
+from proxy.pictures.store import ImageSettings
+from proxy.providers.registry import KINDS, build
 from proxy.providers.settings import ProviderSettings
-from proxy.routing import ModelSettings
+from proxy.requests.routing import ModelSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 

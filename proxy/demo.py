@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy import config
-from proxy.server import serving
+from proxy.server.process import serving
 from proxy.simulator import DEMO_KEY, DEMO_TOKEN, base_urls, create_simulator
 
 _KEYS = {"PRODIA_TOKEN": DEMO_TOKEN, "PRODIA_API_KEY": DEMO_KEY}

@@ -11,25 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from proxy.addresses import ResultAddresses
-from proxy.breaker import Breaker
 from proxy.clock import Clock
 from proxy.config import Configuration
 from proxy.errors import InvalidRequest, ProviderBadResponse, ProviderFailure
-from proxy.flights import Flights
-from proxy.image_request import parse
-from proxy.image_store import ImageStore
-from proxy.jobs import Jobs, Made
+from proxy.generations.results import Picture, Results
+from proxy.generations.runner import Flights
+from proxy.jobs.breaker import Breaker
+from proxy.jobs.run import Jobs, Made
+from proxy.jobs.runtime import Limits, Outlet
+from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
-from proxy.orders import Order, Wish, place
-from proxy.outlets import Limits, Outlet
-from proxy.pictures import Converter
-from proxy.provider import InputPicture, Operation, Provider
-from proxy.providers import build
-from proxy.results import Picture, Results
-from proxy.routing import Routing, Supplier
-from proxy.schedule import Schedule
-from proxy.upstream import MAX_CATALOGUE, Interrupted, NotSent, Upstream
+from proxy.pictures.codec import Converter
+from proxy.pictures.store import ImageStore
+from proxy.providers.boundary import InputPicture, Operation, Provider
+from proxy.providers.registry import build
+from proxy.requests.image_request import parse
+from proxy.requests.resolve import Order, Wish, place
+from proxy.requests.routing import Routing, Supplier
+from proxy.upstream.addresses import ResultAddresses
+from proxy.upstream.client import MAX_CATALOGUE, Interrupted, NotSent, Upstream
 
 _SWEEP_S = 5.0
 _CATALOGUE_S = 3600.0

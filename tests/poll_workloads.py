@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from proxy.schedule import Pace, Schedule, classify
+from proxy.jobs.schedule import Pace, Schedule, classify
 
 State = Literal["queued", "generating"]
 ROUND_TRIP_S, ROUND_TRIP_SIGMA = 0.08, 0.4
@@ -158,7 +158,7 @@ def fixed(first_s: float, step_s: float, most: int = 10**9) -> Policy:
 
 
 def learned(worth_s: float, *, budget_per_s: float = 0.0, blind: bool = False, seed: int = 2) -> Policy:
-    """Poll as ``proxy.schedule`` says."""
+    """Poll as ``proxy.jobs.schedule`` says."""
 
     def start(now: Callable[[], float]) -> Callable[[], Follower]:
         schedule = Schedule(worth_s=worth_s, random=seeded(seed), now=now)

@@ -11,9 +11,9 @@ import aiohttp
 from proxy.app import create_app
 from proxy.config import compose
 from proxy.engine import Engine
-from proxy.server import serving
+from proxy.server.exchange import WireLimits
+from proxy.server.process import serving
 from proxy.simulator import DEMO_KEY, DEMO_TOKEN, base_urls, create_simulator
-from proxy.wire import WireLimits
 from tests.time_skip import clock
 
 KEYS = {"PRODIA_TOKEN": DEMO_TOKEN, "PRODIA_API_KEY": DEMO_KEY}

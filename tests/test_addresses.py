@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from proxy.addresses import AddressRefused, ResultAddresses, is_public, public_socket
 from proxy.errors import ProviderBadResult
+from proxy.upstream.addresses import AddressRefused, ResultAddresses, is_public, public_socket
 
 PUBLIC = [
     "1.1.1.1",

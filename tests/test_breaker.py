@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.breaker import Breaker
 from proxy.clock import Clock
+from proxy.jobs.breaker import Breaker
 
 
 class _Middle(Random):

@@ -16,8 +16,8 @@ import pytest
 
 from proxy import __version__, commands
 from proxy.cli import main
-from proxy.flight import Flight
-from proxy.pictures import inspect_file
+from proxy.generations.record import Flight
+from proxy.pictures.codec import inspect_file
 
 _ROOT = Path(__file__).parents[1]
 _SECRETS = ("PRODIA_TOKEN", "PRODIA_API_KEY", "IMAGES_PROXY_KEYS", "IMAGES_PROXY_CONFIG")

@@ -28,12 +28,12 @@ from proxy.errors import (
     RateLimited,
     SubmitOutcomeUnknown,
 )
-from proxy.flight import Flight
-from proxy.flights import Boarding, Flights
-from proxy.jobs import Made
-from proxy.orders import Order
-from proxy.outlets import Progress
-from proxy.results import Picture
+from proxy.generations.record import Flight
+from proxy.generations.results import Picture
+from proxy.generations.runner import Boarding, Flights
+from proxy.jobs.run import Made
+from proxy.jobs.runtime import Progress
+from proxy.requests.resolve import Order
 
 T = TypeVar("T")
 RESULT_S = 120.0

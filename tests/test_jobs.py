@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.breaker import Breaker
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
 from proxy.engine import Engine
@@ -27,13 +26,14 @@ from proxy.errors import (
     ProviderUnavailable,
     SubmitOutcomeUnknown,
 )
-from proxy.jobs import Jobs, Made
+from proxy.jobs.breaker import Breaker
+from proxy.jobs.run import Jobs, Made
+from proxy.jobs.runtime import Limits, Outlet, Progress
+from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
-from proxy.orders import Order
-from proxy.outlets import Limits, Outlet, Progress
-from proxy.provider import Call, Finished, Job, Pending, Provider, Reply, UnreadableReply
-from proxy.schedule import Schedule
-from proxy.upstream import Interrupted, NotSent, Upstream
+from proxy.providers.boundary import Call, Finished, Job, Pending, Provider, Reply, UnreadableReply
+from proxy.requests.resolve import Order
+from proxy.upstream.client import Interrupted, NotSent, Upstream
 
 pytestmark = pytest.mark.anyio
 

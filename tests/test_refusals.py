@@ -14,8 +14,8 @@ from proxy.errors import (
     ProviderUnavailable,
     SubmitOutcomeUnknown,
 )
-from proxy.provider import Provider
-from proxy.refusals import is_challenge, refused_submit
+from proxy.jobs.refusals import is_challenge, refused_submit
+from proxy.providers.boundary import Provider
 from tests.providers.examples import BOUNDARY, KEY, PAGE, job, job_part, model, multipart, provider, reply
 
 V2 = provider("prodia")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.schedule import Histogram, Key, Pace, Schedule, classify
+from proxy.jobs.schedule import Histogram, Key, Pace, Schedule, classify
 
 from .poll_workloads import (
     HEADINGS,

@@ -14,7 +14,7 @@ import pytest
 from proxy import logs
 from proxy.app import create_app
 from proxy.config import compose
-from proxy.server import serving
+from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from proxy.simulator.simulation import Tokens
 from tests.service import Service, simulated_providers
@@ -73,12 +73,12 @@ class Witness:
 
 
 async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.results._FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr("proxy.breaker._IN_A_ROW", 1000)
-    monkeypatch.setattr("proxy.breaker._LEAST_CALLS", 1000)
-    monkeypatch.setattr("proxy.schedule.SHORTEST_S", 0.01)
-    monkeypatch.setattr("proxy.schedule.LONGEST_S", 0.02)
-    monkeypatch.setattr("proxy.following._POLL_BACKOFF_S", 0.01)
+    monkeypatch.setattr("proxy.generations.results._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("proxy.jobs.breaker._IN_A_ROW", 1000)
+    monkeypatch.setattr("proxy.jobs.breaker._LEAST_CALLS", 1000)
+    monkeypatch.setattr("proxy.jobs.schedule.SHORTEST_S", 0.01)
+    monkeypatch.setattr("proxy.jobs.schedule.LONGEST_S", 0.02)
+    monkeypatch.setattr("proxy.jobs.poll._POLL_BACKOFF_S", 0.01)
     async with serving(create_simulator(tokens=Tokens(TOKEN, OTHER_TOKEN))) as upstream_port:
         upstream = f"http://127.0.0.1:{upstream_port}"
         values = {

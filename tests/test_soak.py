@@ -173,9 +173,9 @@ def burning(processes: int) -> Iterator[None]:
 
 
 async def test_soak(monkeypatch: pytest.MonkeyPatch, full: bool, pytestconfig: pytest.Config) -> None:
-    monkeypatch.setattr("proxy.results._FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("proxy.breaker._IN_A_ROW", 10**9)
-    monkeypatch.setattr("proxy.breaker._LEAST_CALLS", 10**9)
+    monkeypatch.setattr("proxy.generations.results._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("proxy.jobs.breaker._IN_A_ROW", 10**9)
+    monkeypatch.setattr("proxy.jobs.breaker._LEAST_CALLS", 10**9)
     timeouts = {"hold": 1, "submit": 0.3, "lifetime": 3, "result": 30}
     async with running(timeouts=timeouts, providers={"max_jobs": 40}) as service:
         await service.generate("warm up [seconds:0] [bytes:3000]", model=SCHNELL)

@@ -12,16 +12,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-import proxy.upstream
+import proxy.upstream.client
 from proxy import __version__
-from proxy.addresses import AddressRefused, ResultAddresses
 from proxy.clock import Clock
 from proxy.errors import ProviderBadResponse, ProviderBadResult, StateUnavailable
-from proxy.image_store import FileDraft, ImageStore
-from proxy.incoming import NotWhole
-from proxy.provider import Call, Reply
+from proxy.pictures.store import FileDraft, ImageStore
+from proxy.providers.boundary import Call, Reply
 from proxy.simulator.pictures import padded_png
-from proxy.upstream import MAX_ANSWER, Interrupted, NotSent, ResultNotReady, Upstream
+from proxy.upstream.addresses import AddressRefused, ResultAddresses
+from proxy.upstream.client import MAX_ANSWER, Interrupted, NotSent, ResultNotReady, Upstream
+from proxy.upstream.incoming import NotWhole
 from tests.providers.examples import content
 from tests.providers.raw_server import Request, Script, answer, hang_up, raw_server, saying, silent
 
@@ -215,7 +215,7 @@ async def _half_then_silent(_: Request, writer: asyncio.StreamWriter) -> None:
 async def test_a_body_that_stalls_is_an_interruption(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, picture: bool
 ) -> None:
-    monkeypatch.setattr(proxy.upstream, "STALL_S", 0.02)
+    monkeypatch.setattr(proxy.upstream.client, "STALL_S", 0.02)
     async with raw_server(_half_then_silent) as server:
         with pytest.raises(Interrupted):
             await upstream.send(Call("GET", server.url, picture=picture), 30.0)
@@ -294,7 +294,7 @@ async def test_a_refusals_status_counts_however_long_its_page_is(
 async def test_a_compression_bomb_is_capped(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, picture: bool
 ) -> None:
-    monkeypatch.setattr(proxy.upstream, "MAX_PICTURE", 300_000)
+    monkeypatch.setattr(proxy.upstream.client, "MAX_PICTURE", 300_000)
     bomb = gzip.compress(bytes(20_000_000))
     assert len(bomb) < 40_000
     written: list[int] = []
@@ -528,7 +528,7 @@ async def test_what_is_not_a_picture_is_a_bad_result(upstream: Upstream, tmp_pat
 async def test_a_result_that_cannot_be_fetched_is_a_bad_result(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Script
 ) -> None:
-    monkeypatch.setattr(proxy.upstream, "MAX_PICTURE", 1000)
+    monkeypatch.setattr(proxy.upstream.client, "MAX_PICTURE", 1000)
     async with raw_server(script) as server:
         with pytest.raises(ProviderBadResult, match="could not be fetched"):
             await upstream.fetch(f"{server.url}/a.png", timeout_s=0.05)

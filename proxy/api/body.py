@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from proxy.errors import InvalidJson, RequestTooLarge
-from proxy.image_request import json_object
+from proxy.requests.image_request import json_object
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _MAX_DEPTH = 64

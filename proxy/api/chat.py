@@ -16,19 +16,19 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from proxy.api import housekeeping
-from proxy.api.holding import Desk
+from proxy.api.context import Visit
 from proxy.api.pictured import Pictured, is_reference, read_pictured
 from proxy.api.responses import MARK, PicturesBody, estimated_tokens, files_of, image_address, usage
 from proxy.api.streaming import HeldStream, Stream
 from proxy.api.tools import refuse_forced_tool
 from proxy.api.uploads import MAX_PICTURES, picture_of
-from proxy.api.visit import Visit
+from proxy.api.waiting import Desk
 from proxy.errors import Failure, InvalidRequest
-from proxy.flight import Flight
-from proxy.image_request import ALIASES, ImageRequest
-from proxy.orders import Order
-from proxy.provider import InputPicture
-from proxy.results import Picture
+from proxy.generations.record import Flight
+from proxy.generations.results import Picture
+from proxy.providers.boundary import InputPicture
+from proxy.requests.image_request import ALIASES, ImageRequest
+from proxy.requests.resolve import Order
 
 _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
     "prompt",

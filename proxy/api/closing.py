@@ -2,9 +2,9 @@
 
 import logging
 
-from proxy.api.visit import Visit, write_line
+from proxy.api.context import Visit, write_line
 from proxy.engine import Engine
-from proxy.flight import Flight
+from proxy.generations.record import Flight
 
 _log = logging.getLogger("proxy.generations")
 

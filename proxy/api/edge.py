@@ -12,13 +12,13 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxy.api.access import Access
-from proxy.api.addresses import base_of
+from proxy.api.base_url import base_of
 from proxy.api.body import CallerLeft
+from proxy.api.context import Visit, log_visit
 from proxy.api.errors import write_failure
 from proxy.api.headers import RequestHeaders
 from proxy.api.paths import canonical
 from proxy.api.responses import AnswerBroken
-from proxy.api.visit import Visit, log_visit
 from proxy.clock import Clock
 from proxy.config import ServerSettings
 from proxy.errors import Failure, InternalError, UnsupportedContentEncoding

@@ -5,17 +5,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from proxy.api.body import read_json
-from proxy.api.holding import Desk, job_status
+from proxy.api.context import Visit
 from proxy.api.streaming import image_stream
 from proxy.api.uploads import read_upload
-from proxy.api.visit import Visit
+from proxy.api.waiting import Desk, job_status
 from proxy.errors import InvalidRequest, NotFound
-from proxy.flight import Flight
-from proxy.flights import Boarding
-from proxy.masks import luminance
-from proxy.orders import Order
-from proxy.pictures import NotAPicture
-from proxy.provider import InputPicture
+from proxy.generations.record import Flight
+from proxy.generations.runner import Boarding
+from proxy.pictures.codec import NotAPicture
+from proxy.pictures.masks import luminance
+from proxy.providers.boundary import InputPicture
+from proxy.requests.resolve import Order
 
 _VARIATION_PROMPT = "A variation of this picture."
 

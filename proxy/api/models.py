@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from proxy.engine import Engine
 from proxy.errors import NotConfigured, UnknownModel
-from proxy.provider import Operation
+from proxy.providers.boundary import Operation
 
 _SIZES = ["auto", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792", "512x512", "256x256"]
 _CREATED = 1_767_225_600

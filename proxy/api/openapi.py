@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from proxy import __version__
-from proxy.image_request import ALIASES, ImageRequest
+from proxy.requests.image_request import ALIASES, ImageRequest
 
 
 async def openapi(request: Request) -> Response:  # noqa: ARG001 (Starlette's signature)

@@ -14,9 +14,9 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from proxy.errors import Failure, ProviderBadResult
-from proxy.flight import until_left
-from proxy.orders import Order
-from proxy.results import Picture
+from proxy.generations.record import until_left
+from proxy.generations.results import Picture
+from proxy.requests.resolve import Order
 
 PIECE_BYTES = 98_304
 """Bytes of a picture that become one piece of base64: a multiple of 3, so that pieces join without padding."""

@@ -8,13 +8,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from proxy.api.body import read_json
-from proxy.api.holding import Desk
+from proxy.api.context import Visit
 from proxy.api.responses import MARK, PicturesBody, files_of
-from proxy.api.visit import Visit
+from proxy.api.waiting import Desk
 from proxy.engine import Engine
 from proxy.errors import InvalidRequest
-from proxy.flight import Flight
-from proxy.image_request import MAX_SIDE, MIN_SIDE
+from proxy.generations.record import Flight
+from proxy.requests.image_request import MAX_SIDE, MIN_SIDE
 
 _COPIED = ("prompt", "negative_prompt", "steps", "cfg_scale", "seed", "width", "height")
 

@@ -15,16 +15,16 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.body import CallerLeft
+from proxy.api.context import Visit
 from proxy.api.headers import hold_s
-from proxy.api.holding import Desk, describe, pending
 from proxy.api.responses import MARK, PIECE_BYTES, PicturesBody, departure, facts, files_of, usage
-from proxy.api.visit import Visit
+from proxy.api.waiting import Desk, describe, pending
 from proxy.clock import Deadline
 from proxy.errors import Failure
-from proxy.flight import Flight
-from proxy.flights import Boarding
-from proxy.pictures import Facts, NotAPicture, inspect_file
-from proxy.upstream import Upstream
+from proxy.generations.record import Flight
+from proxy.generations.runner import Boarding
+from proxy.pictures.codec import Facts, NotAPicture, inspect_file
+from proxy.upstream.client import Upstream
 
 BEAT_S = 10.0
 BEAT = b": waiting\n\n"

@@ -20,10 +20,10 @@ from starlette.requests import Request
 from proxy.api.body import arriving
 from proxy.api.pictured import Pictured, read_pictured
 from proxy.api.spool import Spool, view
-from proxy.completeness import is_cut
 from proxy.errors import InvalidRequest, RequestTooLarge
-from proxy.pictures import NotAPicture, inspect
-from proxy.provider import InputPicture
+from proxy.pictures.codec import NotAPicture, inspect
+from proxy.pictures.completeness import is_cut
+from proxy.providers.boundary import InputPicture
 
 MAX_PICTURES = 16
 _MAX_FIELDS = 64

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import urljoin
 
 from proxy.errors import ProviderBadResponse
-from proxy.provider import Base64, Call, Finished, InputPicture, Job, Model, Pending, Range, Reply, failed_job
+from proxy.providers.boundary import Base64, Call, Finished, InputPicture, Job, Model, Pending, Range, Reply, failed_job
 from proxy.providers.settings import ProviderSettings
-from proxy.shapes import FreeShapes
+from proxy.providers.shapes import FreeShapes
 
 _MODEL = Model(
     name="sdxl-turbo",

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from proxy.errors import ProviderBadResponse
-from proxy.multipart import Parts
-from proxy.provider import (
+from proxy.providers.boundary import (
     Call,
     File,
     Finished,
@@ -24,6 +23,7 @@ from proxy.provider import (
     failed_job,
     job_id,
 )
+from proxy.providers.multipart import Parts
 from proxy.providers.prodia_types import TYPES
 from proxy.providers.settings import ProviderSettings
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.errors import ProviderBadResponse
-from proxy.provider import Call, Finished, Job, Model, Pending, Range, Reply, failed_job, job_id
+from proxy.providers.boundary import Call, Finished, Job, Model, Pending, Range, Reply, failed_job, job_id
 from proxy.providers.checkpoints import CHECKPOINTS, DEFAULT_CHECKPOINT, SAMPLERS, short_name
 from proxy.providers.settings import ProviderSettings
-from proxy.shapes import FixedShapes, Shape
+from proxy.providers.shapes import FixedShapes, Shape
 
 _IMAGE_BASE_URL = "https://images.prodia.xyz"
 _HEADERS = {

@@ -7,9 +7,9 @@ whose schema is not published gets its prompt and nothing else, and a type that 
 from collections.abc import Sequence
 from typing import Any
 
-from proxy.provider import Model, Operation, Range
+from proxy.providers.boundary import Model, Operation, Range
 from proxy.providers.checkpoints import STYLE_PRESETS
-from proxy.shapes import FixedShapes, FreeShapes, Shape, Shapes
+from proxy.providers.shapes import FixedShapes, FreeShapes, Shape, Shapes
 
 FORMATS = ("png", "jpeg", "webp")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.errors import ProviderBadResponse
-from proxy.provider import (
+from proxy.providers.boundary import (
     Base64,
     Call,
     Finished,
@@ -25,7 +25,7 @@ from proxy.provider import (
 )
 from proxy.providers.checkpoints import CHECKPOINTS, SAMPLERS, SDXL_CHECKPOINTS, STYLE_PRESETS, short_name
 from proxy.providers.settings import ProviderSettings
-from proxy.shapes import FixedShapes, FreeShapes, Shape, Shapes
+from proxy.providers.shapes import FixedShapes, FreeShapes, Shape, Shapes
 
 _MAX_LISTED = 2000
 _NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?\Z")

@@ -40,7 +40,7 @@ async def drop(scope: Scope, receive: Receive, _send: Send) -> None:
     """
     transport = scope.get("extensions", {}).get(_TRANSPORT, {}).get("transport")
     if transport is None:
-        raise RuntimeError("The simulator can only reset connections when proxy.server serves it.")
+        raise RuntimeError("The simulator can only reset connections when proxy.server.process serves it.")
     # uvloop offers no setsockopt; a duplicate of the descriptor is the same socket.
     with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -15,7 +15,7 @@ import uvloop
 from proxy.app import create_app
 from proxy.clock import Clock
 from proxy.config import compose
-from proxy.server import serving
+from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.service import KEYS, simulated_providers
 

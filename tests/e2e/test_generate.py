@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.pictures import inspect
+from proxy.pictures.codec import inspect
 from tests.service import running
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ import openai
 import pytest
 from PIL import Image
 
-from proxy.pictures import inspect
+from proxy.pictures.codec import inspect
 from tests.service import Service, running
 
 pytestmark = pytest.mark.anyio

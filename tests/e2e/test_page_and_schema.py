@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.image_request import ImageRequest
+from proxy.requests.image_request import ImageRequest
 from tests.service import Service, running
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ import json
 import openai
 import pytest
 
-from proxy.pictures import inspect
+from proxy.pictures.codec import inspect
 from tests.faults.wire import LABS, PATH, SCHNELL, Line, assert_failed, eventually
 from tests.service import Service, running
 

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.pictures import inspect
+from proxy.pictures.codec import inspect
 from tests.service import Answer, Service, running
 
 pytestmark = pytest.mark.anyio

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from proxy.breaker import Breaker
+from proxy.jobs.breaker import Breaker
 from tests.service import Service, running
 from tests.time_skip import backend
 

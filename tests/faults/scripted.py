@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.server import serving
+from proxy.server.process import serving
 from tests.service import Service, running
 
 JOB = "0f4c6b0e-0d3b-4e7e"

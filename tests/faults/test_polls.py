@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.provider import Finished, Pending, Reply
+from proxy.providers.boundary import Finished, Pending, Reply
 from proxy.simulator.replies import hang
 from tests.service import Service, running
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.wire import WireLimits
+from proxy.server.exchange import WireLimits
 from tests.service import Answer, Service, running
 
 from .wire import LABS, PATH, SCHNELL, Line, assert_failed, eventually, submits

@@ -27,9 +27,9 @@ STRICT = {"allow_private_hosts": False, "image_hosts": []}
 
 @pytest.fixture(autouse=True)
 def _quick_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.results._FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("proxy.results._LONGEST_PAUSE_S", 0.05)
-    monkeypatch.setattr("proxy.following._POLL_BACKOFF_S", 0.02)
+    monkeypatch.setattr("proxy.generations.results._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("proxy.generations.results._LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr("proxy.jobs.poll._POLL_BACKOFF_S", 0.02)
 
 
 ADDRESSES = [
@@ -85,7 +85,7 @@ async def test_row_29_what_was_fetched_is_no_picture(service: Service, tag: str,
 
 
 async def test_row_29_an_endless_picture_and_a_bomb_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.upstream.MAX_PICTURE", 1_000_000)
+    monkeypatch.setattr("proxy.upstream.client.MAX_PICTURE", 1_000_000)
     async with running() as service:
         answer = await service.generate("[seconds:0.02] [fault:huge]", model=V1, response_format="b64_json")
         assert_failed(answer, 502, ISE, "provider_bad_result")

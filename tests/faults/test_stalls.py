@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.server import serving
+from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.faults.wire import LABS, SCHNELL, Line
 from tests.service import KEYS, simulated_providers

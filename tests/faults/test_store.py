@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy.pictures import inspect
+from proxy.pictures.codec import inspect
 from tests.e2e.parts import data_url, picture
 from tests.service import Answer, Service, running
 
@@ -24,8 +24,8 @@ URL: dict[str, Any] = {"response_format": "url"}
 
 @pytest.fixture(autouse=True)
 def _quick_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.results._FIRST_PAUSE_S", 0.02)
-    monkeypatch.setattr("proxy.results._LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr("proxy.generations.results._FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("proxy.generations.results._LONGEST_PAUSE_S", 0.1)
 
 
 @pytest.fixture

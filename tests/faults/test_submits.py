@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from proxy.server import serving
+from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.service import Answer, Service, running
 

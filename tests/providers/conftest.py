@@ -10,10 +10,10 @@ from aiohttp import ClientResponse
 from aiohttp.abc import AbstractStreamWriter
 from aioresponses import aioresponses
 
-from proxy.addresses import ResultAddresses
 from proxy.clock import Clock
-from proxy.image_store import ImageStore
-from proxy.upstream import Upstream
+from proxy.pictures.store import ImageStore
+from proxy.upstream.addresses import ResultAddresses
+from proxy.upstream.client import Upstream
 
 
 class _Response(ClientResponse):

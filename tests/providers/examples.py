@@ -9,11 +9,11 @@ from typing import Any, cast
 from PIL import Image
 
 from proxy import __version__
-from proxy.multipart import Parts
-from proxy.provider import Call, Finished, InputPicture, Job, Model, Operation, Pending, Provider, Reply
-from proxy.providers import KINDS, build
+from proxy.providers.boundary import Call, Finished, InputPicture, Job, Model, Operation, Pending, Provider, Reply
+from proxy.providers.multipart import Parts
+from proxy.providers.registry import KINDS, build
 from proxy.providers.settings import ProviderSettings
-from proxy.upstream import Upstream
+from proxy.upstream.client import Upstream
 
 JOB = "0f4c6b0e-0d3b-4e7e-9f57-3a5b0c0a9d11"
 KEY = "key-that-nobody-may-see"

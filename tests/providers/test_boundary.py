@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse, ProviderFailure
-from proxy.provider import (
+from proxy.providers.boundary import (
     Call,
     File,
     Finished,
@@ -22,7 +22,7 @@ from proxy.provider import (
     failed_job,
     job_id,
 )
-from proxy.providers import KINDS
+from proxy.providers.registry import KINDS
 from tests.providers.examples import BOUNDARY, JOB, KEY, PROMPT, brought, job, provider, reply, streamed
 
 ASKED = Call("GET", "https://provider.test/job", picture=True, picture_part="output")

@@ -7,8 +7,8 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.provider import Base64, Call, Finished, UnreadableReply
-from proxy.upstream import Interrupted, Upstream
+from proxy.providers.boundary import Base64, Call, Finished, UnreadableReply
+from proxy.upstream.client import Interrupted, Upstream
 from tests.providers.examples import NAMED, PAGE, PNG, PROMPT, brought, content, follow, job, pending, provider, reply
 
 BASE = "https://editor.imagelabs.net"

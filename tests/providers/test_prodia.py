@@ -8,13 +8,13 @@ import pytest
 from aioresponses import aioresponses
 from yarl import URL
 
-from proxy.breaker import Breaker
 from proxy.clock import Clock
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
+from proxy.jobs.breaker import Breaker
+from proxy.jobs.runtime import Outlet
 from proxy.metrics import Metrics
-from proxy.outlets import Outlet
-from proxy.provider import Call, Finished, Operation, Reply, UnreadableReply
-from proxy.upstream import Upstream
+from proxy.providers.boundary import Call, Finished, Operation, Reply, UnreadableReply
+from proxy.upstream.client import Upstream
 from tests.providers.examples import (
     AWKWARD,
     BOUNDARY,

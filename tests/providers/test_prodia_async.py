@@ -8,8 +8,8 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.provider import Call, Finished, Reply, UnreadableReply
-from proxy.upstream import Upstream
+from proxy.providers.boundary import Call, Finished, Reply, UnreadableReply
+from proxy.upstream.client import Upstream
 from tests.providers.examples import JOB, KEY, PAGE, PNG, brought, follow, job, model, pending, provider, reply
 
 BASE = "https://inference.prodia.com/v2/job/async"

@@ -7,9 +7,9 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.provider import Call, Finished
+from proxy.providers.boundary import Call, Finished
 from proxy.providers.checkpoints import CHECKPOINTS, SAMPLERS
-from proxy.upstream import Upstream
+from proxy.upstream.client import Upstream
 from tests.providers.examples import JOB, PNG, PROMPT, content, follow, job, model, pending, provider, reply
 
 BASE = "https://api.prodia.com"

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.image_request import ImageRequest, parse
-from proxy.parameters import translate
-from proxy.provider import Job, Model
+from proxy.providers.boundary import Job, Model
 from proxy.providers.checkpoints import STYLE_PRESETS
 from proxy.providers.prodia_types import TYPES
+from proxy.requests.image_request import ImageRequest, parse
+from proxy.requests.parameters import translate
 from tests.providers.examples import brought, provider
 
 SEED = range(2_147_483_648)

@@ -8,8 +8,8 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.provider import Base64, Call, Finished, Operation, Reply, UnreadableReply
-from proxy.upstream import Upstream
+from proxy.providers.boundary import Base64, Call, Finished, Operation, Reply, UnreadableReply
+from proxy.upstream.client import Upstream
 from tests.providers.examples import (
     JOB,
     KEY,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from proxy.bodies import PIECE_BYTES, body_of
-from proxy.provider import Base64, Call, File, Finished
-from proxy.providers import KINDS
-from proxy.upstream import Upstream
+from proxy.providers.boundary import Base64, Call, File, Finished
+from proxy.providers.registry import KINDS
+from proxy.upstream.bodies import PIECE_BYTES, body_of
+from proxy.upstream.client import Upstream
 from tests.providers.examples import (
     AWKWARD,
     BOUNDARY,

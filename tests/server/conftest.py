@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from proxy.server import serving
+from proxy.server.process import serving
 
 from .client import Client
 from .service import QUICK, Service

@@ -11,8 +11,8 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from proxy.server import loop_factory, serve
-from proxy.wire import WireLimits
+from proxy.server.exchange import WireLimits
+from proxy.server.process import loop_factory, serve
 
 QUICK = WireLimits(header_s=0.2, body_s=0.2)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from proxy.wire import Cork
+from proxy.server.exchange import Cork
 
 
 class Transport:

@@ -83,7 +83,7 @@ def test_refusal_reaches_a_client_that_is_still_sending(client: Client) -> None:
 
 
 def test_drained_connection_is_closed_once_nothing_comes(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.connection.LINGER_GAP_S", 0.05)
+    monkeypatch.setattr("proxy.server.connection.LINGER_GAP_S", 0.05)
     client.send(POST + b"Content-Length: 9000\r\n\r\n")
     check_refusal(client.answer(), 408, "request_timeout")
     for _ in range(5):  # still coming: still drained
@@ -95,8 +95,8 @@ def test_drained_connection_is_closed_once_nothing_comes(client: Client, monkeyp
 
 
 def test_endless_body_is_not_drained_for_ever(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.connection.LINGER_GAP_S", 0.05)
-    monkeypatch.setattr("proxy.connection.LINGER_S", 0.1)
+    monkeypatch.setattr("proxy.server.connection.LINGER_GAP_S", 0.05)
+    monkeypatch.setattr("proxy.server.connection.LINGER_S", 0.1)
     client.send(b"POST /early HTTP/1.1\r\n" + HEAD + b"Content-Length: 9000\r\n\r\n")
     assert client.answer().status == 413
     with pytest.raises(ConnectionError):
@@ -164,7 +164,7 @@ def test_fault_of_the_application_is_answered_in_json(
 ) -> None:
     check_refusal(client.get(path), 500, "internal_error")
     assert client.ended()
-    assert [record.name for record in caplog.records if record.levelno >= logging.ERROR] == ["proxy.wire"]
+    assert [record.name for record in caplog.records if record.levelno >= logging.ERROR] == ["proxy.server.exchange"]
 
 
 def test_an_answer_to_a_request_that_was_refused_meanwhile_is_dropped(

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from proxy.server import PortInUse, StartupFailed, bind, serve, serving
-from proxy.wire import WireLimits
+from proxy.server.exchange import WireLimits
+from proxy.server.process import PortInUse, StartupFailed, bind, serve, serving
 
 from .client import HEAD, Client
 from .service import Service
@@ -179,7 +179,7 @@ def test_defaults_are_those_of_the_design() -> None:
 @pytest.mark.anyio
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux tells of peers that read nothing")
 async def test_a_peer_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.server.UNREAD_S", 0.3)
+    monkeypatch.setattr("proxy.server.process.UNREAD_S", 0.3)
     left = asyncio.Event()
 
     async def flood(scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ from queue import Queue
 
 import pytest
 
-from proxy.server import loop_factory, serve
+from proxy.server.process import loop_factory, serve
 
 from .client import Client
 from .conftest import Start
@@ -134,9 +134,9 @@ def test_signals_are_handled_only_while_serving() -> None:
 
 
 def test_second_signal_has_a_backstop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.server.EXIT_WITHIN_S", 0.01)
+    monkeypatch.setattr("proxy.server.process.EXIT_WITHIN_S", 0.01)
     ended: Queue[int] = Queue()
-    monkeypatch.setattr("proxy.server.os._exit", ended.put)
+    monkeypatch.setattr("proxy.server.process.os._exit", ended.put)
 
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -9,7 +9,7 @@ from typing import Self
 import aiohttp
 import pytest
 
-from proxy.server import serving
+from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.simulator.client import Client, FakeTime
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.api.addresses import base_of
+from proxy.api.base_url import base_of
 from proxy.api.headers import RequestHeaders
 from proxy.config import ServerSettings
 

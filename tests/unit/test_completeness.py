@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from proxy.completeness import Completeness, is_cut
+from proxy.pictures.completeness import Completeness, is_cut
 
 
 def _encoded(picture_format: str, mode: str = "RGB", **options: object) -> bytes:

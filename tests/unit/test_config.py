@@ -19,10 +19,10 @@ from proxy.config import (
     key_digest,
     load,
 )
-from proxy.image_store import ImageSettings
-from proxy.providers import KINDS
+from proxy.pictures.store import ImageSettings
+from proxy.providers.registry import KINDS
 from proxy.providers.settings import ProviderSettings
-from proxy.routing import ModelSettings
+from proxy.requests.routing import ModelSettings
 
 _ROOT = Path(__file__).parents[2]
 _EXAMPLE = _ROOT / "config.example.toml"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidJson, InvalidRequest
-from proxy.image_request import ALIASES, MAX_PROMPT, ImageRequest, json_object, parse
+from proxy.requests.image_request import ALIASES, MAX_PROMPT, ImageRequest, json_object, parse
 
 
 def _parsed(**values: Any) -> ImageRequest:

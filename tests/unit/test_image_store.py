@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import proxy.image_store
+import proxy.pictures.store
 from proxy.clock import Clock
-from proxy.image_store import ImageStore, StoredPicture
-from proxy.pictures import Facts
+from proxy.pictures.codec import Facts
+from proxy.pictures.store import ImageStore, StoredPicture
 
 _PNG = Facts("png", 1, 1)
 
@@ -51,7 +51,7 @@ def test_what_is_waited_for_outlasts_time_and_quota(tmp_path: Path, time: _Time)
 
 def test_no_draft_is_opened_on_a_full_disk(tmp_path: Path, time: _Time, monkeypatch: pytest.MonkeyPatch) -> None:
     store = _store(tmp_path, time)
-    monkeypatch.setattr(proxy.image_store, "_LEAST_FREE_BYTES", 2**80)
+    monkeypatch.setattr(proxy.pictures.store, "_LEAST_FREE_BYTES", 2**80)
     with pytest.raises(OSError, match="No space left"):
         store.draft()
     assert list(tmp_path.iterdir()) == []

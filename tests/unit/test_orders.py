@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from proxy.errors import InvalidRequest
-from proxy.image_request import parse
-from proxy.orders import Order, Wish, place
-from proxy.provider import InputPicture, Model, Range
-from proxy.routing import PublicModel, Route
-from proxy.shapes import FreeShapes
+from proxy.providers.boundary import InputPicture, Model, Range
+from proxy.providers.shapes import FreeShapes
+from proxy.requests.image_request import parse
+from proxy.requests.resolve import Order, Wish, place
+from proxy.requests.routing import PublicModel, Route
 
 _SHAPES = FreeShapes(low=64, high=1024)
 _SHORT = Model("short", _SHAPES, prompt=(3, 10), numbers={"seed": Range(0, 9), "steps": Range(1, 4)})

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
-from proxy.image_request import parse
-from proxy.parameters import Translation, refuse_unless_able, translate
-from proxy.provider import Model, Range
-from proxy.providers import KINDS, build
+from proxy.providers.boundary import Model, Range
+from proxy.providers.registry import KINDS, build
 from proxy.providers.settings import ProviderSettings
-from proxy.shapes import FixedShapes, FreeShapes, Shape
+from proxy.providers.shapes import FixedShapes, FreeShapes, Shape
+from proxy.requests.image_request import parse
+from proxy.requests.parameters import Translation, refuse_unless_able, translate
 
 _EVERY_MODEL = [
     model

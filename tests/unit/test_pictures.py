@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from proxy.pictures import (
+from proxy.pictures.codec import (
     HEAD_BYTES,
     MAX_PIXELS,
     Converter,

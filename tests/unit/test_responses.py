@@ -11,15 +11,15 @@ from starlette.types import Message
 
 from proxy.api.responses import PIECE_BYTES, ImagesResponse, PicturesBody, base64_pieces, images_body, usage
 from proxy.errors import ProviderBadResult
-from proxy.image_request import parse
-from proxy.image_store import StoredPicture
-from proxy.jobs import Made
-from proxy.orders import Candidate, Order, Wish, place
-from proxy.pictures import Facts
-from proxy.provider import InputPicture, Model
-from proxy.results import Picture
-from proxy.routing import PublicModel, Route
-from proxy.shapes import FreeShapes
+from proxy.generations.results import Picture
+from proxy.jobs.run import Made
+from proxy.pictures.codec import Facts
+from proxy.pictures.store import StoredPicture
+from proxy.providers.boundary import InputPicture, Model
+from proxy.providers.shapes import FreeShapes
+from proxy.requests.image_request import parse
+from proxy.requests.resolve import Candidate, Order, Wish, place
+from proxy.requests.routing import PublicModel, Route
 
 _MODEL = Model("turbo", FreeShapes(low=64, high=1024), operations=frozenset({"generate", "edit"}))
 _PUBLIC = PublicModel("dall-e-3", (Route("fast", _MODEL),), "url")

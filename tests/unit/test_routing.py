@@ -8,9 +8,9 @@ import pytest
 from proxy.config import compose
 from proxy.engine import Engine
 from proxy.errors import NotConfigured, UnknownModel
-from proxy.provider import Model
-from proxy.routing import ModelSettings, Routing, Supplier
-from proxy.shapes import FixedShapes, Shape
+from proxy.providers.boundary import Model
+from proxy.providers.shapes import FixedShapes, Shape
+from proxy.requests.routing import ModelSettings, Routing, Supplier
 
 _SQUARE = FixedShapes([Shape(512, 512)])
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.shapes import FixedShapes, FreeShapes, Shape
+from proxy.providers.shapes import FixedShapes, FreeShapes, Shape
 
 _LISTED = FixedShapes(
     [Shape(1024, 1024), Shape(1024, 768), Shape(1024, 576), Shape(768, 1024), Shape(640, 640), Shape(512, 512)]

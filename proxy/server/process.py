@@ -21,8 +21,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import uvicorn
 from starlette.types import ASGIApp
 
-from proxy.connection import GuardedConfig
-from proxy.wire import WireLimits
+from proxy.server.connection import GuardedConfig
+from proxy.server.exchange import WireLimits
 
 CUT_S = 2
 """Seconds between the end of the drain and the cancelling of handlers that still run."""

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Protocol
 
-from proxy.completeness import Completeness
 from proxy.errors import ProviderBadResult, StateUnavailable
+from proxy.pictures.completeness import Completeness
 
 _RETRY_S = 5.0
 

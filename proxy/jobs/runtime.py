@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from proxy.breaker import Breaker
+from proxy.jobs.breaker import Breaker
 from proxy.metrics import ProviderFigures
-from proxy.provider import Finished, Pending, Provider, Reply
-from proxy.upstream import Upstream
+from proxy.providers.boundary import Finished, Pending, Provider, Reply
+from proxy.upstream.client import Upstream
 
 
 @dataclass(slots=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.errors import InvalidRequest
-from proxy.image_request import ImageRequest
-from proxy.provider import Model, Operation, Range
-from proxy.shapes import Shape
+from proxy.providers.boundary import Model, Operation, Range
+from proxy.providers.shapes import Shape
+from proxy.requests.image_request import ImageRequest
 
 _STYLE_PRESETS = {"vivid": "cinematic", "natural": "photographic"}
 _MORE = frozenset({"high", "hd", "xhigh", "max"})

@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 
 from proxy.clock import Clock
 from proxy.errors import IdempotencyKeyReused
-from proxy.flight import Flight
+from proxy.generations.record import Flight
 
 RECLAIMABLE_S = 10.0
 """A written answer is not a received one: so long a counted retry may still take over what was delivered."""

@@ -16,14 +16,14 @@ from typing import BinaryIO, TypeVar
 from yarl import URL
 
 from proxy.clock import Backoff, Clock, Deadline
-from proxy.completeness import is_cut
 from proxy.errors import GenerationTimeout, ProviderBadResult
-from proxy.image_store import ImageStore, StoredPicture, remove
-from proxy.incoming import NotWhole, unstorable
-from proxy.jobs import Made
-from proxy.orders import Candidate, Order
-from proxy.pictures import Converter, Facts, Format, NotAPicture, inspect_open
-from proxy.upstream import ResultNotReady
+from proxy.jobs.run import Made
+from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
+from proxy.pictures.completeness import is_cut
+from proxy.pictures.store import ImageStore, StoredPicture, remove
+from proxy.requests.resolve import Candidate, Order
+from proxy.upstream.client import ResultNotReady
+from proxy.upstream.incoming import NotWhole, unstorable
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 _LEAST_FETCH_S = 10.0

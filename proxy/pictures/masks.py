@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from proxy.pictures import NotAPicture
+from proxy.pictures.codec import NotAPicture
 
 _OPAQUE = 255
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from proxy.clock import Deadline
 from proxy.errors import Failure, SubmitOutcomeUnknown
-from proxy.orders import Order
-from proxy.outlets import Progress
-from proxy.results import Picture
+from proxy.generations.results import Picture
+from proxy.jobs.runtime import Progress
+from proxy.requests.resolve import Order
 
 Ending = Literal["done", "left", "late"]
 End = Literal["ok", "again", "lost", "unknown"]

@@ -19,14 +19,14 @@ from proxy.errors import (
     StateUnavailable,
     SubmitOutcomeUnknown,
 )
-from proxy.following import Follower
+from proxy.jobs.poll import Follower
+from proxy.jobs.refusals import refused_submit
+from proxy.jobs.runtime import Limits, Outlet, Progress
+from proxy.jobs.schedule import Key, Schedule, classify
 from proxy.metrics import Metrics
-from proxy.orders import Candidate, Order
-from proxy.outlets import Limits, Outlet, Progress
-from proxy.provider import Finished, Job, Pending
-from proxy.refusals import refused_submit
-from proxy.schedule import Key, Schedule, classify
-from proxy.upstream import Interrupted, NotSent
+from proxy.providers.boundary import Finished, Job, Pending
+from proxy.requests.resolve import Candidate, Order
+from proxy.upstream.client import Interrupted, NotSent
 
 _BEFORE_HOLD_S = 0.05
 """So much before its hold is over a request hears that no slot came free: the later answer would be "pending"."""

@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.clock import Clock
-from proxy.pictures import EXTENSIONS, MAX_PIXELS, Facts
+from proxy.pictures.codec import EXTENSIONS, MAX_PIXELS, Facts
 
 _NAME = re.compile(r"[0-9a-f]{32}\.(png|jpg|webp)\Z")
 _DRAFT_SUFFIX = ".part"

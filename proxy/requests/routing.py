@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from proxy.errors import InvalidRequest, NotConfigured, UnknownModel
-from proxy.image_request import PROVIDER_FIELDS, parse
-from proxy.provider import Model, Operation
+from proxy.providers.boundary import Model, Operation
+from proxy.requests.image_request import PROVIDER_FIELDS, parse
 
 _MAX_SHOWN = 100
 _SAME_START, _MAX_COMPARED = 16, 30

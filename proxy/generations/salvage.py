@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxy.results import Picture
+from proxy.generations.results import Picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
 from proxy.api.closing import log_unattended_end
+from proxy.api.context import Visit
 from proxy.api.headers import attempt_of, hold_s, idempotency_key, preferences
 from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, PicturesBody, images_body
-from proxy.api.visit import Visit
 from proxy.clock import Deadline
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
-from proxy.flight import Flight
-from proxy.flights import Boarding
-from proxy.orders import Candidate, Order
+from proxy.generations.record import Flight
+from proxy.generations.runner import Boarding
+from proxy.requests.resolve import Candidate, Order
 
 _TURNS = 20
 """Turns of the event loop in which whatever has arrived is read: accepting, the head, the body, the handler's start."""

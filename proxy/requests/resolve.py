@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic_core import to_json
 
 from proxy.errors import InvalidRequest
-from proxy.image_request import ImageRequest
-from proxy.parameters import Translation, refuse_unless_able, translate
-from proxy.provider import InputPicture, Operation
-from proxy.routing import PublicModel, Route
+from proxy.providers.boundary import InputPicture, Operation
+from proxy.requests.image_request import ImageRequest
+from proxy.requests.parameters import Translation, refuse_unless_able, translate
+from proxy.requests.routing import PublicModel, Route
 
 _SECRET = secrets.token_bytes(32)
 """Fingerprints are compared inside this process only, so each process has its own."""

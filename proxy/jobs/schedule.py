@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from random import Random
 from typing import Any, Literal
 
-from proxy.poll_budget import Budget
+from proxy.jobs.poll_budget import Budget
 
 SHORTEST_S, LONGEST_S, JITTER = 0.2, 5.0, 0.1
 LAST_POLL_S = 0.5  # before a deadline, so that the answer is back in time

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.shapes import Shapes
+from proxy.providers.shapes import Shapes
 
 Operation = Literal["generate", "edit", "inpaint"]
 State = Literal["queued", "generating"]

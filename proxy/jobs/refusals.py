@@ -12,7 +12,7 @@ from proxy.errors import (
     ProviderUnavailable,
     SubmitOutcomeUnknown,
 )
-from proxy.provider import Job, Provider, Reply, failed_job
+from proxy.providers.boundary import Job, Provider, Reply, failed_job
 
 _CHALLENGE = re.compile(rb"Just a moment\.\.\.|Attention Required! \| Cloudflare|cf-(?:please-wait|spinner)|cloudfront")
 _SHAPE_WORDS = {"resolution": "size", "upscale": "size"}

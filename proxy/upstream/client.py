@@ -18,12 +18,12 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from pydantic_core import to_json
 
 from proxy import __version__
-from proxy.addresses import AddressRefused, ResultAddresses, public_socket
-from proxy.bodies import body_of
 from proxy.errors import ProviderBadResponse, ProviderBadResult
-from proxy.incoming import Draft, Incoming, NotWhole, unstorable
-from proxy.multipart import Parts
-from proxy.provider import Call, Reply
+from proxy.providers.boundary import Call, Reply
+from proxy.providers.multipart import Parts
+from proxy.upstream.addresses import AddressRefused, ResultAddresses, public_socket
+from proxy.upstream.bodies import body_of
+from proxy.upstream.incoming import Draft, Incoming, NotWhole, unstorable
 
 CONNECT_S = 3.0
 STALL_S = 15.0

@@ -14,13 +14,13 @@ from typing import Any
 
 from proxy.clock import Clock, Deadline
 from proxy.errors import Failure, InternalError, JobLost, Overloaded
-from proxy.flight import Flight, badness, end_of
-from proxy.jobs import Made
-from proxy.leftovers import Leftover, Leftovers
-from proxy.orders import Order
-from proxy.outlets import Progress
-from proxy.registry import Registry, Sign
-from proxy.results import Picture
+from proxy.generations.record import Flight, badness, end_of
+from proxy.generations.registry import Registry, Sign
+from proxy.generations.results import Picture
+from proxy.generations.salvage import Leftover, Leftovers
+from proxy.jobs.run import Made
+from proxy.jobs.runtime import Progress
+from proxy.requests.resolve import Order
 
 _ABANDONED_S = 10.0
 """So long a job that is not submitted yet outlives the last request that waited for it; retries come sooner."""

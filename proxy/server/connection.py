@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout
-from proxy.wire import Cork, Exchange, WireLimits, check_coding, origin_form, render
+from proxy.server.exchange import Cork, Exchange, WireLimits, check_coding, origin_form, render
 
 TRANSPORT = "images_proxy.transport"
 """The extension in each request's scope that lends the connection's ``transport`` (an asyncio.Transport)."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pydantic_core import to_json
 
-from proxy.provider import Base64, Call
+from proxy.providers.boundary import Base64, Call
 
 PIECE_BYTES = 98_304
 """Bytes of a picture that are sent before others have their turn: a multiple of 3, so that base64 joins unpadded."""

@@ -12,12 +12,12 @@ from proxy.errors import (
     ProviderBadResult,
     ProviderFailure,
 )
-from proxy.incoming import NotWhole
-from proxy.outlets import Limits, Outlet, Progress
-from proxy.provider import Finished, Pending, Reply, UnreadableReply
-from proxy.refusals import is_challenge
-from proxy.schedule import LAST_POLL_S, Pace
-from proxy.upstream import FETCH_S, Interrupted, NotSent, TooLarge
+from proxy.jobs.refusals import is_challenge
+from proxy.jobs.runtime import Limits, Outlet, Progress
+from proxy.jobs.schedule import LAST_POLL_S, Pace
+from proxy.providers.boundary import Finished, Pending, Reply, UnreadableReply
+from proxy.upstream.client import FETCH_S, Interrupted, NotSent, TooLarge
+from proxy.upstream.incoming import NotWhole
 
 _STRIKES = 3
 """So many final answers in a row (job unknown, key refused) end a job that was accepted; one may be a hiccup."""

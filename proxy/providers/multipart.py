@@ -6,8 +6,8 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from proxy.pictures import HEADS, LONGEST_HEAD
-from proxy.provider import UnreadableReply
+from proxy.pictures.codec import HEADS, LONGEST_HEAD
+from proxy.providers.boundary import UnreadableReply
 
 _MAX_PART_BYTES, _MAX_PARTS = 65_536, 64
 
