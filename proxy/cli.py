@@ -125,7 +125,7 @@ async def _serve(options: argparse.Namespace) -> int:
 def _spare_the_collector() -> None:
     """Look for cyclic garbage less often: requests leave none to speak of, and it takes a third of their CPU time.
 
-    Flights are kept for repeats, so that each look at the oldest generation goes through thousands of live objects.
+    Generations are kept for repeats, so that each look at the oldest generation goes through thousands of live objects.
     """
     gc.collect()
     gc.freeze()

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from proxy.engine import Engine
 from proxy.errors import Failure, NotConfigured, UnknownModel
-from proxy.generations.record import Flight
+from proxy.generations.record import Generation
 from proxy.start import enter_configuration
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -48,20 +48,20 @@ async def generate(options: argparse.Namespace) -> int:
             return 2
         await engine.open()
         stack.push_async_callback(engine.close)
-        flight = engine.flights.board(order).flight
-        await _show(flight)
-        if flight.failure is not None:
-            sys.stderr.write(f"images-proxy: {flight.failure.message}\n")
+        generation = engine.generations.join(order).generation
+        await _show(generation)
+        if generation.failure is not None:
+            sys.stderr.write(f"images-proxy: {generation.failure.message}\n")
             return 1
-        for picture, name in zip(flight.pictures, _names(output, options), strict=True):
+        for picture, name in zip(generation.pictures, _names(output, options), strict=True):
             if picture.stored is not None:
                 path = _write(picture.stored.path, name, force=options.force)
                 sys.stdout.write(f"{path} ({picture.width}x{picture.height})\n")
         return 0
 
 
-async def _show(flight: Flight) -> None:
-    """Draw the flight's progress until it ends."""
+async def _show(generation: Generation) -> None:
+    """Draw the generation's progress until it ends."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -70,10 +70,10 @@ async def _show(flight: Flight) -> None:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("waiting", total=len(flight.progress))
-        while not flight.done:
-            states = [progress.state for progress in flight.progress]
-            fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in flight.progress]
+        task = bar.add_task("waiting", total=len(generation.progress))
+        while not generation.done:
+            states = [progress.state for progress in generation.progress]
+            fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in generation.progress]
             bar.update(task, completed=sum(fractions), description=next((s for s in states if s != "done"), "done"))
             await asyncio.sleep(_REDRAW_S)
 

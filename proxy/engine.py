@@ -15,7 +15,7 @@ from proxy.clock import Clock
 from proxy.config import Configuration
 from proxy.errors import InvalidRequest, ProviderBadResponse, ProviderFailure
 from proxy.generations.results import Picture, Results
-from proxy.generations.runner import Flights
+from proxy.generations.runner import Generations
 from proxy.jobs.breaker import Breaker
 from proxy.jobs.run import Jobs, Made
 from proxy.jobs.runtime import Limits, Outlet
@@ -72,13 +72,13 @@ class Engine:
             self.metrics,
             check_store=partial(self._results.check_store, by_writing=True),
         )
-        self.flights = Flights(
+        self.generations = Generations(
             self.jobs.make,
             self._deliverable,
             clock,
             hold_s=timeouts.hold,
             result_s=timeouts.result,
-            let_go=self._let_go,
+            release=self._release,
         )
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._background: list[asyncio.Task[None]] = []
@@ -98,7 +98,7 @@ class Engine:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self.flights.close()
+        await self.generations.close()
         for outlet in self.outlets.values():
             await outlet.upstream.close()
         self.converter.close()
@@ -107,7 +107,7 @@ class Engine:
     @property
     def draining(self) -> bool:
         """Whether new work is refused."""
-        return self.flights.draining
+        return self.generations.draining
 
     @property
     def ready(self) -> bool:
@@ -117,7 +117,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a stop would lose something: a job that runs, or an end that was handed over and not asked for."""
-        return self.flights.in_air > 0 or self.flights.uncollected > 0
+        return self.generations.running > 0 or self.generations.uncollected > 0
 
     @property
     def listed_names(self) -> frozenset[str]:
@@ -126,7 +126,7 @@ class Engine:
 
     def drain(self, patience_s: float) -> None:
         """Refuse new work from now on; whoever still waits ``patience_s`` seconds later is sent to repeat the call."""
-        self.flights.draining = True
+        self.generations.draining = True
         asyncio.get_running_loop().call_later(patience_s, self._send_all_away)
 
     def figures(self) -> bytes:
@@ -198,13 +198,13 @@ class Engine:
         """Refuse what needs a file of ours by every route while none can be written. Raises StateUnavailable."""
         self._results.check_store(order, order.candidates, by_writing=False)
 
-    def _let_go(self, picture: Picture) -> None:
+    def _release(self, picture: Picture) -> None:
         if picture.stored is not None:
-            self.store.let_go(picture.stored.name)
+            self.store.release(picture.stored.name)
 
     def _send_all_away(self) -> None:
-        for flight in self.flights:
-            flight.release("late")
+        for generation in self.generations:
+            generation.release("late")
 
     def _does(self, route: str, operation: Operation) -> bool:
         provider, _, name = route.partition("/")
@@ -255,7 +255,7 @@ class Engine:
     async def _sweep(self) -> None:
         while True:
             await self.clock.sleep(_SWEEP_S)
-            self.flights.sweep()
+            self.generations.sweep()
             self.store.sweep()
 
     async def _refresh_catalogues(self) -> None:

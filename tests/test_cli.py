@@ -16,7 +16,7 @@ import pytest
 
 from proxy import __version__, commands
 from proxy.cli import main
-from proxy.generations.record import Flight
+from proxy.generations.record import Generation
 from proxy.pictures.codec import inspect_file
 
 _ROOT = Path(__file__).parents[1]
@@ -278,9 +278,9 @@ def test_a_folder_is_never_overwritten(capsys: pytest.CaptureFixture[str], home:
 def test_a_file_that_comes_into_the_way_meanwhile_is_not_overwritten(
     capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def show(flight: Flight) -> None:
+    async def show(generation: Generation) -> None:
         (home / "one.png").write_text("mine")
-        while not flight.done:  # noqa: ASYNC110 (as the command itself waits)
+        while not generation.done:  # noqa: ASYNC110 (as the command itself waits)
             await asyncio.sleep(0.01)
 
     monkeypatch.setattr(commands, "_show", show)

@@ -99,11 +99,16 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
             async def fail(*_: object) -> None:
                 raise ValueError(PROMPT)
 
-            monkeypatch.setattr(engine.flights, "_deliverable", fail)
+            monkeypatch.setattr(engine.generations, "_deliverable", fail)
             await witness.generate(MODELS[0], f"{PROMPT} [seconds:0] again")
             await witness.ask("GET", "/metrics")
-            shown = [*map(repr, engine.flights), repr(vars(engine)), repr(configuration), repr(configuration.settings)]
-            shown += [repr(vars(part)) for part in (app.state.desk, engine.flights, engine.jobs, engine.routing)]
+            shown = [
+                *map(repr, engine.generations),
+                repr(vars(engine)),
+                repr(configuration),
+                repr(configuration.settings),
+            ]
+            shown += [repr(vars(part)) for part in (app.state.desk, engine.generations, engine.jobs, engine.routing)]
             shown += [repr(outlet) for outlet in engine.outlets.values()]
     assert {200, 400, 401, 404, 429, 500, 502} <= witness.statuses
     said = {"log": log.getvalue(), "answers": "\n".join(witness.heard), "repr": "\n".join(shown)}
@@ -124,6 +129,6 @@ async def _be_a_nuisance(witness: Witness) -> None:
     await witness.ask("POST", path, json={"prompt": PROMPT, "size": PROMPT})
     await witness.ask("POST", path, json={"prompt": PROMPT}, headers={"api-key": WRONG, "content-encoding": "gzip"})
     await witness.ask("POST", path, json={"prompt": PROMPT}, headers={"idempotency-key": QUERY * 99})
-    await witness.ask("GET", "/v1/images/jobs/imgjob_0")
+    await witness.ask("GET", "/v1/images/generations/imggen_0")
     await witness.ask("GET", "/v1/models")
     await witness.ask("DELETE", path)

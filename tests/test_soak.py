@@ -150,7 +150,7 @@ def open_files() -> int:
 
 async def rest(service: Service) -> None:
     """Wait until nothing is under way, and close the connections that are kept for the next call."""
-    await eventually(lambda: service.engine.flights.in_air == 0, 10)
+    await eventually(lambda: service.engine.generations.running == 0, 10)
     for outlet in service.engine.outlets.values():
         await outlet.upstream.close()
     await asyncio.sleep(0.05)
@@ -212,11 +212,11 @@ async def _assert_nothing_is_left(service: Service, files: int, running_tasks: C
     for outlet in engine.outlets.values():
         assert outlet.slots._value == outlet.max_jobs
     assert not list(engine.store.directory.glob("*.part"))
-    flights = engine.flights
-    assert not any(flight.waiters for flight in flights)
-    registry = flights._registry
+    generations = engine.generations
+    assert not any(generation.waiters for generation in generations)
+    registry = generations._registry
     registry._result_s = 0.0
-    flights.sweep()
+    generations.sweep()
     assert not any((registry._by_id, registry._by_key, registry._equals, registry._places, registry._ended))
 
 

@@ -20,16 +20,16 @@ class Admission:
         self._held: Counter[str] = Counter()
         self.in_flight = 0
 
-    def check(self, owner: str, in_air: int = 0, in_air_of: Callable[[str], int] = lambda _: 0) -> None:
+    def check(self, owner: str, running: int = 0, running_of: Callable[[str], int] = lambda _: 0) -> None:
         """Raise RateLimited or Overloaded when one more request of ``owner`` would be too many.
 
-        ``in_air``: flights that run, held or not: those handed over or left behind fill the process too;
+        ``running``: generations that run, held or not: those handed over or left behind fill the process too;
         ``in_air_of`` counts those of one owner.
         """
-        if self._max_per_key and max(self._held[owner], in_air_of(owner)) >= self._max_per_key:
+        if self._max_per_key and max(self._held[owner], running_of(owner)) >= self._max_per_key:
             message = f"This key already holds {self._max_per_key} requests, its limit. Try again when one is answered."
             raise RateLimited(message, retry_after=self._hint_s())
-        if max(self.in_flight, in_air) >= self._max_in_flight:
+        if max(self.in_flight, running) >= self._max_in_flight:
             raise Overloaded("This service holds as many requests as it may.", retry_after=self._hint_s())
 
     @contextmanager

@@ -24,7 +24,7 @@ from proxy.api.tools import refuse_forced_tool
 from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.waiting import Desk
 from proxy.errors import Failure, InvalidRequest
-from proxy.generations.record import Flight
+from proxy.generations.record import Generation
 from proxy.generations.results import Picture
 from proxy.providers.boundary import InputPicture
 from proxy.requests.image_request import ALIASES, ImageRequest
@@ -71,13 +71,13 @@ async def complete_chat(request: Request) -> ASGIApp:
         pictures_param="messages",
         images=talk.images,
     )
-    boarding = await desk.board(request, order)
-    flight = boarding.flight
-    reply = _Reply(talk, order, flight, visit)
+    joined = await desk.join(request, order)
+    generation = joined.generation
+    reply = _Reply(talk, order, generation, visit)
     if talk.stream:
-        return HeldStream(desk, request, boarding, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
-    await desk.hold(request, boarding)
-    return desk.answer(request, boarding, reply.answer)
+        return HeldStream(desk, request, joined, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
+    await desk.hold(request, joined)
+    return desk.answer(request, joined, reply.answer)
 
 
 def _read(body: Pictured) -> tuple[Conversation, str | None]:
@@ -192,9 +192,9 @@ class _Completion:
 class _Reply(_Completion):
     """Pictures as chat messages, a choice for each."""
 
-    def __init__(self, talk: Conversation, order: Order, flight: Flight, visit: Visit) -> None:
-        super().__init__(talk, order.public.name, flight.created, order.request.n)
-        self._order, self._flight, self._visit = order, flight, visit
+    def __init__(self, talk: Conversation, order: Order, generation: Generation, visit: Visit) -> None:
+        super().__init__(talk, order.public.name, generation.created, order.request.n)
+        self._order, self._generation, self._visit = order, generation, visit
 
     async def begin(self, stream: Stream) -> None:
         """Say nothing before there is something to say: a failure then still has its own status."""
@@ -202,7 +202,7 @@ class _Reply(_Completion):
     def pictures(self) -> Iterator[bytes]:
         """Yield the finished pictures as chunks; each one's Markdown goes whole into one."""
         yield from self.opening()
-        for index, picture in enumerate(self._flight.pictures):
+        for index, picture in enumerate(self._generation.pictures):
             yield from self.chunk(index, self._content(picture), files=self._files([picture]))
         yield from self.closing(self._usage())
 
@@ -215,7 +215,7 @@ class _Reply(_Completion):
 
     def answer(self) -> PicturesBody:
         """Return the finished pictures as one completion."""
-        pictures = self._flight.pictures
+        pictures = self._generation.pictures
         messages = ({"content": "", **self._content(picture)} for picture in pictures)
         return PicturesBody(self.whole(messages, self._usage()), self._files(pictures))
 
@@ -230,7 +230,7 @@ class _Reply(_Completion):
         return {"images": [{"type": "image_url", "index": 0, "image_url": {"url": url}}]}
 
     def _usage(self) -> dict[str, Any]:
-        counts = usage(self._order, self._flight.pictures)
+        counts = usage(self._order, self._generation.pictures)
         return {
             "prompt_tokens": counts["input_tokens"],
             "completion_tokens": counts["output_tokens"],

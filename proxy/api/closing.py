@@ -4,42 +4,42 @@ import logging
 
 from proxy.api.context import Visit, write_line
 from proxy.engine import Engine
-from proxy.generations.record import Flight
+from proxy.generations.record import Generation
 
 _log = logging.getLogger("proxy.generations")
 
 
-def log_unattended_end(engine: Engine, flight: Flight, visit: Visit) -> None:
-    """See to it that the end of ``flight`` gets a line of its own if no request is there to tell it.
+def log_unattended_end(engine: Engine, generation: Generation, visit: Visit) -> None:
+    """See to it that the end of ``generation`` gets a line of its own if no request is there to tell it.
 
     ``visit``: the request that starts it; the line bears its id and counts from its arrival.
     """
     request_id, started, model = visit.request_id, visit.started, visit.model
 
     def tell() -> None:
-        if not flight.done:
+        if not generation.done:
             return
         unwatch()
-        if flight.waiters:
+        if generation.waiters:
             return
-        failure = flight.failure
+        failure = generation.failure
         cause = failure.__cause__ if failure is not None and failure.status == 500 else None
         fields = {
             "id": request_id,
             "outcome": (failure.code or failure.type) if failure else "done",
             "ms": round((engine.clock.monotonic() - started) * 1000),
             "model": model,
-            "provider": _provider(flight),
-            "key": flight.owner,
-            "submits": flight.submits,
+            "provider": _provider(generation),
+            "key": generation.owner,
+            "submits": generation.submits,
         }
         fields = {name: value for name, value in fields.items() if value}
         write_line(_log, logging.INFO, "generation", fields, cause)
 
-    unwatch = flight.watch(tell)
+    unwatch = generation.watch(tell)
 
 
-def _provider(flight: Flight) -> str:
-    if flight.pictures:
-        return flight.pictures[0].made.candidate.route.provider
-    return next((progress.outlet.name for progress in flight.progress if progress.outlet is not None), "")
+def _provider(generation: Generation) -> str:
+    if generation.pictures:
+        return generation.pictures[0].made.candidate.route.provider
+    return next((progress.outlet.name for progress in generation.progress if progress.outlet is not None), "")

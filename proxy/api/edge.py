@@ -26,7 +26,7 @@ from proxy.metrics import Metrics
 
 _EXPOSED = (
     b"x-request-id, openai-processing-ms, x-should-retry, retry-after, location, x-images-provider, x-images-model, "
-    b"x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-job, "
+    b"x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-generation, "
     b"x-images-fallback, x-images-seed"
 )
 _HAS_LEFT = "images_proxy.has_left"

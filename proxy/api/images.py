@@ -10,8 +10,8 @@ from proxy.api.streaming import image_stream
 from proxy.api.uploads import read_upload
 from proxy.api.waiting import Desk, job_status
 from proxy.errors import InvalidRequest, NotFound
-from proxy.generations.record import Flight
-from proxy.generations.runner import Boarding
+from proxy.generations.record import Generation
+from proxy.generations.runner import Joined
 from proxy.pictures.codec import NotAPicture
 from proxy.pictures.masks import luminance
 from proxy.providers.boundary import InputPicture
@@ -51,19 +51,19 @@ async def job(request: Request) -> ASGIApp:
 async def _get_job(request: Request) -> ASGIApp:
     """Tell how a job is doing; in the end, its answer."""
     desk: Desk = request.app.state.desk
-    flight = _flight(request)
-    if not flight.done:
-        return job_status(flight, request)
-    answer = desk.answer(request, Boarding(flight, claim=flight.claim))
+    generation = _generation(request)
+    if not generation.done:
+        return job_status(generation, request)
+    answer = desk.answer(request, Joined(generation, claim=generation.claim))
     if request.method == "GET":
-        desk.engine.flights.deliver(flight)
+        desk.engine.generations.deliver(generation)
     return answer
 
 
 async def _abandon_job(request: Request) -> Response:
     """Stop following a job and forget it; the provider may finish it all the same."""
     desk: Desk = request.app.state.desk
-    desk.engine.flights.abandon(_flight(request))
+    desk.engine.generations.abandon(_generation(request))
     return Response(status_code=204)
 
 
@@ -105,12 +105,12 @@ async def _serve(desk: Desk, request: Request, order: Order, kind: str) -> ASGIA
         return await desk.serve(request, order)
     if order.request.n > 1:
         raise InvalidRequest("Streaming is only supported with n=1.", param="n")
-    return image_stream(desk, request, await desk.board(request, order), kind)
+    return image_stream(desk, request, await desk.join(request, order), kind)
 
 
-def _flight(request: Request) -> Flight:
+def _generation(request: Request) -> Generation:
     desk: Desk = request.app.state.desk
-    flight = desk.engine.flights.find(request.path_params["id"], request.state.visit.owner)
-    if flight is None:
+    generation = desk.engine.generations.find(request.path_params["id"], request.state.visit.owner)
+    if generation is None:
         raise NotFound("There is no such job, or no longer.")
-    return flight
+    return generation

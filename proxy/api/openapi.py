@@ -40,7 +40,7 @@ def document() -> dict[str, Any]:
             "/v1/images/generations": {"post": _operation("Make pictures", _body("ImageRequest"))},
             "/v1/images/edits": {"post": _operation("Edit pictures", _form("ImageEdit"))},
             "/v1/images/variations": {"post": _operation("Vary a picture", _form("ImageEdit"))},
-            "/v1/images/jobs/{id}": {"get": _job("State or answer of a job"), "delete": _job("Abandon a job")},
+            "/v1/images/generations/{id}": {"get": _job("State or answer of a job"), "delete": _job("Abandon a job")},
             "/v1/models": {"get": _operation("List models")},
             "/v1/chat/completions": {"post": _operation("Answer a chat with a picture")},
         },

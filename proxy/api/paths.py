@@ -12,7 +12,7 @@ _PREFIX = re.compile(r"\A(?:/(?:api|openai|v1))*/v1(?=/)")
 _GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|sdapi)(?:/|\Z))")
 _MAX_PATH = 1024
 """A longer path is none of ours; the expressions above are not asked about it."""
-_BARE = re.compile(r"/(?:images/(?:generations|edits|variations|jobs/[^/]+)|models(?:/.+)?|chat/completions)\Z")
+_BARE = re.compile(r"/(?:images/(?:generations(?:/[^/]+)?|edits|variations)|models(?:/.+)?|chat/completions)\Z")
 
 
 def canonical(path: str) -> tuple[str, str]:

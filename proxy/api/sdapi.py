@@ -13,7 +13,7 @@ from proxy.api.responses import MARK, PicturesBody, files_of
 from proxy.api.waiting import Desk
 from proxy.engine import Engine
 from proxy.errors import InvalidRequest
-from proxy.generations.record import Flight
+from proxy.generations.record import Generation
 from proxy.requests.image_request import MAX_SIDE, MIN_SIDE
 
 _COPIED = ("prompt", "negative_prompt", "steps", "cfg_scale", "seed", "width", "height")
@@ -30,15 +30,15 @@ async def txt2img(request: Request) -> ASGIApp:
     desk.admit(request)
     asked = await read_json(request, desk.engine.settings.server.max_body)
     order = desk.engine.order(_translate(asked), owner=visit.owner, ignored=_ignored(asked))
-    boarding = await desk.board(request, order)
-    await desk.hold(request, boarding)
+    joined = await desk.join(request, order)
+    await desk.hold(request, joined)
     parameters = {name: value for name, value in asked.items() if name in _COPIED}
-    return desk.answer(request, boarding, lambda: _answer(boarding.flight, parameters))
+    return desk.answer(request, joined, lambda: _answer(joined.generation, parameters))
 
 
-def _answer(flight: Flight, parameters: dict[str, Any]) -> PicturesBody:
-    pictures = flight.pictures
-    info = {"sd_model_name": flight.order.public.name, "width": pictures[0].width, "height": pictures[0].height}
+def _answer(generation: Generation, parameters: dict[str, Any]) -> PicturesBody:
+    pictures = generation.pictures
+    info = {"sd_model_name": generation.order.public.name, "width": pictures[0].width, "height": pictures[0].height}
     answer = {"images": [MARK] * len(pictures), "parameters": parameters, "info": json.dumps(info)}
     return PicturesBody(answer, files_of(pictures))
 

@@ -21,8 +21,8 @@ from proxy.api.responses import MARK, PIECE_BYTES, PicturesBody, departure, fact
 from proxy.api.waiting import Desk, describe, pending
 from proxy.clock import Deadline
 from proxy.errors import Failure
-from proxy.generations.record import Flight
-from proxy.generations.runner import Boarding
+from proxy.generations.record import Generation
+from proxy.generations.runner import Joined
 from proxy.pictures.codec import Facts, NotAPicture, inspect_file
 from proxy.upstream.client import Upstream
 
@@ -32,14 +32,14 @@ BEAT = b": waiting\n\n"
 Happening = Literal["changed", "beat", "done", "late", "left"]
 
 
-async def follow(flight: Flight, receive: Receive, until: Deadline, beat_s: float) -> AsyncIterator[Happening]:
-    """Yield what happens to a flight: changes, and silences of ``beat_s``; last its end, the hold's, or a leave."""
+async def follow(generation: Generation, receive: Receive, until: Deadline, beat_s: float) -> AsyncIterator[Happening]:
+    """Yield what happens to a generation: changes, and silences of ``beat_s``; last its end, the hold's, or a leave."""
     news = asyncio.Event()
-    unwatch = flight.watch(news.set)
+    unwatch = generation.watch(news.set)
     try:
-        with flight.attended(receive) as ending:
+        with generation.attended(receive) as ending:
             ending.add_done_callback(lambda _: news.set())
-            while not flight.done:
+            while not generation.done:
                 try:
                     async with asyncio.timeout(min(beat_s, until.remaining)):
                         await news.wait()
@@ -89,13 +89,13 @@ class Stream:
 
 
 class HeldStream:
-    """An ASGI response that follows a flight as a stream; subclass-free: what is said is given as functions."""
+    """An ASGI response that follows a generation as a stream; subclass-free: what is said is given as functions."""
 
     def __init__(
         self,
         desk: Desk,
         request: Request,
-        boarding: Boarding,
+        joined: Joined,
         *,
         changed: Callable[[Stream], Awaitable[None]],
         finished: Callable[[], Iterator[bytes]],
@@ -103,12 +103,12 @@ class HeldStream:
         close: Callable[[], None] = lambda: None,
         beat: Callable[[], bytes] = lambda: BEAT,
     ) -> None:
-        self._desk, self._request, self._boarding, self._flight = desk, request, boarding, boarding.flight
+        self._desk, self._request, self._joined, self._generation = desk, request, joined, joined.generation
         self._changed, self._finished, self._failed, self._beat = changed, finished, failed, beat
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
-        """Follow the flight to its end. Raises Failure as long as nothing was sent, CallerLeft."""
+        """Follow the generation to its end. Raises Failure as long as nothing was sent, CallerLeft."""
         engine = self._desk.engine
         visit: Visit = self._request.state.visit
         timeouts = engine.settings.timeouts
@@ -117,20 +117,20 @@ class HeldStream:
         happening: Happening = "left"
         with self._desk.admission.hold(visit.owner):
             try:
-                async for happening in follow(self._flight, receive, until, timeouts.heartbeat or BEAT_S):
-                    describe(visit, self._flight)
+                async for happening in follow(self._generation, receive, until, timeouts.heartbeat or BEAT_S):
+                    describe(visit, self._generation)
                     if happening == "changed":
                         await self._changed(stream)
                     elif happening == "beat":
                         await stream.write(self._beat())
             finally:
                 self._close()
-                engine.flights.leave(self._boarding, delivered=happening == "done")
+                engine.generations.leave(self._joined, delivered=happening == "done")
         engine.metrics.hold_seconds.labels("stream").observe(engine.clock.monotonic() - visit.started)
         if happening == "left":
             visit.left = True
             raise CallerLeft
-        failure = pending(engine, self._flight) if happening == "late" else self._flight.failure
+        failure = pending(engine, self._generation) if happening == "late" else self._generation.failure
         await self._say_end(stream, receive, visit, failure)
 
     async def _say_end(self, stream: Stream, receive: Receive, visit: Visit, failure: Failure | None) -> None:
@@ -142,7 +142,7 @@ class HeldStream:
             for piece in self._finished() if failure is None else self._failed(failure):
                 await stream.write(piece)
             if gone():
-                self._desk.engine.flights.lose(self._boarding)
+                self._desk.engine.generations.lose(self._joined)
         await stream.end()
 
 
@@ -152,8 +152,8 @@ class Previews:
     They are fetched beside the job: one that is slow in coming must not hold up the finished picture.
     """
 
-    def __init__(self, flight: Flight, kind: str) -> None:
-        self._flight = flight
+    def __init__(self, generation: Generation, kind: str) -> None:
+        self._generation = generation
         self._kind = kind
         self._sent = 0
         self._last: str | None = ""
@@ -165,13 +165,16 @@ class Previews:
             fetched, self._fetching = self._fetching.result(), None
             if fetched is not None:
                 await self._show(stream, *fetched)
-        progress = self._flight.progress[0]
-        wanted = self._sent < self._flight.order.request.partial_images and progress.preview not in (None, self._last)
+        progress = self._generation.progress[0]
+        wanted = self._sent < self._generation.order.request.partial_images and progress.preview not in (
+            None,
+            self._last,
+        )
         if wanted and self._fetching is None and progress.outlet is not None:
             self._last = progress.preview
             work = self._fetch(progress.outlet.upstream, str(progress.preview))
             self._fetching = asyncio.get_running_loop().create_task(work)
-            self._fetching.add_done_callback(lambda _: self._flight.changed())
+            self._fetching.add_done_callback(lambda _: self._generation.changed())
 
     def close(self) -> None:
         """Give up what is still being fetched, and what came too late to be shown."""
@@ -198,10 +201,10 @@ class Previews:
         """Send a fetched picture and remove its file."""
         values = {
             "type": f"{self._kind}.partial_image",
-            "created_at": self._flight.created,
+            "created_at": self._generation.created,
             "partial_image_index": self._sent,
             "background": "opaque",
-            "quality": self._flight.order.candidates[0].translation.quality,
+            "quality": self._generation.order.candidates[0].translation.quality,
             "size": f"{seen.width}x{seen.height}",
             "output_format": seen.format,
         }
@@ -219,12 +222,17 @@ def _removed(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def completed(flight: Flight, kind: str) -> Iterator[bytes]:
+def completed(generation: Generation, kind: str) -> Iterator[bytes]:
     """Return the event that carries the finished picture, in pieces."""
-    counts = usage(flight.order, flight.pictures)
+    counts = usage(generation.order, generation.pictures)
     del counts["output_tokens_details"]
-    values = {"type": f"{kind}.completed", "created_at": flight.created, **facts(flight.pictures), "usage": counts}
-    return _picture_event(values, files_of(flight.pictures[:1]))
+    values = {
+        "type": f"{kind}.completed",
+        "created_at": generation.created,
+        **facts(generation.pictures),
+        "usage": counts,
+    }
+    return _picture_event(values, files_of(generation.pictures[:1]))
 
 
 def error_event(failure: Failure) -> Iterator[bytes]:
@@ -237,16 +245,16 @@ def _picture_event(values: dict[str, Any], files: Sequence[Path]) -> Iterator[by
     return PicturesBody({**values, "b64_json": MARK}, files, before=before, after="\n\n").pieces()
 
 
-def image_stream(desk: Desk, request: Request, boarding: Boarding, kind: str) -> HeldStream:
+def image_stream(desk: Desk, request: Request, joined: Joined, kind: str) -> HeldStream:
     """Return the response that streams one picture; ``kind`` is image_generation or image_edit."""
-    flight = boarding.flight
-    previews = Previews(flight, kind)
+    generation = joined.generation
+    previews = Previews(generation, kind)
     return HeldStream(
         desk,
         request,
-        boarding,
+        joined,
         changed=previews,
         close=previews.close,
-        finished=lambda: completed(flight, kind),
+        finished=lambda: completed(generation, kind),
         failed=error_event,
     )

@@ -19,8 +19,8 @@ from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, PicturesBo
 from proxy.clock import Deadline
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
-from proxy.generations.record import Flight
-from proxy.generations.runner import Boarding
+from proxy.generations.record import Generation
+from proxy.generations.runner import Joined
 from proxy.requests.resolve import Candidate, Order
 
 _TURNS = 20
@@ -32,7 +32,7 @@ _MAX_DROPPED_SHOWN = 20
 
 
 class Desk:
-    """Where requests for pictures arrive: admission before the body, then a flight, then the wait."""
+    """Where requests for pictures arrive: admission before the body, then a generation, then the wait."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -51,33 +51,33 @@ class Desk:
             self._may_start(visit.owner)
         except (Overloaded, RateLimited):
             key, attempt = idempotency_key(visit.asked), attempt_of(visit.asked)
-            if not self.engine.flights.expects(visit.owner, key=key, attempt=attempt):
+            if not self.engine.generations.expects(visit.owner, key=key, attempt=attempt):
                 raise
 
-    async def board(self, request: Request, order: Order) -> Boarding:
-        """Find or start the flight for ``order``. Raises Failure, CallerLeft if there is nobody to start one for."""
+    async def join(self, request: Request, order: Order) -> Joined:
+        """Find or start the generation for ``order``. Raises Failure; CallerLeft if nobody is there to start it for."""
         visit: Visit = request.state.visit
         key, attempt = idempotency_key(visit.asked), attempt_of(visit.asked)
         self._arriving.discard(visit)
-        if attempt and not self.engine.flights.knows(order, key=key, attempt=attempt):
+        if attempt and not self.engine.generations.knows(order, key=key, attempt=attempt):
             await self._let_arrivals_be_read(visit.owner)
-        boarding = self.engine.flights.board(
+        joined = self.engine.generations.join(
             order, key=key, attempt=attempt, may_start=lambda: self._may_start_for(visit, order)
         )
         metrics = self.engine.metrics
-        if boarding.how is not None:
+        if joined.how is not None:
             visit.reattached = True
-            metrics.reattached.labels(boarding.how).inc()
+            metrics.reattached.labels(joined.how).inc()
             metrics.duplicates_avoided.inc(order.request.n)
-            if boarding.how == "orphan":
+            if joined.how == "orphan":
                 metrics.orphans_rescued.inc()
         visit.model = order.public.name if order.public.name in self.engine.listed_names else "other"
-        if boarding.how is None:
-            log_unattended_end(self.engine, boarding.flight, visit)
-        return boarding
+        if joined.how is None:
+            log_unattended_end(self.engine, joined.generation, visit)
+        return joined
 
     async def _let_arrivals_be_read(self, owner: str) -> None:
-        """Let the requests that are already here find or start their flights.
+        """Let the requests that are already here find or start their generations.
 
         After a stall a repeat may be read before the request that it repeats: both would buy.
         """
@@ -96,60 +96,60 @@ class Desk:
         self.engine.check_store(order)
 
     def _may_start(self, owner: str) -> None:
-        self.admission.check(owner, self.engine.flights.in_air, self.engine.flights.in_air_of)
+        self.admission.check(owner, self.engine.generations.running, self.engine.generations.running_of)
 
     async def serve(self, request: Request, order: Order) -> ASGIApp:
         """Answer ``order``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
-        boarding = await self.board(request, order)
-        flight = boarding.flight
+        joined = await self.join(request, order)
+        generation = joined.generation
         visit: Visit = request.state.visit
         preferred = preferences(visit.asked)
-        if "respond-async" in preferred and "wait" not in preferred and not flight.done:
-            self.engine.flights.leave(boarding, delivered=False)
-            self.engine.flights.hand_over(flight)
-            return job_status(flight, request)
+        if "respond-async" in preferred and "wait" not in preferred and not generation.done:
+            self.engine.generations.leave(joined, delivered=False)
+            self.engine.generations.hand_over(generation)
+            return job_status(generation, request)
         if self.engine.settings.timeouts.heartbeat and "wait" not in preferred:
-            return BeatingAnswer(self, request, boarding)
+            return BeatingAnswer(self, request, joined)
         try:
-            await self.hold(request, boarding)
+            await self.hold(request, joined)
         except GenerationPending:
             if "wait" not in preferred:
                 raise
-            self.engine.flights.hand_over(flight)
-            return job_status(flight, request)
-        return self.answer(request, boarding)
+            self.engine.generations.hand_over(generation)
+            return job_status(generation, request)
+        return self.answer(request, joined)
 
-    async def hold(self, request: Request, boarding: Boarding) -> None:
-        """Wait for the flight's end. Raises GenerationPending, Overloaded when draining, CallerLeft."""
+    async def hold(self, request: Request, joined: Joined) -> None:
+        """Wait for the generation's end. Raises GenerationPending, Overloaded when draining, CallerLeft."""
         visit: Visit = request.state.visit
-        flight = boarding.flight
+        generation = joined.generation
         until = Deadline.after(self.engine.clock, hold_s(visit.asked, self.engine.settings.timeouts.hold))
         ending = "left"
         with self.admission.hold(visit.owner):
             try:
-                ending = await flight.wait(request.receive, until)
+                ending = await generation.wait(request.receive, until)
             finally:
-                self.engine.flights.leave(boarding, delivered=ending == "done")
+                self.engine.generations.leave(joined, delivered=ending == "done")
                 if ending != "done":  # else the answer tells it
-                    describe(visit, flight)
+                    describe(visit, generation)
         self.engine.metrics.hold_seconds.labels("images").observe(self.engine.clock.monotonic() - visit.started)
         if ending == "left":
             visit.left = True
             raise CallerLeft
         if ending == "late":
-            raise pending(self.engine, flight)
+            raise pending(self.engine, generation)
 
     def answer(
-        self, request: Request, boarding: Boarding, body: Callable[[], PicturesBody] | None = None
+        self, request: Request, joined: Joined, body: Callable[[], PicturesBody] | None = None
     ) -> ImagesResponse:
-        """Return the answer of an ended flight: ``body``'s, or else OpenAI's for pictures. Raises its Failure."""
-        flight = boarding.flight
+        """Return the answer of an ended generation: ``body``'s, or else OpenAI's for pictures. Raises its Failure."""
+        generation = joined.generation
         visit: Visit = request.state.visit
-        describe(visit, flight)
-        if flight.failure is not None:
-            raise flight.failure.with_traceback(None)
-        made = body() if body else images_body(flight.order, flight.pictures, flight.created, visit.origin)
-        return ImagesResponse(made, lambda: self.engine.flights.lose(boarding))
+        describe(visit, generation)
+        if generation.failure is not None:
+            raise generation.failure.with_traceback(None)
+        made = body() if body else images_body(generation.order, generation.pictures, generation.created, visit.origin)
+        return ImagesResponse(made, lambda: self.engine.generations.lose(joined))
 
 
 class BeatingAnswer:
@@ -158,72 +158,72 @@ class BeatingAnswer:
     A blank commits it to status 200. What fails after that breaks it off, and the retry is told the true status.
     """
 
-    def __init__(self, desk: Desk, request: Request, boarding: Boarding) -> None:
-        self._desk, self._request, self._boarding = desk, request, boarding
+    def __init__(self, desk: Desk, request: Request, joined: Joined) -> None:
+        self._desk, self._request, self._joined = desk, request, joined
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold the request and answer it. Raises Failure as long as nothing was sent, then AnswerBroken; CallerLeft."""
         blanks = Blanks(send, self._desk.engine.settings.timeouts.heartbeat)
         visit: Visit = self._request.state.visit
         try:
-            async with blanks.sent(self._desk.engine.clock.sleep, lambda: describe(visit, self._boarding.flight)):
-                await self._desk.hold(self._request, self._boarding)
-            answer = self._desk.answer(self._request, self._boarding)
+            async with blanks.sent(self._desk.engine.clock.sleep, lambda: describe(visit, self._joined.generation)):
+                await self._desk.hold(self._request, self._joined)
+            answer = self._desk.answer(self._request, self._joined)
         except Failure as failure:
             if not blanks.begun:
                 raise
-            self._desk.engine.flights.lose(self._boarding)
+            self._desk.engine.generations.lose(self._joined)
             raise AnswerBroken(failure) from failure
         await (answer.send_body(receive, send) if blanks.begun else answer(scope, receive, send))
 
 
-def pending(engine: Engine, flight: Flight) -> Failure:
+def pending(engine: Engine, generation: Generation) -> Failure:
     """Return the failure of a request that ends while its job runs on; a retry re-attaches to it."""
-    headers = {"x-images-job": job_path(flight)}
+    headers = {"x-images-generation": job_path(generation)}
     if engine.draining:
         return Overloaded("This service is shutting down; the picture is not ready.", retry_after=1.0, headers=headers)
     message = "The picture is not ready yet. Repeat the call: it will wait for the same picture, at no further cost."
     return GenerationPending(message, retry_after=1.0, headers=headers)
 
 
-def _asked(flight: Flight) -> Candidate:
+def _asked(generation: Generation) -> Candidate:
     """Return the route that was asked last, or is going to be asked first."""
-    asked = {progress.outlet.name for progress in flight.progress if progress.outlet is not None}
-    candidates = flight.order.candidates
+    asked = {progress.outlet.name for progress in generation.progress if progress.outlet is not None}
+    candidates = generation.order.candidates
     return next((one for one in reversed(candidates) if one.route.provider in asked), candidates[0])
 
 
-def describe(visit: Visit, flight: Flight) -> None:
+def describe(visit: Visit, generation: Generation) -> None:
     """Put into the answer's headers who makes the pictures, by how many submits, and what became of the parameters."""
-    made = flight.pictures[0].made.candidate if flight.pictures else None
-    candidate = made or _asked(flight)
+    made = generation.pictures[0].made.candidate if generation.pictures else None
+    candidate = made or _asked(generation)
     translation = candidate.translation
-    visit.attempts = flight.submits
+    visit.attempts = generation.submits
     headers = visit.headers
-    headers["x-images-attempts"] = str(flight.submits)
-    if made is not None or flight.submitted:
+    headers["x-images-attempts"] = str(generation.submits)
+    if made is not None or generation.submitted:
         visit.provider = candidate.route.provider
         headers["x-images-provider"] = candidate.route.provider
         headers["x-images-model"] = candidate.route.model.name
-        seed = _first_seed(flight, candidate)
+        seed = _first_seed(generation, candidate)
         if seed is not None:
             headers["x-images-seed"] = str(seed)
-    passed_over = [pair for progress in flight.progress for pair in progress.passed_over.values()]
+    passed_over = [pair for progress in generation.progress for pair in progress.passed_over.values()]
     headers.pop("x-images-fallback", None)  # a route that was passed over may have been asked again since
     if passed_over:
         headers["x-images-fallback"] = "; ".join(dict.fromkeys(f"{provider}: {code}" for provider, code in passed_over))
     if translation.mapped:
         headers["x-images-mapped"] = "; ".join(translation.mapped)
-    dropped = shown_names((*translation.dropped, *flight.order.wish.unknown))
+    dropped = shown_names((*translation.dropped, *generation.order.wish.unknown))
     if dropped:
         headers["x-images-dropped"] = dropped
     if visit.reattached:
         headers["x-images-reattached"] = "true"
 
 
-def _first_seed(flight: Flight, candidate: Candidate) -> int | None:
-    told = flight.pictures[0].made.finished.seed if flight.pictures else None
-    seed: int | None = candidate.translation.with_seed(flight.seed).get("seed") if told is None else told
+def _first_seed(generation: Generation, candidate: Candidate) -> int | None:
+    told = generation.pictures[0].made.finished.seed if generation.pictures else None
+    seed: int | None = candidate.translation.with_seed(generation.seed).get("seed") if told is None else told
     return seed
 
 
@@ -234,29 +234,29 @@ def shown_names(names: tuple[str, ...]) -> str:
     return ", ".join([*showable, f"+{more} more"] if more else showable)
 
 
-def job_path(flight: Flight) -> str:
-    """Return the path of a flight's job resource."""
-    return f"/v1/images/jobs/{flight.id}"
+def job_path(generation: Generation) -> str:
+    """Return the path of a generation's job resource."""
+    return f"/v1/images/generations/{generation.id}"
 
 
-def job_status(flight: Flight, request: Request) -> Response:
-    """Return 202 with how the flight is doing."""
+def job_status(generation: Generation, request: Request) -> Response:
+    """Return 202 with how the generation is doing."""
     visit: Visit = request.state.visit
-    describe(visit, flight)
-    states = [progress.state for progress in flight.progress]
-    fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in flight.progress]
-    previews = [progress.preview for progress in flight.progress if progress.preview and progress.state != "done"]
+    describe(visit, generation)
+    states = [progress.state for progress in generation.progress]
+    fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in generation.progress]
+    previews = [progress.preview for progress in generation.progress if progress.preview and progress.state != "done"]
     running = any(state in ("generating", "done") for state in states)
     body: dict[str, Any] = {
-        "id": flight.id,
-        "object": "image.job",
-        "created_at": flight.created,
+        "id": generation.id,
+        "object": "image.generation",
+        "created_at": generation.created,
         "status": "in_progress" if running else "queued",
         "progress": round(sum(fractions) / len(fractions), 3),
-        "n": flight.order.request.n,
+        "n": generation.order.request.n,
         "finished": states.count("done"),
-        "url": f"{visit.origin}{job_path(flight)}",
+        "url": f"{visit.origin}{job_path(generation)}",
     }
     if previews:
         body["preview"] = previews[0]
-    return JSONResponse(body, 202, {"location": job_path(flight), "retry-after": "1"})
+    return JSONResponse(body, 202, {"location": job_path(generation), "retry-after": "1"})

@@ -20,7 +20,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class Generation:
     """The jobs of one wish, and its end: pictures, or a failure.
 
     ``number``: in the order of their start. ``claim``: how often another request has taken it over, which alone may
@@ -67,7 +67,7 @@ class Flight:
         return any(progress.submitted for progress in self.progress)
 
     def result(self) -> tuple[Picture, ...]:
-        """Return the pictures of an ended flight; raises its Failure."""
+        """Return the pictures of an ended generation; raises its Failure."""
         if self.failure is not None:
             raise self.failure
         return self.pictures

@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 
 from proxy.clock import Clock
 from proxy.errors import IdempotencyKeyReused
-from proxy.generations.record import Flight
+from proxy.generations.record import Generation
 
 RECLAIMABLE_S = 10.0
 """A written answer is not a received one: so long a counted retry may still take over what was delivered."""
@@ -33,13 +33,13 @@ Sign = Literal["key", "retry", "orphan"]
 T = TypeVar("T")
 
 
-def standing(flight: Flight) -> Standing | None:
+def standing(generation: Generation) -> Standing | None:
     """Return how a generation stands to repeats without a key; None if none is given it."""
-    if flight.key is not None or flight.end == "again":
+    if generation.key is not None or generation.end == "again":
         return None
-    if flight.waiters:
+    if generation.waiters:
         return "waited"
-    return "free" if flight.delivered_at is None else "delivered"
+    return "free" if generation.delivered_at is None else "delivered"
 
 
 class _Equals:
@@ -48,18 +48,18 @@ class _Equals:
     __slots__ = ("shelves",)
 
     def __init__(self) -> None:
-        self.shelves: dict[tuple[Standing, int], dict[str, Flight]] = {}
+        self.shelves: dict[tuple[Standing, int], dict[str, Generation]] = {}
 
-    def add(self, place: tuple[Standing, int], flight: Flight) -> None:
-        self.shelves.setdefault(place, {})[flight.id] = flight
+    def add(self, place: tuple[Standing, int], generation: Generation) -> None:
+        self.shelves.setdefault(place, {})[generation.id] = generation
 
-    def remove(self, place: tuple[Standing, int], flight: Flight) -> None:
+    def remove(self, place: tuple[Standing, int], generation: Generation) -> None:
         shelf = self.shelves[place]
-        del shelf[flight.id]
+        del shelf[generation.id]
         if not shelf:
             del self.shelves[place]
 
-    def first(self, kind: Standing, attempt: int) -> Flight | None:
+    def first(self, kind: Standing, attempt: int) -> Generation | None:
         return next(iter(self.shelves.get((kind, attempt), {}).values()), None)
 
     def attempts(self, kind: Standing) -> list[int]:
@@ -72,34 +72,34 @@ class Registry:
     def __init__(self, clock: Clock, *, result_s: float) -> None:
         self._clock = clock
         self._result_s = result_s
-        self._by_id: dict[str, Flight] = {}
-        self._by_key: dict[tuple[str, str], Flight] = {}
+        self._by_id: dict[str, Generation] = {}
+        self._by_key: dict[tuple[str, str], Generation] = {}
         self._equals: dict[bytes, _Equals] = {}
         self._places: dict[str, tuple[bytes, tuple[Standing, int]]] = {}
-        self._ended: deque[Flight] = deque()
+        self._ended: deque[Generation] = deque()
         self._open_of: Counter[str] = Counter()
         self._given_of: Counter[tuple[str, Standing]] = Counter()
 
-    def __iter__(self) -> Iterator[Flight]:
+    def __iter__(self) -> Iterator[Generation]:
         return iter(tuple(self._by_id.values()))
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def __contains__(self, flight: Flight) -> bool:
-        return flight.id in self._by_id
+    def __contains__(self, generation: Generation) -> bool:
+        return generation.id in self._by_id
 
     def open_of(self, owner: str) -> int:
         """Return how many of one owner have not ended."""
         return self._open_of[owner]
 
-    def get(self, generation_id: str) -> Flight | None:
+    def get(self, generation_id: str) -> Generation | None:
         """Return the generation of this id."""
         return self._by_id.get(generation_id)
 
     def repeated(
         self, fingerprint: bytes, owner: str, *, key: str | None, attempt: int
-    ) -> tuple[Flight, Sign] | tuple[None, None]:
+    ) -> tuple[Generation, Sign] | tuple[None, None]:
         """Return the generation that a request repeats, and by what it is recognised; None twice for a new intent.
 
         ``attempt``: the retry counter, 0 for none. Raises IdempotencyKeyReused.
@@ -116,7 +116,11 @@ class Registry:
             return None, None
         if not attempt:
             free = (equals.first("free", each) for each in equals.attempts("free"))
-            found = min((flight for flight in free if flight), key=lambda flight: flight.number, default=None)
+            found = min(
+                (generation for generation in free if generation),
+                key=lambda generation: generation.number,
+                default=None,
+            )
             return (found, "orphan") if found else (None, None)
         counted = self._counted(equals, attempt)
         return (counted, "retry") if counted else (None, None)
@@ -128,51 +132,51 @@ class Registry:
         kinds: tuple[Standing, ...] = ("free", "waited", "delivered") if attempt else ("free",)
         return any(self._given_of[owner, kind] for kind in kinds)
 
-    def add(self, flight: Flight) -> None:
+    def add(self, generation: Generation) -> None:
         """Remember a new generation. Its key, if it has one, now leads to it."""
-        self._by_id[flight.id] = flight
-        self._open_of[flight.owner] += 1
-        if flight.key is not None:
-            self._by_key[flight.owner, flight.key] = flight
-        self.refile(flight)
+        self._by_id[generation.id] = generation
+        self._open_of[generation.owner] += 1
+        if generation.key is not None:
+            self._by_key[generation.owner, generation.key] = generation
+        self.refile(generation)
 
-    def refile(self, flight: Flight) -> None:
+    def refile(self, generation: Generation) -> None:
         """Find a generation its place again, after anything about it has changed."""
-        fingerprint, kind = flight.order.fingerprint, standing(flight)
-        place = (kind, flight.attempt) if kind and flight.id in self._by_id else None
-        if place is not None and self._places.get(flight.id) == (fingerprint, place):
+        fingerprint, kind = generation.order.fingerprint, standing(generation)
+        place = (kind, generation.attempt) if kind and generation.id in self._by_id else None
+        if place is not None and self._places.get(generation.id) == (fingerprint, place):
             return  # it keeps its turn
-        self._unfile(flight)
+        self._unfile(generation)
         if place is None or kind is None:
             return
-        self._equals.setdefault(fingerprint, _Equals()).add(place, flight)
-        self._places[flight.id] = fingerprint, place
-        self._given_of[flight.owner, kind] += 1
+        self._equals.setdefault(fingerprint, _Equals()).add(place, generation)
+        self._places[generation.id] = fingerprint, place
+        self._given_of[generation.owner, kind] += 1
 
-    def ended(self, flight: Flight) -> None:
+    def ended(self, generation: Generation) -> None:
         """Note that a generation has ended; it is remembered for ``result_s`` seconds more."""
-        _count_out(self._open_of, flight.owner)
-        if flight.id in self._by_id:
-            self._ended.append(flight)
-        if flight.end == "again":
-            self._forget_key(flight)
-        self.refile(flight)
+        _count_out(self._open_of, generation.owner)
+        if generation.id in self._by_id:
+            self._ended.append(generation)
+        if generation.end == "again":
+            self._forget_key(generation)
+        self.refile(generation)
 
-    def forget(self, flight: Flight) -> None:
+    def forget(self, generation: Generation) -> None:
         """Remember a generation no longer."""
-        self._by_id.pop(flight.id, None)
-        self._unfile(flight)
-        self._forget_key(flight)
+        self._by_id.pop(generation.id, None)
+        self._unfile(generation)
+        self._forget_key(generation)
 
-    def outdated(self) -> Iterator[Flight]:
+    def outdated(self) -> Iterator[Generation]:
         """Forget what ended longer than ``result_s`` ago, and yield it."""
         oldest = self._clock.monotonic() - self._result_s
         while self._ended and (self._ended[0].ended_at or 0.0) <= oldest:
-            flight = self._ended.popleft()
-            self.forget(flight)
-            yield flight
+            generation = self._ended.popleft()
+            self.forget(generation)
+            yield generation
 
-    def _counted(self, equals: _Equals, attempt: int) -> Flight | None:
+    def _counted(self, equals: _Equals, attempt: int) -> Generation | None:
         """Return what a counted repeat is given: the highest counter below its own first.
 
         Were it to take another's lower one, that caller's retry would find only what it is too early for.
@@ -181,32 +185,32 @@ class Registry:
             self._drop_outdated(equals, each)
         lower = sorted({each for _, each in equals.shelves if each < attempt}, reverse=True)
         kinds: tuple[Standing, ...] = ("free", "delivered")
-        found = next((flight for each in lower for kind in kinds if (flight := equals.first(kind, each))), None)
+        found = next((generation for each in lower for kind in kinds if (generation := equals.first(kind, each))), None)
         if found is None and (free := equals.attempts("free")):
             found = equals.first("free", free[0])
         if found is None:
-            found = next((flight for each in lower if (flight := equals.first("waited", each))), None)
+            found = next((generation for each in lower if (generation := equals.first("waited", each))), None)
         return found
 
     def _drop_outdated(self, equals: _Equals, attempt: int) -> None:
         """Take from the shelf what was delivered too long ago to be taken over by anyone."""
         oldest = self._clock.monotonic() - RECLAIMABLE_S
-        while (flight := equals.first("delivered", attempt)) and (flight.delivered_at or 0.0) <= oldest:
-            self._unfile(flight)
+        while (generation := equals.first("delivered", attempt)) and (generation.delivered_at or 0.0) <= oldest:
+            self._unfile(generation)
 
-    def _unfile(self, flight: Flight) -> None:
-        fingerprint, place = self._places.pop(flight.id, (b"", None))
+    def _unfile(self, generation: Generation) -> None:
+        fingerprint, place = self._places.pop(generation.id, (b"", None))
         if place is None:
             return
         equals = self._equals[fingerprint]
-        equals.remove(place, flight)
+        equals.remove(place, generation)
         if not equals.shelves:
             del self._equals[fingerprint]
-        _count_out(self._given_of, (flight.owner, place[0]))
+        _count_out(self._given_of, (generation.owner, place[0]))
 
-    def _forget_key(self, flight: Flight) -> None:
-        if flight.key is not None and self._by_key.get((flight.owner, flight.key)) is flight:
-            del self._by_key[flight.owner, flight.key]
+    def _forget_key(self, generation: Generation) -> None:
+        if generation.key is not None and self._by_key.get((generation.owner, generation.key)) is generation:
+            del self._by_key[generation.owner, generation.key]
 
 
 def _count_out(counter: Counter[T], name: T) -> None:

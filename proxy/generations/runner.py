@@ -1,7 +1,7 @@
-"""Who is waiting for which jobs: one flight for each wish, which outlives its caller so that a retry finds it.
+"""Who is waiting for which jobs: one generation for each wish, which outlives its caller so that a retry finds it.
 
 OpenAI's SDKs repeat a call up to twice and mark the repeat only with a counter; others don't even do that. Equal
-calls in parallel are distinct wishes all the same. ``registry`` tells which flight a request repeats; here is what
+calls in parallel are distinct wishes all the same. ``registry`` tells which generation a request repeats; here is what
 runs, and what becomes of it.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 
 from proxy.clock import Clock, Deadline
 from proxy.errors import Failure, InternalError, JobLost, Overloaded
-from proxy.generations.record import Flight, badness, end_of
+from proxy.generations.record import Generation, badness, end_of
 from proxy.generations.registry import Registry, Sign
 from proxy.generations.results import Picture
-from proxy.generations.salvage import Leftover, Leftovers
+from proxy.generations.salvage import Salvage, Salvages
 from proxy.jobs.run import Made
 from proxy.jobs.runtime import Progress
 from proxy.requests.resolve import Order
@@ -27,19 +27,19 @@ _ABANDONED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Boarding:
-    """The flight that a request goes with. ``how``: by what it was recognised as a repeat, None for a new wish.
+class Joined:
+    """The generation that a request goes with. ``how``: by what it was recognised as a repeat, None for a new wish.
 
-    ``claim``: which of the requests that took the flight over, one after the other, this one is.
+    ``claim``: which of the requests that took the generation over, one after the other, this one is.
     """
 
-    flight: Flight
+    generation: Generation
     how: Sign | None = None
     claim: int = 0
 
 
-class Flights:
-    """All flights of this process: those in the air, and those landed within ``result_s`` seconds."""
+class Generations:
+    """All generations of this process: those running, and those ended within ``result_s`` seconds."""
 
     def __init__(
         self,
@@ -49,30 +49,30 @@ class Flights:
         *,
         hold_s: float,
         result_s: float,
-        let_go: Callable[[Picture], None] = lambda _: None,
+        release: Callable[[Picture], None] = lambda _: None,
     ) -> None:
         self._make = make
         self._deliverable = deliverable
         self._clock = clock
         self._hold_s = hold_s
         self._result_s = result_s
-        self._let_go = let_go
+        self._release = release
         self._registry = Registry(clock, result_s=result_s)
-        self._leftovers = Leftovers(let_go)
+        self._salvages = Salvages(release)
         self._tasks: set[asyncio.Task[None]] = set()
         self._uncollected: set[str] = set()
         self._numbers = itertools.count()
         self.draining = False
 
-    def __iter__(self) -> Iterator[Flight]:
+    def __iter__(self) -> Iterator[Generation]:
         return iter(self._registry)
 
-    def in_air_of(self, owner: str) -> int:
+    def running_of(self, owner: str) -> int:
         """How many of one owner have not ended."""
         return self._registry.open_of(owner)
 
     @property
-    def in_air(self) -> int:
+    def running(self) -> int:
         """How many have not ended, whether anybody waits for them or not."""
         return len(self._tasks)
 
@@ -82,17 +82,17 @@ class Flights:
         return len(self._uncollected)
 
     def knows(self, order: Order, *, key: str | None, attempt: int) -> bool:
-        """Whether ``board`` would find what such a request repeats. Raises IdempotencyKeyReused."""
-        flight, _ = self._registry.repeated(order.fingerprint, order.wish.owner, key=key, attempt=attempt)
-        return flight is not None
+        """Whether ``join`` would find what such a request repeats. Raises IdempotencyKeyReused."""
+        generation, _ = self._registry.repeated(order.fingerprint, order.wish.owner, key=key, attempt=attempt)
+        return generation is not None
 
-    def board(
+    def join(
         self, order: Order, *, key: str | None = None, attempt: int = 0, may_start: Callable[[], None] = lambda: None
-    ) -> Boarding:
-        """Return the flight to wait for: the one that ``order`` repeats, or a new one.
+    ) -> Joined:
+        """Return the generation to wait for: the one that ``order`` repeats, or a new one.
 
         ``key``: the request's Idempotency-Key. ``attempt``: the SDK's retry counter, 0 for a first call.
-        ``may_start`` is asked before a new flight starts and raises Failure to refuse it.
+        ``may_start`` is asked before a new generation starts and raises Failure to refuse it.
         Raises IdempotencyKeyReused, Overloaded while draining.
         """
         self.sweep()
@@ -104,68 +104,68 @@ class Flights:
                 known.claim += 1
             known.waiters += 1
             self._registry.refile(known)
-            return Boarding(known, how, known.claim)
+            return Joined(known, how, known.claim)
         if self.draining:
             raise Overloaded("This service is shutting down.", retry_after=2.0)
         may_start()
-        return Boarding(self._start(order, key, attempt))
+        return Joined(self._start(order, key, attempt))
 
-    def leave(self, boarding: Boarding, *, delivered: bool) -> None:
-        """Tell that a request no longer waits; ``delivered``: it was given the flight's end."""
-        flight = boarding.flight
-        flight.waiters -= 1
-        if not flight.waiters:
-            flight.unattended_at = self._clock.monotonic()
-        if delivered and boarding.claim == flight.claim:
-            self.deliver(flight)
+    def leave(self, joined: Joined, *, delivered: bool) -> None:
+        """Tell that a request no longer waits; ``delivered``: it was given the generation's end."""
+        generation = joined.generation
+        generation.waiters -= 1
+        if not generation.waiters:
+            generation.unattended_at = self._clock.monotonic()
+        if delivered and joined.claim == generation.claim:
+            self.deliver(generation)
         else:
-            self._registry.refile(flight)
+            self._registry.refile(generation)
 
-    def hand_over(self, flight: Flight) -> None:
-        """Tell that a caller was given the flight's address: whoever has that follows it, and nobody else."""
-        self.deliver(flight)
-        flight.handed_over = True
-        if flight.done:
-            self._uncollected.add(flight.id)
+    def hand_over(self, generation: Generation) -> None:
+        """Tell that a caller was given the generation's address: whoever has that follows it, and nobody else."""
+        self.deliver(generation)
+        generation.handed_over = True
+        if generation.done:
+            self._uncollected.add(generation.id)
 
-    def deliver(self, flight: Flight) -> None:
-        """Tell that the flight's end, or its address, reached the caller."""
-        flight.delivered_at = self._clock.monotonic()
-        if flight.done:
-            self._uncollected.discard(flight.id)
-            for picture in flight.pictures:
-                self._let_go(picture)
-        self._registry.refile(flight)
+    def deliver(self, generation: Generation) -> None:
+        """Tell that the generation's end, or its address, reached the caller."""
+        generation.delivered_at = self._clock.monotonic()
+        if generation.done:
+            self._uncollected.discard(generation.id)
+            for picture in generation.pictures:
+                self._release(picture)
+        self._registry.refile(generation)
 
-    def lose(self, boarding: Boarding) -> None:
-        """Tell that an answer under way did not arrive: a repeat may take the flight over."""
-        if boarding.claim == boarding.flight.claim:
-            boarding.flight.delivered_at = None
-            self._registry.refile(boarding.flight)
+    def lose(self, joined: Joined) -> None:
+        """Tell that an answer under way did not arrive: a repeat may take the generation over."""
+        if joined.claim == joined.generation.claim:
+            joined.generation.delivered_at = None
+            self._registry.refile(joined.generation)
 
-    def find(self, flight_id: str, owner: str) -> Flight | None:
-        """Return the flight of a job address, if it is the same caller's."""
+    def find(self, generation_id: str, owner: str) -> Generation | None:
+        """Return the generation of a job address, if it is the same caller's."""
         self.sweep()
-        flight = self._registry.get(flight_id)
-        return flight if flight is not None and flight.owner == owner else None
+        generation = self._registry.get(generation_id)
+        return generation if generation is not None and generation.owner == owner else None
 
-    def abandon(self, flight: Flight) -> None:
+    def abandon(self, generation: Generation) -> None:
         """Stop following its jobs and forget it."""
-        if flight.task is not None:
+        if generation.task is not None:
             # Not to be retried: that would buy again what was just given up.
-            flight.failure = JobLost("The job was abandoned.")
-            flight.task.cancel()
-        self._forget(flight)
+            generation.failure = JobLost("The job was abandoned.")
+            generation.task.cancel()
+        self._forget(generation)
 
     def expects(self, owner: str, *, key: str | None, attempt: int) -> bool:
         """Whether a request of ``owner`` may turn out to repeat one that is here, and so cost no new job."""
         return self._registry.may_repeat(owner, key=key, attempt=attempt)
 
     def sweep(self) -> None:
-        """Forget what landed longer than ``result_s`` ago."""
-        for flight in self._registry.outdated():
-            self._let_go_of(flight)
-        self._leftovers.sweep(self._clock.monotonic())
+        """Forget what ended longer than ``result_s`` ago."""
+        for generation in self._registry.outdated():
+            self._release_pictures_of(generation)
+        self._salvages.sweep(self._clock.monotonic())
 
     async def close(self) -> None:
         """Stop everything and wait for it."""
@@ -173,12 +173,12 @@ class Flights:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, order: Order, key: str | None, attempt: int) -> Flight:
-        leftovers = self._leftovers.take(order.fingerprint)
+    def _start(self, order: Order, key: str | None, attempt: int) -> Generation:
+        salvages = self._salvages.take(order.fingerprint)
         chosen = order.candidates[0].translation.seed
-        seed = leftovers.seed if leftovers else chosen if chosen is not None else self._clock.random.randrange(2**31)
-        flight = Flight(
-            id=f"imgjob_{secrets.token_hex(16)}",
+        seed = salvages.seed if salvages else chosen if chosen is not None else self._clock.random.randrange(2**31)
+        generation = Generation(
+            id=f"imggen_{secrets.token_hex(16)}",
             number=next(self._numbers),
             order=order,
             owner=order.wish.owner,
@@ -189,48 +189,50 @@ class Flights:
             waiters=1,
             attempt=attempt,
         )
-        flight.progress = [Progress(flight.changed, lambda: self._wanted(flight)) for _ in range(order.request.n)]
-        self._registry.add(flight)
-        pictures = leftovers.pictures if leftovers else {}
+        generation.progress = [
+            Progress(generation.changed, lambda: self._wanted(generation)) for _ in range(order.request.n)
+        ]
+        self._registry.add(generation)
+        pictures = salvages.pictures if salvages else {}
         for number in pictures:
-            flight.progress[number].state = "done"
-        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, pictures))
-        self._tasks.add(flight.task)
-        flight.task.add_done_callback(lambda task: self._ended(flight, pictures, task))
-        return flight
+            generation.progress[number].state = "done"
+        generation.task = asyncio.get_running_loop().create_task(self._run(generation, pictures))
+        self._tasks.add(generation.task)
+        generation.task.add_done_callback(lambda task: self._ended(generation, pictures, task))
+        return generation
 
-    def _wanted(self, flight: Flight) -> bool:
-        """Whether somebody waits for a flight, did so a moment ago, or was given its address."""
-        if flight.waiters or flight.handed_over or flight.unattended_at is None:
+    def _wanted(self, generation: Generation) -> bool:
+        """Whether somebody waits for a generation, did so a moment ago, or was given its address."""
+        if generation.waiters or generation.handed_over or generation.unattended_at is None:
             return True
-        return self._clock.monotonic() - flight.unattended_at < _ABANDONED_S
+        return self._clock.monotonic() - generation.unattended_at < _ABANDONED_S
 
-    async def _fly(self, flight: Flight, pictures: dict[int, Picture]) -> None:
+    async def _run(self, generation: Generation, pictures: dict[int, Picture]) -> None:
         try:
-            missing = [number for number in range(flight.order.request.n) if number not in pictures]
+            missing = [number for number in range(generation.order.request.n) if number not in pictures]
             if len(missing) == 1:
-                pictures[missing[0]] = await self._picture(flight, missing[0])
+                pictures[missing[0]] = await self._picture(generation, missing[0])
             else:
-                await self._make_all(flight, missing, pictures)
-            flight.pictures = tuple(pictures[number] for number in sorted(pictures))
+                await self._make_all(generation, missing, pictures)
+            generation.pictures = tuple(pictures[number] for number in sorted(pictures))
         except Failure as failure:
-            flight.failure = failure
-        except Exception as error:  # noqa: BLE001 (a flight must land whatever happened; the cause is logged)
-            flight.failure = InternalError()
-            flight.failure.__cause__ = error
-        self._land(flight, pictures)
+            generation.failure = failure
+        except Exception as error:  # noqa: BLE001 (a generation must end whatever happened; the cause is logged)
+            generation.failure = InternalError()
+            generation.failure.__cause__ = error
+        self._finish(generation, pictures)
 
-    async def _make_all(self, flight: Flight, missing: list[int], pictures: dict[int, Picture]) -> None:
+    async def _make_all(self, generation: Generation, missing: list[int], pictures: dict[int, Picture]) -> None:
         """Make several pictures. After a failure nothing more is bought, but what was bought is brought home.
 
         Raises the worst failure: one that a repeat would buy again must not be told as one that it would not.
         """
         loop = asyncio.get_running_loop()
-        tasks = {number: loop.create_task(self._picture(flight, number)) for number in missing}
+        tasks = {number: loop.create_task(self._picture(generation, number)) for number in missing}
         try:
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
             for number, task in tasks.items():
-                if not flight.progress[number].submitted:
+                if not generation.progress[number].submitted:
                     task.cancel()
             await asyncio.wait(tasks.values())
         finally:
@@ -241,47 +243,49 @@ class Flights:
             pictures.update({number: task.result() for number, task in ended.items() if task.exception() is None})
         failed = {number: error for number, task in ended.items() if (error := task.exception()) is not None}
         if failed:
-            raise max(failed.items(), key=lambda each: badness(each[1], submitted=flight.progress[each[0]].submitted))[
-                1
-            ]
+            raise max(
+                failed.items(), key=lambda each: badness(each[1], submitted=generation.progress[each[0]].submitted)
+            )[1]
 
-    async def _picture(self, flight: Flight, number: int) -> Picture:
-        made = await self._make(flight.order, flight.seed + number, flight.progress[number], flight.hold)
-        return await self._deliverable(flight.order, made, lambda: flight.release("late"))
+    async def _picture(self, generation: Generation, number: int) -> Picture:
+        made = await self._make(
+            generation.order, generation.seed + number, generation.progress[number], generation.hold
+        )
+        return await self._deliverable(generation.order, made, lambda: generation.release("late"))
 
-    def _ended(self, flight: Flight, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
+    def _ended(self, generation: Generation, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():  # maybe before its first step, so that no block of its own could land it
-            flight.failure = flight.failure or Overloaded("This service is shutting down.", retry_after=2.0)
-            self._land(flight, pictures)
+        if task.cancelled():  # maybe before its first step, so that no block of its own could end it
+            generation.failure = generation.failure or Overloaded("This service is shutting down.", retry_after=2.0)
+            self._finish(generation, pictures)
 
-    def _land(self, flight: Flight, pictures: dict[int, Picture]) -> None:
-        flight.ended_at = self._clock.monotonic()
-        missing = (progress for number, progress in enumerate(flight.progress) if number not in pictures)
-        flight.end = end_of(flight.failure, submitted=any(progress.submitted for progress in missing))
-        if flight.failure is not None:
-            for progress in flight.progress:
+    def _finish(self, generation: Generation, pictures: dict[int, Picture]) -> None:
+        generation.ended_at = self._clock.monotonic()
+        missing = (progress for number, progress in enumerate(generation.progress) if number not in pictures)
+        generation.end = end_of(generation.failure, submitted=any(progress.submitted for progress in missing))
+        if generation.failure is not None:
+            for progress in generation.progress:
                 if progress.state != "done":
                     progress.state = "failed"
-            if flight not in self._registry:
+            if generation not in self._registry:
                 for picture in pictures.values():
-                    self._let_go(picture)
+                    self._release(picture)
             elif pictures:
-                leftover = Leftover(pictures, flight.seed, flight.ended_at + self._result_s)
-                self._leftovers.keep(flight.order.fingerprint, leftover)
-        self._registry.ended(flight)
-        if flight.handed_over and flight in self._registry:
-            self._uncollected.add(flight.id)
-        flight.task = None
-        flight.order = flight.order.without_uploads()
-        flight.changed()
-        flight.release("done")
+                salvage = Salvage(pictures, generation.seed, generation.ended_at + self._result_s)
+                self._salvages.keep(generation.order.fingerprint, salvage)
+        self._registry.ended(generation)
+        if generation.handed_over and generation in self._registry:
+            self._uncollected.add(generation.id)
+        generation.task = None
+        generation.order = generation.order.without_uploads()
+        generation.changed()
+        generation.release("done")
 
-    def _forget(self, flight: Flight) -> None:
-        self._registry.forget(flight)
-        self._let_go_of(flight)
+    def _forget(self, generation: Generation) -> None:
+        self._registry.forget(generation)
+        self._release_pictures_of(generation)
 
-    def _let_go_of(self, flight: Flight) -> None:
-        self._uncollected.discard(flight.id)
-        for picture in flight.pictures:
-            self._let_go(picture)
+    def _release_pictures_of(self, generation: Generation) -> None:
+        self._uncollected.discard(generation.id)
+        for picture in generation.pictures:
+            self._release(picture)

@@ -1,4 +1,4 @@
-"""Pictures of flights that failed as a whole: paid for, so an equal repeat makes only the others."""
+"""Pictures of generations that failed as a whole: paid for, so an equal repeat makes only the others."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,30 +8,30 @@ from proxy.generations.results import Picture
 
 
 @dataclass(frozen=True, slots=True)
-class Leftover:
-    """What one failed flight brought home: its pictures by number, the seed they were counted from, when it ends."""
+class Salvage:
+    """What a failed generation has all the same: its pictures by number, the first seed, and when it is given up."""
 
     pictures: dict[int, Picture]
     seed: int
     until: float
 
 
-class Leftovers:
-    """The leftovers of each wish, oldest first. ``let_go`` is told of pictures that nobody came back for."""
+class Salvages:
+    """The salvage of each wish, oldest first. ``release`` is told of pictures that nobody came back for."""
 
-    def __init__(self, let_go: Callable[[Picture], None]) -> None:
-        self._let_go = let_go
-        self._waiting: dict[bytes, deque[Leftover]] = {}
+    def __init__(self, release: Callable[[Picture], None]) -> None:
+        self._release = release
+        self._waiting: dict[bytes, deque[Salvage]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def keep(self, fingerprint: bytes, leftover: Leftover) -> None:
-        """Keep a failed flight's pictures for an equal wish."""
-        self._waiting.setdefault(fingerprint, deque()).append(leftover)
+    def keep(self, fingerprint: bytes, salvage: Salvage) -> None:
+        """Keep a failed generation's pictures for an equal wish."""
+        self._waiting.setdefault(fingerprint, deque()).append(salvage)
 
-    def take(self, fingerprint: bytes) -> Leftover | None:
-        """Give the oldest leftover of a wish away."""
+    def take(self, fingerprint: bytes) -> Salvage | None:
+        """Give the oldest salvage of a wish away."""
         waiting = self._waiting.get(fingerprint)
         return waiting.popleft() if waiting else None
 
@@ -40,6 +40,6 @@ class Leftovers:
         for fingerprint, waiting in tuple(self._waiting.items()):
             while waiting and waiting[0].until <= now:
                 for picture in waiting.popleft().pictures.values():
-                    self._let_go(picture)
+                    self._release(picture)
             if not waiting:
                 del self._waiting[fingerprint]

@@ -170,7 +170,7 @@ class ImageStore:
             raise
         return draft.path
 
-    def let_go(self, name: str) -> None:
+    def release(self, name: str) -> None:
         """Tell that a picture has reached its caller, or that nobody will ask for it; time and quota rule it now."""
         self._pinned.discard(name)
 

@@ -1,4 +1,4 @@
-"""A checked request together with every route that can serve it, in order: what a flight is made from."""
+"""A checked request together with every route that can serve it, in order: what a generation is made from."""
 
 import hashlib
 import secrets

@@ -295,7 +295,7 @@ async def test_uploads_leave_nothing_behind(narrow: Service, tmp_path: Path, mon
     async with narrow.http.post(narrow.url + EDITS, data=broken, headers=headers) as response:
         assert response.status == 400
     assert held, "not even a running job's upload was seen, so neither would a lost one be"
-    while list(narrow.engine.flights):
-        narrow.engine.flights.sweep()
+    while list(narrow.engine.generations):
+        narrow.engine.generations.sweep()
         await asyncio.sleep(0.01)
     assert left_behind(tmp_path) == []

@@ -34,7 +34,9 @@ async def test_an_answer_cut_on_its_way_is_given_to_the_repeat(stream: bool) -> 
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
         for _ in range(200):
-            if all(flight.delivered_at is None and flight.waiters == 0 for flight in service.engine.flights):
+            if all(
+                generation.delivered_at is None and generation.waiters == 0 for generation in service.engine.generations
+            ):
                 break
             await asyncio.sleep(0.01)
         answer = await service.post("/v1/images/generations", {**wish, "stream": False})
@@ -73,7 +75,7 @@ async def test_looking_at_a_jobs_head_does_not_take_its_answer() -> None:
         wish = {"prompt": "cat [tag:head] [seconds:0.4]", "model": SCHNELL}
         late = await service.post("/v1/images/generations", wish)
         assert late.code == "generation_pending"
-        path = late.headers["x-images-job"]
+        path = late.headers["x-images-generation"]
         status = 202
         while status == 202:
             await asyncio.sleep(0.05)

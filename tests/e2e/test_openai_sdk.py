@@ -321,7 +321,7 @@ async def test_wrong_and_missing_keys(services: Mapping[str, Service], headers: 
         lambda sdk: sdk.images.generate(prompt="a heron [tag:locked]", extra_headers=headers),
         lambda sdk: sdk.models.list(extra_headers=headers),
         lambda sdk: sdk.get("/nowhere", cast_to=object, options={"headers": headers}),
-        lambda sdk: sdk.get("/images/jobs/imgjob_0", cast_to=object, options={"headers": headers}),
+        lambda sdk: sdk.get("/images/generations/imggen_0", cast_to=object, options={"headers": headers}),
     ]
     for use in uses:
         with pytest.raises(openai.AuthenticationError) as caught:
@@ -654,7 +654,7 @@ async def test_what_there_is_no_room_for(
         by_loop(service, lambda sdk: sdk.images.generate(model=LABS, prompt=prompt), api_key=key)
     )
     async with asyncio.timeout(5):
-        while not any(flight.submitted and not flight.done for flight in service.engine.flights):  # noqa: ASYNC110
+        while not any(generation.submitted and not generation.done for generation in service.engine.generations):  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # what happens inside the service is announced to nobody outside
     with pytest.raises(openai.APIStatusError) as caught:
         await by_loop(

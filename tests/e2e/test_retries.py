@@ -64,10 +64,10 @@ async def test_the_client_is_killed_in_mid_job_and_the_call_repeated() -> None:
     async with running() as service:
         prompt = "a fox [seconds:0.5] [tag:t]"
         doomed = asyncio.create_task(ask_async(service, prompt))
-        await eventually(lambda: [flight.submitted for flight in service.engine.flights] == [True])
+        await eventually(lambda: [generation.submitted for generation in service.engine.generations] == [True])
         doomed.cancel()
         await asyncio.gather(doomed, return_exceptions=True)
-        await eventually(lambda: [flight.waiters for flight in service.engine.flights] == [0])
+        await eventually(lambda: [generation.waiters for generation in service.engine.generations] == [0])
         assert is_picture(await ask_async(service, prompt))
         assert (await service.counts("t"))["submits"] == 1
 
@@ -106,9 +106,9 @@ async def test_a_job_is_handed_over_followed_and_collected() -> None:
         handed = await service.generate("a fox [seconds:0.9] [tag:t]", {"prefer": "respond-async"}, **values)
         assert handed.status == 202
         job = handed.json
-        assert handed.headers["location"] == f"/v1/images/jobs/{job['id']}"
+        assert handed.headers["location"] == f"/v1/images/generations/{job['id']}"
         assert job["url"] == service.url + handed.headers["location"]
-        assert (job["object"], job["status"], job["n"], job["finished"]) == ("image.job", "queued", 1, 0)
+        assert (job["object"], job["status"], job["n"], job["finished"]) == ("image.generation", "queued", 1, 0)
         states = []
         while (state := await service.get(job["url"])).status == 202:
             states.append((state.json["status"], state.json["progress"]))
@@ -145,7 +145,7 @@ async def test_a_job_that_failed_tells_its_status() -> None:
     async with running() as service:
         prompt = "a [seconds:0] [fault:failed]"
         handed = await service.generate(prompt, {"prefer": "respond-async"}, model=LABS)
-        await eventually(lambda: all(flight.done for flight in service.engine.flights))
+        await eventually(lambda: all(generation.done for generation in service.engine.generations))
         answer = await service.get(handed.json["url"])
         assert_failed(answer, 502, "image_generation_server_error", "image_generation_failed")
 
@@ -157,7 +157,7 @@ async def test_a_preferred_wait_ends_with_the_job_in_hand() -> None:
         assert first.status == 202
         second = await service.generate("b [seconds:0]", {"prefer": "respond-async, wait=5"}, model=SCHNELL)
         assert second.status == 200
-        await eventually(lambda: all(flight.done for flight in service.engine.flights))
+        await eventually(lambda: all(generation.done for generation in service.engine.generations))
         assert (await service.get(first.json["url"])).status == 200
         assert (await service.counts("t"))["submits"] == 1
 
@@ -167,8 +167,8 @@ async def test_after_a_504_the_job_can_be_watched_and_the_retry_still_gets_the_p
         prompt = "a [seconds:0.3] [tag:t]"
         late = await service.generate(prompt, model=SCHNELL)
         assert late.status == 504
-        assert (await service.get(late.headers["x-images-job"])).status == 202
-        await eventually(lambda: all(flight.done for flight in service.engine.flights))
+        assert (await service.get(late.headers["x-images-generation"])).status == 202
+        await eventually(lambda: all(generation.done for generation in service.engine.generations))
         retried = await service.generate(prompt, {"x-stainless-retry-count": "1"}, model=SCHNELL)
         assert (retried.status, retried.headers["x-images-reattached"]) == (200, "true")
         assert (await service.counts("t"))["submits"] == 1
@@ -185,7 +185,7 @@ async def test_blanks_come_while_nothing_else_does() -> None:
         assert "transfer-encoding: chunked" in head
         assert "content-type: application/json" in head
         assert "x-images-provider: prodia" in head
-        assert not any(flight.done for flight in service.engine.flights), "they come before the picture"
+        assert not any(generation.done for generation in service.engine.generations), "they come before the picture"
         body = await line._chunks()
         assert body.startswith(b"   ")
         assert list(json.loads(body)["data"][0]) == ["b64_json"]
@@ -237,7 +237,7 @@ async def test_a_caller_who_leaves_between_blanks_is_noticed() -> None:
         async with Line.to(service) as line:
             line.post({"prompt": "a [seconds:0.4] [tag:t]", "model": SCHNELL})
             await line.reader.readuntil(b"\r\n\r\n")
-        await eventually(lambda: [flight.waiters for flight in service.engine.flights] == [0])
+        await eventually(lambda: [generation.waiters for generation in service.engine.generations] == [0])
         again = await service.generate("a [seconds:0.4] [tag:t]", model=SCHNELL)
         assert again.json["data"]
         assert (await service.counts("t"))["submits"] == 1

@@ -164,7 +164,7 @@ async def test_a_reader_that_leaves_gets_its_picture_on_return(service: Service)
     async with streamed(service, GENERATIONS, values) as response:
         await response.content.readline()
         response.close()
-    while any(flight.waiters for flight in service.engine.flights):  # noqa: ASYNC110 (the service tells no event)
+    while any(generation.waiters for generation in service.engine.generations):  # noqa: ASYNC110 (the service tells no event)
         await asyncio.sleep(0.01)
     async with streamed(service, GENERATIONS, values) as response:
         events, _ = read_events(await response.read())

@@ -135,9 +135,8 @@ async def make(service: Service, **values: Any) -> Answer:
         "/images/../proxy/app.py",
         "/images/..%2f..%2fetc%2fpasswd",
         "/images/%00.png",
-        "/v1/images/jobs/",
-        "/v1/images/jobs/imgjob_0",
-        "/v1/images/jobs/a/b",
+        "/v1/images/generations/imggen_0",
+        "/v1/images/generations/a/b",
         "/%",
         "/%ff%fe",
         "/" + "a" * 4000,
@@ -164,7 +163,7 @@ async def test_an_unknown_path_is_told_in_json(service: Service, path: str) -> N
         ("POST", "/healthz", {"GET", "HEAD"}),
         ("PUT", "/metrics", {"GET", "HEAD"}),
         ("POST", "/images/00000000000000000000000000000000.png", {"GET", "HEAD"}),
-        ("PUT", "/v1/images/jobs/imgjob_0", {"GET", "HEAD", "DELETE"}),
+        ("PUT", "/v1/images/generations/imggen_0", {"GET", "HEAD", "DELETE"}),
     ],
 )
 async def test_a_wrong_method_names_the_right_ones(service: Service, method: str, path: str, allowed: set[str]) -> None:
@@ -311,7 +310,7 @@ async def test_without_keys_foreign_pages_and_hosts_are_refused_before_the_body(
         assert setting in error["message"]
         assert next(iter(headers.values())) in error["message"]
     assert (await service.counts(tag))["submits"] == 0
-    for path in ("/v1/models", "/metrics", "/v1/images/jobs/imgjob_0"):
+    for path in ("/v1/models", "/metrics", "/v1/images/generations/imggen_0"):
         check_error(await exchange(service, "GET", path, Origin="https://example.org"), 403, "origin_not_allowed")
     for path in ("/healthz", "/readyz"):
         assert (await exchange(service, "GET", path, Host="example.org")).status == 200

@@ -16,7 +16,7 @@ MELLON = {"authorization": "Bearer mellon"}
 
 async def held(service: Service, number: int) -> None:
     """Wait until so many requests are held."""
-    await eventually(lambda: sum(flight.waiters for flight in service.engine.flights) == number)
+    await eventually(lambda: sum(generation.waiters for generation in service.engine.generations) == number)
 
 
 async def test_row_13_a_key_over_its_limit() -> None:

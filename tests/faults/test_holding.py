@@ -17,11 +17,11 @@ RETRY = {"x-stainless-retry-count": "1"}
 
 
 def waiters(service: Service) -> list[int]:
-    return [flight.waiters for flight in service.engine.flights]
+    return [generation.waiters for generation in service.engine.generations]
 
 
 def swept(service: Service) -> list[int]:
-    service.engine.flights.sweep()
+    service.engine.generations.sweep()
     return waiters(service)
 
 
@@ -75,7 +75,7 @@ async def test_row_32_a_caller_who_leaves(how: str, caplog: pytest.LogCaptureFix
                 await eventually(lambda: waiters(service) == [0], 1.0)
                 fields = [getattr(record, "fields", {}) for record in caplog.records]
                 assert [each["status"] for each in fields if each.get("route") == "create_image"] == [499]
-                await eventually(lambda: [flight.done for flight in service.engine.flights] == [True])
+                await eventually(lambda: [generation.done for generation in service.engine.generations] == [True])
             await eventually(lambda: swept(service) == [])
             assert (await service.counts("t"))["submits"] == 1
             await eventually(lambda: len(asyncio.all_tasks()) <= tasks + 1)
@@ -89,7 +89,7 @@ async def test_row_32_the_repeat_of_a_caller_who_left_gets_the_picture_without_a
         async with Line.to(service) as line:
             line.post(body)
             await eventually(lambda: waiters(service) == [1])
-        await eventually(lambda: [flight.done for flight in service.engine.flights] == [True])
+        await eventually(lambda: [generation.done for generation in service.engine.generations] == [True])
         again = await service.post("/v1/images/generations", body)
         assert (again.status, again.headers["x-images-reattached"]) == (200, "true")
         assert (await service.counts("t"))["submits"] == 1
@@ -147,7 +147,7 @@ async def test_a_partial_failure_keeps_what_was_made() -> None:
     async with running() as service:
         prompt = "a [seconds:0.1] [tag:t]"
         service.engine.outlets["prodia"].slots = asyncio.Semaphore(10)
-        fetched = service.engine.flights._deliverable
+        fetched = service.engine.generations._deliverable
         failed: list[int] = []
 
         async def fail_once(order: object, made: object, late: object) -> object:
@@ -157,7 +157,7 @@ async def test_a_partial_failure_keeps_what_was_made() -> None:
                 raise OSError(message)
             return await fetched(order, made, late)  # type: ignore[arg-type]
 
-        service.engine.flights._deliverable = fail_once  # type: ignore[assignment]
+        service.engine.generations._deliverable = fail_once  # type: ignore[assignment]
         first = await service.generate(prompt, model=SCHNELL, n=3)
         assert_failed(first, 500, "server_error", "internal_error")
         assert "disk" not in first.body.decode()
@@ -193,6 +193,6 @@ async def test_who_left_the_queue_for_good_is_not_bought_for(monkeypatch: pytest
         again = asyncio.create_task(service.generate("back [seconds:0] [tag:back]", RETRY, model=SCHNELL))
         assert (await busy).status == 200
         assert (await again).status == 200
-        await eventually(lambda: service.engine.flights.in_air == 0)
+        await eventually(lambda: service.engine.generations.running == 0)
         counts = {tag: (await service.counts(tag))["submits"] for tag in ("first", "handed", "left", "back")}
         assert counts == {"first": 1, "handed": 1, "left": 0, "back": 1}

@@ -56,11 +56,11 @@ async def test_row_23_polls_that_go_on_failing() -> None:
         answers = await asyncio.gather(*(service.generate(prompt, model=LABS) for prompt in prompts))
         for answer in answers:
             assert_failed(answer, 504, "timeout_error", "generation_pending", retry=True)
-            assert answer.headers["x-images-job"].startswith("/v1/images/jobs/imgjob_")
+            assert answer.headers["x-images-generation"].startswith("/v1/images/generations/imggen_")
         outlet = service.engine.outlets["imagelabs"]
         assert (outlet.polls.state, outlet.submits.state) == ("open", "closed")
         assert (await service.counts("t"))["submits"] == 6
-        assert service.engine.flights.in_air == 6
+        assert service.engine.generations.running == 6
 
 
 @pytest.mark.parametrize("size", [200, 200_000], ids=["small", "large"])

@@ -90,7 +90,7 @@ def test_row_36_a_drain_lets_short_requests_finish_and_sends_long_ones_away(demo
         assert headers["content-type"] == "application/json"
         assert headers["x-should-retry"] == "true"
         assert 1 <= int(headers["retry-after"]) <= 30
-    assert demo.answers["long"][1]["x-images-job"].startswith("/v1/images/jobs/")
+    assert demo.answers["long"][1]["x-images-generation"].startswith("/v1/images/generations/")
     _, log = demo.process.communicate(timeout=10)
     assert demo.process.returncode == 0
     assert "Traceback" not in log

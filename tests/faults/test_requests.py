@@ -191,6 +191,6 @@ async def test_row_12_a_pipelined_request_does_not_hide_that_the_caller_left() -
         async with Line.to(service) as line:
             line.post({"prompt": "a [seconds:0.3]", "model": SCHNELL})
             line.send(HEAD.encode())
-            await eventually(lambda: [flight.waiters for flight in service.engine.flights] == [1])
+            await eventually(lambda: [generation.waiters for generation in service.engine.generations] == [1])
             await asyncio.sleep(0.02)
-        await eventually(lambda: [flight.waiters for flight in service.engine.flights] == [0])
+        await eventually(lambda: [generation.waiters for generation in service.engine.generations] == [0])

@@ -239,7 +239,7 @@ async def test_after_its_lifetime_it_is_given_up_and_not_to_be_repeated(folder: 
     async with fragile(folder, timeouts={"lifetime": 0.8}, providers={"mode": mode}) as service:
         prompt = "a [seconds:0.2] [tag:t]"
         assert_pending(await blocked_once_bought(service, service.generate(prompt, None, model=model, **B64)))
-        await eventually(lambda: service.engine.flights.in_air == 0)
+        await eventually(lambda: service.engine.generations.running == 0)
         for attempt in range(1, 3):
             headers = {"x-stainless-retry-count": str(attempt)}
             answer = await service.generate(prompt, headers, model=model, **B64)

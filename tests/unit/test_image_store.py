@@ -34,7 +34,7 @@ def _store(directory: Path, time: _Time, max_bytes: int = 1000, keep_s: float = 
 def _written(store: ImageStore, data: bytes, facts: Facts) -> StoredPicture:
     """Store a picture that nobody waits for any more."""
     stored = store.publish(store.write_draft(data), facts)
-    store.let_go(stored.name)
+    store.release(stored.name)
     return stored
 
 
@@ -44,7 +44,7 @@ def test_what_is_waited_for_outlasts_time_and_quota(tmp_path: Path, time: _Time)
     time.now += 100
     other = _written(store, b"x" * 90, _PNG)
     assert (waited.path.exists(), store.find(waited.name)) == (True, None)
-    store.let_go(waited.name)
+    store.release(waited.name)
     store.sweep()
     assert (waited.path.exists(), other.path.exists()) == (False, True)
 

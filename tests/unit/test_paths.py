@@ -10,7 +10,7 @@ _RESOURCES = [
     "images/generations",
     "images/edits",
     "images/variations",
-    "images/jobs/job_1",
+    "images/generations/job_1",
     "models",
     "models/gpt-image-1",
     "models/imagelabs/sdxl-turbo",

@@ -1,0 +1,838 @@
+"""Generations: who repeats whom. The state machine plays callers that leave, lose answers and repeat, in any order."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from starlette.types import Message
+
+from proxy.clock import Clock, Deadline
+from proxy.config import compose
+from proxy.engine import Engine
+from proxy.errors import (
+    Failure,
+    GenerationFailed,
+    IdempotencyKeyReused,
+    InternalError,
+    JobLost,
+    Overloaded,
+    ProviderRejected,
+    ProviderUnavailable,
+    RateLimited,
+    SubmitOutcomeUnknown,
+)
+from proxy.generations.record import Generation
+from proxy.generations.results import Picture
+from proxy.generations.runner import Generations, Joined
+from proxy.jobs.run import Made
+from proxy.jobs.runtime import Progress
+from proxy.requests.resolve import Order
+
+T = TypeVar("T")
+RESULT_S = 120.0
+_ENGINE = Engine(compose({}, {}))
+
+
+def wish(prompt: str = "a fox", owner: str = "", **values: Any) -> Order:
+    """Return the order for a request body; equal for equal bodies."""
+    return _ENGINE.order({"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, owner=owner)
+
+
+@dataclass
+class Time:
+    """A clock that stands still until told."""
+
+    now: float = 1000.0
+
+    def clock(self) -> Clock:
+        return Clock(monotonic=lambda: self.now, wall=lambda: self.now, sleep=asyncio.sleep, random=Random(7))  # noqa: S311
+
+
+@dataclass
+class Job:
+    """A call of ``make``: begun at once, over when told."""
+
+    seed: int
+    progress: Progress
+    end: asyncio.Future[None]
+    brought: bool = False
+
+    def finish(self, failure: Exception | None = None) -> None:
+        if self.end.done():
+            return
+        if failure is None:
+            self.end.set_result(None)
+        else:
+            self.end.set_exception(failure)
+
+
+@dataclass
+class Studio:
+    """Stands for jobs and results."""
+
+    submitting: bool = True
+    jobs: list[Job] = field(default_factory=list)
+
+    async def make(self, _order: Order, seed: int, progress: Progress, _hold: Deadline) -> Made:
+        job = Job(seed, progress, asyncio.get_running_loop().create_future())
+        self.jobs.append(job)
+        if self.submitting:
+            progress.submits, progress.submitted = 1, True
+        await job.end
+        progress.set("done", 1.0)
+        return job  # type: ignore[return-value]
+
+    async def deliverable(self, _order: Order, made: Made, _late: object) -> Picture:
+        assert isinstance(made, Job)
+        made.brought = True
+        return made  # type: ignore[return-value]
+
+    @property
+    def submits(self) -> int:
+        return sum(job.progress.submits for job in self.jobs)
+
+
+@dataclass
+class Runs:
+    """Generations with everything around them played."""
+
+    time: Time = field(default_factory=Time)
+    studio: Studio = field(default_factory=Studio)
+    result_s: float = RESULT_S
+    generations: Generations = field(init=False)
+
+    def __post_init__(self) -> None:
+        clock = self.time.clock()
+        self.generations = Generations(
+            self.studio.make, self.studio.deliverable, clock, hold_s=60.0, result_s=self.result_s
+        )
+
+    async def settle(self) -> None:
+        """Let everything run that can."""
+        for _ in range(8):
+            await asyncio.sleep(0)
+
+    async def join(self, order: Order, *, key: str | None = None, attempt: int = 0) -> Joined:
+        joined = self.generations.join(order, key=key, attempt=attempt)
+        await self.settle()
+        return joined
+
+    async def end(self, generation: Generation, failure: Failure | None = None) -> None:
+        for job in self.studio.jobs:
+            if any(job.progress is progress for progress in generation.progress):
+                job.finish(failure)
+        await self.settle()
+
+    def assert_nothing_is_kept(self) -> None:
+        generations, registry = self.generations, self.generations._registry
+        kept = (registry._by_id, registry._by_key, registry._equals, registry._places, registry._ended)
+        assert not any((*kept, registry._open_of, registry._given_of, generations._salvages, generations._uncollected))
+        assert generations.running == 0
+
+
+@pytest.fixture
+def runs() -> Runs:
+    return Runs()
+
+
+# --- any order of events --------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Caller:
+    """One intent: its request, and what became of the last call. ``lost_at``: its answer was written, not received."""
+
+    body: str
+    key: str | None
+    joined: Joined = field(repr=False)
+    attempt: int = 0
+    waiting: bool = True
+    lost_at: float | None = None
+
+    @property
+    def generation(self) -> Generation:
+        return self.joined.generation
+
+
+class Traffic(RuleBasedStateMachine):
+    """Intents are counted as calls are made for the first time; repeats must not raise the number of submits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.runs = Runs(result_s=1e6)
+        self.callers: list[Caller] = []
+        self.intents = 0
+        self.keys: dict[str, str] = {}
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(coroutine)
+
+    def waiting(self) -> list[Caller]:
+        return [caller for caller in self.callers if caller.waiting]
+
+    def may_repeat(self) -> list[Caller]:
+        """Who was cut off or lost an answer, and repeats while the service still remembers."""
+        now = self.runs.time.now
+        return [
+            caller
+            for caller in self.callers
+            if not caller.waiting and (caller.lost_at is None or now < caller.lost_at + 10)
+        ]
+
+    @rule(body=st.sampled_from("ab"))
+    def ask(self, body: str) -> None:
+        self.intents += 1
+        joined = self.run(self.runs.join(wish(body)))
+        assert joined.how in (None, "orphan")
+        self.callers.append(Caller(body, None, joined))
+
+    @rule(key=st.sampled_from("xyz"), body=st.sampled_from("ab"))
+    def ask_with_key(self, key: str, body: str) -> None:
+        known = key in self.keys and any(generation.key == key for generation in self.runs.generations)
+        if known and self.keys[key] != body:
+            with pytest.raises(IdempotencyKeyReused):
+                self.runs.generations.join(wish(body), key=key)
+            return
+        self.intents += not known
+        self.keys[key] = body
+        joined = self.run(self.runs.join(wish(body), key=key))
+        assert joined.how == ("key" if known else None)
+        self.callers.append(Caller(body, key, joined))
+
+    @precondition(lambda self: bool(self.waiting()))
+    @rule(data=st.data())
+    def cut(self, data: st.DataObject) -> None:
+        caller = data.draw(st.sampled_from(self.waiting()))
+        caller.waiting = False
+        self.runs.generations.leave(caller.joined, delivered=False)
+
+    @precondition(lambda self: bool(self.waiting()))
+    @rule(data=st.data(), well=st.booleans())
+    def finish(self, data: st.DataObject, well: bool) -> None:
+        generation = data.draw(st.sampled_from(self.waiting())).generation
+        self.run(self.runs.end(generation, None if well else GenerationFailed("no")))
+
+    @precondition(lambda self: bool(self.waiting()))
+    @rule(data=st.data())
+    def collect(self, data: st.DataObject) -> None:
+        caller = data.draw(st.sampled_from(self.waiting()))
+        if caller.generation.done:
+            self.runs.generations.leave(caller.joined, delivered=True)
+            self.callers.remove(caller)
+
+    @precondition(lambda self: bool(self.waiting()))
+    @rule(data=st.data())
+    def lose_the_answer(self, data: st.DataObject) -> None:
+        caller = data.draw(st.sampled_from(self.waiting()))
+        if caller.generation.done:
+            self.runs.generations.leave(caller.joined, delivered=True)
+            caller.waiting, caller.lost_at = False, self.runs.time.now
+
+    @precondition(lambda self: bool(self.may_repeat()))
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        caller = data.draw(st.sampled_from(self.may_repeat()))
+        caller.attempt += 1
+        joined = self.run(self.runs.join(wish(caller.body), key=caller.key, attempt=caller.attempt))
+        # Which of two equal answers was lost cannot be told: a picture that nobody has goes before a written one,
+        # whose caller, should it have been the other, comes after its ten seconds.
+        self.intents += caller.lost_at is not None and joined.generation is not caller.generation
+        caller.joined, caller.waiting, caller.lost_at = joined, True, None
+
+    @rule(seconds=st.sampled_from([1.0, 9.0, 60.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.runs.time.now += seconds
+        # Whom the service may have forgotten gives up: a later repeat would be an intent of its own.
+        alive = self.may_repeat()
+        self.callers = [caller for caller in self.callers if caller.waiting or caller in alive]
+
+    @invariant()
+    def no_intent_is_paid_twice(self) -> None:
+        assert self.runs.studio.submits <= self.intents
+
+    @invariant()
+    def nobody_shares_a_generation_unless_by_key_or_beside_a_lower_counter(self) -> None:
+        held = [caller.generation for caller in self.waiting() if caller.key is None]
+        shared = {id(generation) for generation in held if held.count(generation) > 1}
+        assert all(generation.attempt for generation in held if id(generation) in shared)
+
+    def teardown(self) -> None:
+        try:
+            self.run(self.end())
+        finally:
+            self.loop.close()
+
+    async def end(self) -> None:
+        for generation in self.runs.generations:
+            await self.runs.end(generation)
+        self.runs.time.now += self.runs.result_s
+        self.runs.generations.sweep()
+        self.runs.assert_nothing_is_kept()
+
+
+TestTraffic = Traffic.TestCase
+TestTraffic.settings = settings(
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+# --- by one rule each -----------------------------------------------------------------------------------------
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_four_equal_calls_cut_and_repeated_are_four_generations(runs: Runs) -> None:
+    first = [await runs.join(wish()) for _ in range(4)]
+    assert len({joined.generation.id for joined in first}) == 4
+    for joined in first:
+        runs.generations.leave(joined, delivered=False)
+    second = [await runs.join(wish(), attempt=1) for _ in range(4)]
+    assert [joined.generation for joined in second] == [joined.generation for joined in first]
+    assert {joined.how for joined in second} == {"retry"}
+    assert runs.studio.submits == 4
+    fifth = await runs.join(wish(), attempt=1)
+    assert fifth.how is None
+
+
+async def test_a_retry_leaves_the_lower_counter_to_whom_it_belongs(runs: Runs) -> None:
+    early, late = await runs.join(wish()), await runs.join(wish())
+    runs.generations.leave(late, delivered=False)
+    again = await runs.join(wish(), attempt=1)
+    assert again.generation is late.generation
+    for joined in (again, early):
+        runs.generations.leave(joined, delivered=False)
+    assert (await runs.join(wish(), attempt=2)).generation is late.generation
+    assert (await runs.join(wish(), attempt=1)).generation is early.generation
+    assert runs.studio.submits == 2
+
+
+async def test_orphans_go_first_in_first_out_and_once_each(runs: Runs) -> None:
+    first = [await runs.join(wish()) for _ in range(2)]
+    for joined in first:
+        runs.generations.leave(joined, delivered=False)
+    claims = [await runs.join(wish()) for _ in range(3)]
+    assert [claim.how for claim in claims] == ["orphan", "orphan", None]
+    assert [claim.generation for claim in claims[:2]] == [joined.generation for joined in first]
+    assert (await runs.join(wish("another"))).how is None
+    assert (await runs.join(wish(owner="another"))).how is None
+
+
+async def test_a_generation_that_is_waited_for_is_no_orphan(runs: Runs) -> None:
+    first = await runs.join(wish())
+    assert (await runs.join(wish())).generation is not first.generation
+
+
+async def test_a_counted_retry_joins_beside_a_waiter_when_nothing_else_is_there(runs: Runs) -> None:
+    """Its predecessor's leaving may not have been noticed: the counter proves that it is no new wish."""
+    first = [await runs.join(wish()) for _ in range(4)]
+    again = [await runs.join(wish(), attempt=1) for _ in range(4)]
+    assert [joined.generation for joined in again] == [joined.generation for joined in first]
+    assert runs.studio.submits == 4
+    assert (await runs.join(wish(), attempt=1)).how is None, "four calls have been repeated once"
+    for joined in first:
+        runs.generations.leave(joined, delivered=True)
+    assert all(joined.generation.delivered_at is None for joined in first), "the dead connection was told, not they"
+    runs.generations.leave(again[0], delivered=True)
+    runs.generations.lose(first[0])
+    assert again[0].generation.delivered_at is not None
+
+
+async def test_a_counted_retry_prefers_what_nobody_waits_for(runs: Runs) -> None:
+    waited, free = await runs.join(wish()), await runs.join(wish())
+    runs.generations.leave(free, delivered=False)
+    assert (await runs.join(wish(), attempt=1)).generation is free.generation
+    assert (await runs.join(wish(), attempt=1)).generation is waited.generation
+
+
+Row = tuple[Literal["open", "ok", "unknown", "lost", "again"], Literal["waited", "undelivered", "delivered"]]
+ROWS: dict[Row, tuple[str | None, str | None, str | None]] = {
+    # the first request's generation: what a repeat by key, by counter and a bare one are given
+    ("open", "undelivered"): ("key", "retry", "orphan"),
+    ("open", "waited"): ("key", "retry", None),
+    ("ok", "undelivered"): ("key", "retry", "orphan"),
+    ("ok", "delivered"): ("key", "retry", None),
+    ("unknown", "undelivered"): ("key", "retry", "orphan"),
+    ("unknown", "delivered"): ("key", "retry", None),
+    ("lost", "undelivered"): ("key", "retry", "orphan"),
+    ("lost", "delivered"): ("key", "retry", None),
+    ("again", "undelivered"): (None, None, None),
+    ("again", "delivered"): (None, None, None),
+}
+FAILURES = {
+    "unknown": SubmitOutcomeUnknown("no answer"),
+    "lost": JobLost("forgotten"),
+    "again": ProviderUnavailable("away"),
+}
+
+
+@pytest.mark.parametrize("sign", ["key", "counter", "bare"])
+@pytest.mark.parametrize("row", ROWS)
+async def test_who_repeats_whom(runs: Runs, row: Row, sign: str) -> None:
+    end, delivery = row
+    key, attempt = ("k" if sign == "key" else None), (1 if sign == "counter" else 0)
+    runs.studio.submitting = end != "again"
+    first = await runs.join(wish(), key=key)
+    if end != "open":
+        await runs.end(first.generation, FAILURES.get(end))
+        assert first.generation.end == end
+    if delivery != "waited":
+        runs.generations.leave(first, delivered=delivery == "delivered")
+    repeat = await runs.join(wish(), key=key, attempt=attempt)
+    expected = ROWS[row][["key", "counter", "bare"].index(sign)]
+    assert repeat.how == expected
+    assert (repeat.generation is first.generation) is (expected is not None)
+    if expected is not None and end != "open":
+        assert repeat.generation.failure is first.generation.failure, "the same end is heard"
+        runs.generations.leave(repeat, delivered=True)
+        assert (await runs.join(wish())).how is None, "once it was heard a bare call is a new wish"
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        ([Overloaded("full"), SubmitOutcomeUnknown("?")], 1),
+        ([SubmitOutcomeUnknown("?"), Overloaded("full")], 0),
+        ([JobLost("gone"), SubmitOutcomeUnknown("?")], 1),
+        ([Overloaded("full"), JobLost("gone")], 1),
+        ([ProviderUnavailable("away"), ProviderRejected("no such size")], 1),
+    ],
+)
+async def test_the_worst_of_several_failures_is_the_generations(runs: Runs, failures: list[Failure], told: int) -> None:
+    first = await runs.join(wish(n=2))
+    for job, failure in zip(list(runs.studio.jobs), failures, strict=True):
+        job.progress.submitted = isinstance(failure, SubmitOutcomeUnknown | JobLost)
+    for job, failure in zip(list(runs.studio.jobs), failures, strict=True):
+        job.finish(failure)
+    await runs.settle()
+    assert first.generation.failure is failures[told]
+    runs.generations.leave(first, delivered=False)
+    repeat = await runs.join(wish(n=2), attempt=1)
+    assert (repeat.generation is first.generation) is (first.generation.end in ("unknown", "lost"))
+
+
+async def test_an_unwanted_job_is_told_from_one_that_somebody_may_come_back_for(runs: Runs) -> None:
+    left, handed, kept = [await runs.join(wish(name)) for name in ("left", "handed", "kept")]
+    wanted = [joined.generation.progress[0].wanted for joined in (left, handed, kept)]
+    runs.generations.leave(left, delivered=False)
+    runs.generations.leave(handed, delivered=False)
+    runs.generations.hand_over(handed.generation)
+    runs.time.now += 9.9
+    assert [ask() for ask in wanted] == [True, True, True]
+    runs.time.now += 0.1
+    assert [ask() for ask in wanted] == [False, True, True]
+    await runs.join(wish("left"))
+    assert wanted[0]()
+
+
+async def test_what_was_handed_over_is_uncollected_from_its_end_until_it_was_read(runs: Runs) -> None:
+    generations = runs.generations
+    handed = [await runs.join(wish(name)) for name in "abc"]
+    for joined in handed:
+        generations.leave(joined, delivered=False)
+        generations.hand_over(joined.generation)
+    assert generations.uncollected == 0
+    for joined in handed:
+        await runs.end(joined.generation)
+    assert generations.uncollected == 3
+    generations.deliver(handed[0].generation)
+    generations.abandon(handed[1].generation)
+    assert generations.uncollected == 1
+    runs.time.now += RESULT_S
+    generations.sweep()
+    assert generations.uncollected == 0
+
+
+def work_of(call: Callable[[], object]) -> int:
+    """Return how many functions ``call`` enters, C's included."""
+    entered = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal entered
+        entered += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+@pytest.mark.parametrize("waiters", ["nobody", "delivered"])
+async def test_a_request_costs_the_same_however_many_have_ended(runs: Runs, waiters: str) -> None:
+    owner = {"owner": "me"}
+    work: list[int] = []
+    for _ in range(2):
+        for _ in range(300):
+            joined = await runs.join(wish(**owner))
+            await runs.end(joined.generation)
+            runs.generations.leave(joined, delivered=True)
+        fresh = await runs.join(wish("another", **owner))
+        await runs.end(fresh.generation)
+        runs.generations.leave(fresh, delivered=waiters == "delivered")
+        generations, order = runs.generations, wish(**owner)
+        calls: list[Callable[[], object]] = [
+            lambda: generations.expects("me", key=None, attempt=1),  # noqa: B023 (called in this turn)
+            lambda: generations.running_of("me"),  # noqa: B023
+            lambda: generations.knows(order, key=None, attempt=1),  # noqa: B023
+            lambda: generations.knows(order, key=None, attempt=0),  # noqa: B023
+            lambda: generations.sweep(),  # noqa: B023, PLW0108
+        ]
+        work.append(sum(work_of(call) for call in calls))
+    assert work[1] <= work[0] * 1.2
+
+
+async def test_a_ended_orphan_is_handed_out_at_once_until_its_time_is_over(runs: Runs) -> None:
+    first = await runs.join(wish())
+    runs.generations.leave(first, delivered=False)
+    await runs.end(first.generation)
+    runs.time.now += RESULT_S - 0.1
+    second = await runs.join(wish())
+    assert second.generation.result() == first.generation.pictures
+    runs.generations.leave(second, delivered=False)
+    runs.time.now += 0.1
+    assert (await runs.join(wish())).how is None
+
+
+@pytest.mark.parametrize(("attempt", "after_s", "claims"), [(1, 9.9, True), (1, 10.0, False), (0, 0.0, False)])
+async def test_a_delivered_generation_can_be_reclaimed_by_a_counted_retry_for_ten_seconds(
+    runs: Runs, attempt: int, after_s: float, claims: bool
+) -> None:
+    first = await runs.join(wish())
+    await runs.end(first.generation)
+    runs.generations.leave(first, delivered=True)
+    runs.time.now += after_s
+    assert ((await runs.join(wish(), attempt=attempt)).generation is first.generation) is claims
+
+
+async def test_an_orphan_is_taken_over_whatever_the_counter_says(runs: Runs) -> None:
+    first = await runs.join(wish(), attempt=2)
+    runs.generations.leave(first, delivered=False)
+    second = await runs.join(wish(), attempt=1)
+    assert second.generation is first.generation
+    runs.generations.leave(second, delivered=True)
+    assert (await runs.join(wish(), attempt=1)).how is None
+
+
+async def test_a_lost_answer_can_be_asked_for_again(runs: Runs) -> None:
+    first = await runs.join(wish())
+    await runs.end(first.generation)
+    runs.generations.leave(first, delivered=True)
+    runs.generations.lose(first)
+    assert (await runs.join(wish())).generation is first.generation
+
+
+async def test_a_job_that_was_handed_over_belongs_to_nobody_else(runs: Runs) -> None:
+    first = await runs.join(wish())
+    runs.generations.leave(first, delivered=True)
+    assert (await runs.join(wish())).how is None
+    assert (await runs.join(wish(), attempt=1)).generation is first.generation
+
+
+async def test_an_idempotency_key_attaches_and_replays_the_same_body_only(runs: Runs) -> None:
+    first = await runs.join(wish(), key="k")
+    second = await runs.join(wish(), key="k")
+    assert (second.how, second.generation) == ("key", first.generation)
+    with pytest.raises(IdempotencyKeyReused) as refusal:
+        runs.generations.join(wish("other"), key="k")
+    assert (refusal.value.status, refusal.value.code) == (422, "idempotency_key_reused")
+    assert (await runs.join(wish(owner="other"), key="k")).how is None
+    await runs.end(first.generation)
+    for joined in (first, second):
+        runs.generations.leave(joined, delivered=True)
+    runs.time.now += 60
+    assert (await runs.join(wish(), key="k")).generation.result() == first.generation.pictures
+    assert (await runs.join(wish(), attempt=1)).how is None
+    assert (await runs.join(wish())).how is None
+
+
+async def test_a_key_replays_a_failure_that_may_have_cost_something_and_forgets_any_other(runs: Runs) -> None:
+    first = await runs.join(wish(), key="k")
+    await runs.end(first.generation, GenerationFailed("no"))
+    assert (await runs.join(wish(), key="k")).generation is first.generation
+    runs.studio.submitting = False
+    second = await runs.join(wish(), key="l")
+    await runs.end(second.generation, ProviderUnavailable("no"))
+    assert (await runs.join(wish(), key="l")).generation is not second.generation
+
+
+async def test_a_failure_that_may_have_cost_something_is_told_again_to_whom_it_did_not_reach(runs: Runs) -> None:
+    first = await runs.join(wish())
+    runs.generations.leave(first, delivered=False)
+    await runs.end(first.generation, GenerationFailed("no"))
+    second = await runs.join(wish(), attempt=1)
+    with pytest.raises(GenerationFailed):
+        second.generation.result()
+    runs.generations.leave(second, delivered=True)
+    assert (await runs.join(wish())).how is None, "a new call is a new wish"
+    third = await runs.join(wish(), attempt=2)
+    assert third.generation is first.generation
+    runs.generations.leave(third, delivered=True)
+    runs.time.now += 10
+    assert (await runs.join(wish(), attempt=3)).generation is not first.generation
+
+
+async def test_a_failure_before_any_submit_is_never_handed_out(runs: Runs) -> None:
+    runs.studio.submitting = False
+    first = await runs.join(wish())
+    runs.generations.leave(first, delivered=False)
+    await runs.end(first.generation, ProviderUnavailable("no"))
+    assert (await runs.join(wish(), attempt=1)).how is None
+    assert (await runs.join(wish())).how is None
+
+
+async def test_pictures_of_a_failed_generation_are_kept_for_the_repeat(runs: Runs) -> None:
+    first = await runs.join(wish(n=3), attempt=0)
+    jobs = list(runs.studio.jobs)
+    jobs[1].finish(GenerationFailed("no"))
+    await runs.settle()
+    assert not first.generation.done, "what was bought is brought home first"
+    jobs[0].finish()
+    jobs[2].finish()
+    await runs.settle()
+    assert isinstance(first.generation.failure, GenerationFailed)
+    runs.generations.leave(first, delivered=True)
+    second = await runs.join(wish(n=3))
+    third = await runs.join(wish(n=3))
+    await runs.end(second.generation)
+    await runs.end(third.generation)
+    assert (first.generation.submits, second.generation.submits, third.generation.submits) == (3, 1, 3)
+    assert second.generation.pictures[0] is jobs[0]  # type: ignore[comparison-overlap]
+    assert second.generation.pictures[2] is jobs[2]  # type: ignore[comparison-overlap]
+    seeds = [picture.seed for picture in second.generation.pictures]  # type: ignore[attr-defined]
+    assert seeds == [first.generation.seed, first.generation.seed + 1, first.generation.seed + 2]
+
+
+async def test_salvage_survive_a_second_failure_and_go_with_time(runs: Runs) -> None:
+    first = await runs.join(wish(n=2))
+    runs.studio.jobs[0].finish()
+    runs.studio.jobs[1].finish(GenerationFailed("no"))
+    await runs.settle()
+    runs.generations.leave(first, delivered=True)
+    second = await runs.join(wish(n=2))
+    runs.studio.jobs[2].finish(GenerationFailed("no"))
+    await runs.settle()
+    runs.generations.leave(second, delivered=True)
+    third = await runs.join(wish(n=2))
+    assert third.generation.submits == 1
+    runs.studio.jobs[3].finish(GenerationFailed("no"))
+    await runs.settle()
+    runs.generations.leave(third, delivered=True)
+    runs.time.now += RESULT_S
+    fourth = await runs.join(wish(n=2))
+    assert fourth.generation.submits == 2
+
+
+async def test_after_a_failure_nothing_more_is_bought(runs: Runs) -> None:
+    runs.studio.submitting = False
+    joined = await runs.join(wish(n=3))
+    runs.studio.jobs[0].finish(Overloaded("full"))
+    await runs.settle()
+    assert isinstance(joined.generation.failure, Overloaded)
+    assert all(job.end.cancelled() for job in runs.studio.jobs[1:])
+
+
+async def test_may_start_is_asked_for_new_generations_only(runs: Runs) -> None:
+    def refuse() -> None:
+        raise RateLimited("enough")
+
+    first = await runs.join(wish(), key="k")
+    other = await runs.join(wish())
+    runs.generations.leave(other, delivered=False)
+    assert runs.generations.join(wish(), key="k", may_start=refuse).generation is first.generation
+    assert runs.generations.join(wish(), attempt=1, may_start=refuse).generation is other.generation
+    with pytest.raises(RateLimited):
+        runs.generations.join(wish("new"), attempt=1, may_start=refuse)
+    runs.generations.draining = True
+    assert runs.generations.join(wish(), key="k").generation is first.generation
+    with pytest.raises(Overloaded):
+        runs.generations.join(wish("new"))
+
+
+async def test_it_knows_whose_repeat_it_may_expect(runs: Runs) -> None:
+    expects = runs.generations.expects
+    kept = await runs.join(wish(owner="me"), key="k")
+    assert expects("me", key="k", attempt=0)
+    assert not expects("me", key="l", attempt=0)
+    assert not expects("you", key="k", attempt=0)
+    assert not expects("me", key=None, attempt=1)
+    runs.generations.leave(kept, delivered=False)
+    assert not expects("me", key=None, attempt=1)
+    gone = await runs.join(wish(owner="me"))
+    runs.generations.leave(gone, delivered=False)
+    assert expects("me", key=None, attempt=0)
+    assert expects("me", key=None, attempt=1)
+    assert not expects("you", key=None, attempt=1)
+    await runs.end(gone.generation)
+    runs.generations.leave((await runs.join(wish(owner="me"))), delivered=True)
+    assert not expects("me", key=None, attempt=0)
+    assert expects("me", key=None, attempt=1)
+
+
+# --- waiting --------------------------------------------------------------------------------------------------
+
+
+class Line:
+    """A caller's connection, as ``receive`` shows it."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.spurious = 2
+
+    async def receive(self) -> Message:
+        if self.spurious:
+            self.spurious -= 1
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+
+def waits(runs: Runs, generation: Generation, line: Line, seconds: float = 60.0) -> asyncio.Task[str]:
+    until = Deadline.after(runs.time.clock(), seconds)
+    return asyncio.get_running_loop().create_task(generation.wait(line.receive, until))
+
+
+async def test_a_follower_is_served_after_the_leader_left(runs: Runs) -> None:
+    leader, follower = Line(), Line()
+    joined = await runs.join(wish(), key="k")
+    generation = joined.generation
+    await runs.join(wish(), key="k")
+    waiting = [waits(runs, generation, leader), waits(runs, generation, follower)]
+    await runs.settle()
+    leader.gone.set()
+    assert await waiting[0] == "left"
+    runs.generations.leave(joined, delivered=False)
+    assert not generation.done
+    await runs.end(generation)
+    assert await waiting[1] == "done"
+    assert runs.studio.submits == 1
+    assert generation.waiters == 1
+
+
+async def test_waiting_ends_late_or_when_all_are_sent_away(runs: Runs) -> None:
+    generation = (await runs.join(wish())).generation
+    assert await waits(runs, generation, Line(), 0.0) == "late"
+    waiting = waits(runs, generation, Line())
+    await runs.settle()
+    generation.release("late")
+    assert await waiting == "late"
+    await runs.end(generation)
+    assert await waits(runs, generation, Line()) == "done"
+    assert not generation._waiting
+
+
+async def test_a_cancelled_handler_leaves_the_generation_in_the_air(runs: Runs) -> None:
+    generation = (await runs.join(wish())).generation
+    waiting = waits(runs, generation, Line())
+    await runs.settle()
+    waiting.cancel()
+    await runs.settle()
+    assert waiting.cancelled()
+    assert not generation._waiting
+    assert not generation.done
+
+
+async def test_watchers_hear_of_changes_until_they_stop(runs: Runs) -> None:
+    generation = (await runs.join(wish())).generation
+    heard: list[int] = []
+    stop = generation.watch(lambda: heard.append(1))
+    runs.studio.jobs[0].progress.set("generating", 0.5)
+    runs.studio.jobs[0].progress.set("generating", 0.5)
+    assert len(heard) == 1
+    stop()
+    await runs.end(generation)
+    assert len(heard) == 1
+
+
+# --- the end --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["at once", "under way"])
+def under_way(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "under way")
+
+
+async def test_an_abandoned_generation_is_forgotten_and_not_to_be_bought_again(runs: Runs, under_way: bool) -> None:
+    generation = runs.generations.join(wish(), key="k").generation
+    if under_way:
+        await runs.settle()
+    waiting = waits(runs, generation, Line())
+    runs.generations.abandon(generation)
+    new = runs.generations.join(wish(), key="k")
+    assert new.how is None
+    assert await waiting == "done"
+    assert isinstance(generation.failure, JobLost)
+    assert not generation.failure.should_retry
+    assert all(progress.state == "failed" for progress in generation.progress)
+    assert runs.generations.find(generation.id, "") is None
+    assert (await runs.join(wish(), key="k")).generation is new.generation
+    runs.generations.abandon(new.generation)
+    await runs.settle()
+    runs.assert_nothing_is_kept()
+
+
+async def test_a_landed_generation_can_be_abandoned(runs: Runs) -> None:
+    generation = (await runs.join(wish())).generation
+    await runs.end(generation)
+    runs.generations.abandon(generation)
+    assert generation.failure is None
+    assert (await runs.join(wish())).how is None
+
+
+async def test_the_finished_pictures_of_an_abandoned_generation_are_let_go(runs: Runs) -> None:
+    gone: list[Picture] = []
+    make, deliverable, clock = runs.studio.make, runs.studio.deliverable, runs.time.clock()
+    generations = Generations(make, deliverable, clock, hold_s=60.0, result_s=RESULT_S, release=gone.append)
+    generation = generations.join(wish(n=2)).generation
+    await runs.settle()
+    first, _ = runs.studio.jobs
+    first.finish()
+    await runs.settle()
+    generations.abandon(generation)
+    await runs.settle()
+    assert len(gone) == 1
+    assert gone[0] is first  # type: ignore[comparison-overlap]
+    await generations.close()
+
+
+async def test_a_job_is_found_by_its_caller_only(runs: Runs) -> None:
+    generation = (await runs.join(wish(owner="me"))).generation
+    assert runs.generations.find(generation.id, "me") is generation
+    assert runs.generations.find(generation.id, "you") is None
+    assert runs.generations.find("imggen_0", "me") is None
+    await runs.end(generation)
+    runs.time.now += RESULT_S
+    assert runs.generations.find(generation.id, "me") is None
+
+
+async def test_closing_ends_every_job_and_waits_for_it(runs: Runs, under_way: bool) -> None:
+    several = runs.generations.join(wish(n=2)).generation
+    one = runs.generations.join(wish()).generation
+    gone = runs.generations.join(wish("gone")).generation
+    if under_way:
+        await runs.settle()
+    runs.generations.abandon(gone)
+    await runs.generations.close()
+    assert runs.generations.running == 0
+    assert all(job.end.cancelled() for job in runs.studio.jobs)
+    for generation in (several, one):
+        with pytest.raises(Overloaded):
+            generation.result()
+
+
+async def test_an_unforeseen_error_lands_the_generation_with_its_cause(runs: Runs) -> None:
+    generation = (await runs.join(wish())).generation
+    runs.studio.jobs[0].finish(ZeroDivisionError("a prompt"))
+    await runs.settle()
+    with pytest.raises(InternalError) as internal:
+        generation.result()
+    assert isinstance(internal.value.__cause__, ZeroDivisionError)
+    assert "a prompt" not in internal.value.message
