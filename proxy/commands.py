@@ -39,7 +39,7 @@ async def generate(options: argparse.Namespace) -> int:
         values = {"prompt": options.prompt, "model": options.model, "size": options.size, "n": options.n}
         engine = Engine(configuration)
         try:
-            order = engine.order({**values, "output_format": picture_format, "response_format": "b64_json"})
+            resolved = engine.resolved({**values, "output_format": picture_format, "response_format": "b64_json"})
         except Failure as failure:
             sys.stderr.write(f"images-proxy: {failure.message}\n")
             return 2
@@ -48,7 +48,7 @@ async def generate(options: argparse.Namespace) -> int:
             return 2
         await engine.open()
         stack.push_async_callback(engine.close)
-        generation = engine.generations.join(order).generation
+        generation = engine.generations.join(resolved).generation
         await _show(generation)
         if generation.failure is not None:
             sys.stderr.write(f"images-proxy: {generation.failure.message}\n")

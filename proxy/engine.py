@@ -26,7 +26,7 @@ from proxy.pictures.store import ImageStore
 from proxy.providers.boundary import InputPicture, Operation, Provider
 from proxy.providers.registry import build
 from proxy.requests.image_request import parse
-from proxy.requests.resolve import Order, Wish, place
+from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import Routing, Supplier
 from proxy.upstream.addresses import ResultAddresses
 from proxy.upstream.client import MAX_CATALOGUE, Interrupted, NotSent, Upstream
@@ -140,7 +140,7 @@ class Engine:
         self.metrics.stored_bytes.set(self.store.used_bytes)
         return self.metrics.page()
 
-    def order(
+    def resolved(
         self,
         values: Mapping[str, Any],
         operation: Operation = "generate",
@@ -148,7 +148,7 @@ class Engine:
         ignored: Sequence[str] = (),
         pictures_param: str = "image",
         **pictures: Any,
-    ) -> Order:
+    ) -> ResolvedRequest:
         """Check a request's ``values`` and pictures and find its routes. Raises Failure, before any call.
 
         ``ignored``: names that did not even get into ``values``. ``pictures_param``: the parameter that the pictures
@@ -156,13 +156,13 @@ class Engine:
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
-        wish = Wish(request, (*unknown, *ignored), operation, owner=owner, arrived=arrived, **pictures)
+        checked = CheckedRequest(request, (*unknown, *ignored), operation, owner=owner, arrived=arrived, **pictures)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
-        order = place(wish, public, strict=self.settings.server.strict_params, able=able)
-        self._refuse_larger(pictures_param, wish.images)
-        self._refuse_larger("mask", (wish.mask,) if wish.mask else ())
-        return order
+        resolved = resolve(checked, public, strict=self.settings.server.strict_params, able=able)
+        self._refuse_larger(pictures_param, checked.images)
+        self._refuse_larger("mask", (checked.mask,) if checked.mask else ())
+        return resolved
 
     def _refuse_larger(self, param: str, pictures: Sequence[InputPicture]) -> None:
         limit = self.settings.images.max_pixels
@@ -194,9 +194,9 @@ class Engine:
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
         return "" if alive else f"answers with status {reply.status}"
 
-    def check_store(self, order: Order) -> None:
+    def check_store(self, resolved: ResolvedRequest) -> None:
         """Refuse what needs a file of ours by every route while none can be written. Raises StateUnavailable."""
-        self._results.check_store(order, order.candidates, by_writing=False)
+        self._results.check_store(resolved, resolved.candidates, by_writing=False)
 
     def _release(self, picture: Picture) -> None:
         if picture.stored is not None:
@@ -234,13 +234,13 @@ class Engine:
         supplier.offer(provider.models())
         return supplier
 
-    async def _deliverable(self, order: Order, made: Made, late: Callable[[], None]) -> Picture:
+    async def _deliverable(self, resolved: ResolvedRequest, made: Made, late: Callable[[], None]) -> Picture:
         """Bring a finished job's picture into the wanted form, and note what this service added around the job."""
         finished = self.clock.monotonic()
         submitted = made.lifetime.at - self.settings.timeouts.lifetime
-        picture = await self._results.deliverable(order, made, late)
+        picture = await self._results.deliverable(resolved, made, late)
         after_s = self.clock.monotonic() - finished
-        self.metrics.added_seconds.observe(submitted - order.wish.arrived + after_s)
+        self.metrics.added_seconds.observe(submitted - resolved.checked.arrived + after_s)
         return picture
 
     async def _watch_loop(self) -> None:

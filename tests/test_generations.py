@@ -33,16 +33,16 @@ from proxy.generations.results import Picture
 from proxy.generations.runner import Generations, Joined
 from proxy.jobs.run import Made
 from proxy.jobs.runtime import Progress
-from proxy.requests.resolve import Order
+from proxy.requests.resolve import ResolvedRequest
 
 T = TypeVar("T")
 RESULT_S = 120.0
 _ENGINE = Engine(compose({}, {}))
 
 
-def wish(prompt: str = "a fox", owner: str = "", **values: Any) -> Order:
+def checked(prompt: str = "a fox", owner: str = "", **values: Any) -> ResolvedRequest:
     """Return the order for a request body; equal for equal bodies."""
-    return _ENGINE.order({"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, owner=owner)
+    return _ENGINE.resolved({"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, owner=owner)
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Studio:
     submitting: bool = True
     jobs: list[Job] = field(default_factory=list)
 
-    async def make(self, _order: Order, seed: int, progress: Progress, _hold: Deadline) -> Made:
+    async def make(self, _resolved: ResolvedRequest, seed: int, progress: Progress, _hold: Deadline) -> Made:
         job = Job(seed, progress, asyncio.get_running_loop().create_future())
         self.jobs.append(job)
         if self.submitting:
@@ -89,7 +89,7 @@ class Studio:
         progress.set("done", 1.0)
         return job  # type: ignore[return-value]
 
-    async def deliverable(self, _order: Order, made: Made, _late: object) -> Picture:
+    async def deliverable(self, _resolved: ResolvedRequest, made: Made, _late: object) -> Picture:
         assert isinstance(made, Job)
         made.brought = True
         return made  # type: ignore[return-value]
@@ -119,8 +119,8 @@ class Runs:
         for _ in range(8):
             await asyncio.sleep(0)
 
-    async def join(self, order: Order, *, key: str | None = None, attempt: int = 0) -> Joined:
-        joined = self.generations.join(order, key=key, attempt=attempt)
+    async def join(self, resolved: ResolvedRequest, *, key: str | None = None, attempt: int = 0) -> Joined:
+        joined = self.generations.join(resolved, key=key, attempt=attempt)
         await self.settle()
         return joined
 
@@ -190,7 +190,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(body=st.sampled_from("ab"))
     def ask(self, body: str) -> None:
         self.intents += 1
-        joined = self.run(self.runs.join(wish(body)))
+        joined = self.run(self.runs.join(checked(body)))
         assert joined.how in (None, "orphan")
         self.callers.append(Caller(body, None, joined))
 
@@ -199,11 +199,11 @@ class Traffic(RuleBasedStateMachine):
         known = key in self.keys and any(generation.key == key for generation in self.runs.generations)
         if known and self.keys[key] != body:
             with pytest.raises(IdempotencyKeyReused):
-                self.runs.generations.join(wish(body), key=key)
+                self.runs.generations.join(checked(body), key=key)
             return
         self.intents += not known
         self.keys[key] = body
-        joined = self.run(self.runs.join(wish(body), key=key))
+        joined = self.run(self.runs.join(checked(body), key=key))
         assert joined.how == ("key" if known else None)
         self.callers.append(Caller(body, key, joined))
 
@@ -241,7 +241,7 @@ class Traffic(RuleBasedStateMachine):
     def repeat(self, data: st.DataObject) -> None:
         caller = data.draw(st.sampled_from(self.may_repeat()))
         caller.attempt += 1
-        joined = self.run(self.runs.join(wish(caller.body), key=caller.key, attempt=caller.attempt))
+        joined = self.run(self.runs.join(checked(caller.body), key=caller.key, attempt=caller.attempt))
         # Which of two equal answers was lost cannot be told: a picture that nobody has goes before a written one,
         # whose caller, should it have been the other, comes after its ten seconds.
         self.intents += caller.lost_at is not None and joined.generation is not caller.generation
@@ -290,53 +290,53 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_four_equal_calls_cut_and_repeated_are_four_generations(runs: Runs) -> None:
-    first = [await runs.join(wish()) for _ in range(4)]
+    first = [await runs.join(checked()) for _ in range(4)]
     assert len({joined.generation.id for joined in first}) == 4
     for joined in first:
         runs.generations.leave(joined, delivered=False)
-    second = [await runs.join(wish(), attempt=1) for _ in range(4)]
+    second = [await runs.join(checked(), attempt=1) for _ in range(4)]
     assert [joined.generation for joined in second] == [joined.generation for joined in first]
     assert {joined.how for joined in second} == {"retry"}
     assert runs.studio.submits == 4
-    fifth = await runs.join(wish(), attempt=1)
+    fifth = await runs.join(checked(), attempt=1)
     assert fifth.how is None
 
 
 async def test_a_retry_leaves_the_lower_counter_to_whom_it_belongs(runs: Runs) -> None:
-    early, late = await runs.join(wish()), await runs.join(wish())
+    early, late = await runs.join(checked()), await runs.join(checked())
     runs.generations.leave(late, delivered=False)
-    again = await runs.join(wish(), attempt=1)
+    again = await runs.join(checked(), attempt=1)
     assert again.generation is late.generation
     for joined in (again, early):
         runs.generations.leave(joined, delivered=False)
-    assert (await runs.join(wish(), attempt=2)).generation is late.generation
-    assert (await runs.join(wish(), attempt=1)).generation is early.generation
+    assert (await runs.join(checked(), attempt=2)).generation is late.generation
+    assert (await runs.join(checked(), attempt=1)).generation is early.generation
     assert runs.studio.submits == 2
 
 
 async def test_orphans_go_first_in_first_out_and_once_each(runs: Runs) -> None:
-    first = [await runs.join(wish()) for _ in range(2)]
+    first = [await runs.join(checked()) for _ in range(2)]
     for joined in first:
         runs.generations.leave(joined, delivered=False)
-    claims = [await runs.join(wish()) for _ in range(3)]
+    claims = [await runs.join(checked()) for _ in range(3)]
     assert [claim.how for claim in claims] == ["orphan", "orphan", None]
     assert [claim.generation for claim in claims[:2]] == [joined.generation for joined in first]
-    assert (await runs.join(wish("another"))).how is None
-    assert (await runs.join(wish(owner="another"))).how is None
+    assert (await runs.join(checked("another"))).how is None
+    assert (await runs.join(checked(owner="another"))).how is None
 
 
 async def test_a_generation_that_is_waited_for_is_no_orphan(runs: Runs) -> None:
-    first = await runs.join(wish())
-    assert (await runs.join(wish())).generation is not first.generation
+    first = await runs.join(checked())
+    assert (await runs.join(checked())).generation is not first.generation
 
 
 async def test_a_counted_retry_joins_beside_a_waiter_when_nothing_else_is_there(runs: Runs) -> None:
-    """Its predecessor's leaving may not have been noticed: the counter proves that it is no new wish."""
-    first = [await runs.join(wish()) for _ in range(4)]
-    again = [await runs.join(wish(), attempt=1) for _ in range(4)]
+    """Its predecessor's leaving may not have been noticed: the counter proves that it is no new request."""
+    first = [await runs.join(checked()) for _ in range(4)]
+    again = [await runs.join(checked(), attempt=1) for _ in range(4)]
     assert [joined.generation for joined in again] == [joined.generation for joined in first]
     assert runs.studio.submits == 4
-    assert (await runs.join(wish(), attempt=1)).how is None, "four calls have been repeated once"
+    assert (await runs.join(checked(), attempt=1)).how is None, "four calls have been repeated once"
     for joined in first:
         runs.generations.leave(joined, delivered=True)
     assert all(joined.generation.delivered_at is None for joined in first), "the dead connection was told, not they"
@@ -346,10 +346,10 @@ async def test_a_counted_retry_joins_beside_a_waiter_when_nothing_else_is_there(
 
 
 async def test_a_counted_retry_prefers_what_nobody_waits_for(runs: Runs) -> None:
-    waited, free = await runs.join(wish()), await runs.join(wish())
+    waited, free = await runs.join(checked()), await runs.join(checked())
     runs.generations.leave(free, delivered=False)
-    assert (await runs.join(wish(), attempt=1)).generation is free.generation
-    assert (await runs.join(wish(), attempt=1)).generation is waited.generation
+    assert (await runs.join(checked(), attempt=1)).generation is free.generation
+    assert (await runs.join(checked(), attempt=1)).generation is waited.generation
 
 
 Row = tuple[Literal["open", "ok", "unknown", "lost", "again"], Literal["waited", "undelivered", "delivered"]]
@@ -379,20 +379,20 @@ async def test_who_repeats_whom(runs: Runs, row: Row, sign: str) -> None:
     end, delivery = row
     key, attempt = ("k" if sign == "key" else None), (1 if sign == "counter" else 0)
     runs.studio.submitting = end != "again"
-    first = await runs.join(wish(), key=key)
+    first = await runs.join(checked(), key=key)
     if end != "open":
         await runs.end(first.generation, FAILURES.get(end))
         assert first.generation.end == end
     if delivery != "waited":
         runs.generations.leave(first, delivered=delivery == "delivered")
-    repeat = await runs.join(wish(), key=key, attempt=attempt)
+    repeat = await runs.join(checked(), key=key, attempt=attempt)
     expected = ROWS[row][["key", "counter", "bare"].index(sign)]
     assert repeat.how == expected
     assert (repeat.generation is first.generation) is (expected is not None)
     if expected is not None and end != "open":
         assert repeat.generation.failure is first.generation.failure, "the same end is heard"
         runs.generations.leave(repeat, delivered=True)
-        assert (await runs.join(wish())).how is None, "once it was heard a bare call is a new wish"
+        assert (await runs.join(checked())).how is None, "once it was heard a bare call is a new intent"
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ async def test_who_repeats_whom(runs: Runs, row: Row, sign: str) -> None:
     ],
 )
 async def test_the_worst_of_several_failures_is_the_generations(runs: Runs, failures: list[Failure], told: int) -> None:
-    first = await runs.join(wish(n=2))
+    first = await runs.join(checked(n=2))
     for job, failure in zip(list(runs.studio.jobs), failures, strict=True):
         job.progress.submitted = isinstance(failure, SubmitOutcomeUnknown | JobLost)
     for job, failure in zip(list(runs.studio.jobs), failures, strict=True):
@@ -414,12 +414,12 @@ async def test_the_worst_of_several_failures_is_the_generations(runs: Runs, fail
     await runs.settle()
     assert first.generation.failure is failures[told]
     runs.generations.leave(first, delivered=False)
-    repeat = await runs.join(wish(n=2), attempt=1)
+    repeat = await runs.join(checked(n=2), attempt=1)
     assert (repeat.generation is first.generation) is (first.generation.end in ("unknown", "lost"))
 
 
 async def test_an_unwanted_job_is_told_from_one_that_somebody_may_come_back_for(runs: Runs) -> None:
-    left, handed, kept = [await runs.join(wish(name)) for name in ("left", "handed", "kept")]
+    left, handed, kept = [await runs.join(checked(name)) for name in ("left", "handed", "kept")]
     wanted = [joined.generation.progress[0].wanted for joined in (left, handed, kept)]
     runs.generations.leave(left, delivered=False)
     runs.generations.leave(handed, delivered=False)
@@ -428,13 +428,13 @@ async def test_an_unwanted_job_is_told_from_one_that_somebody_may_come_back_for(
     assert [ask() for ask in wanted] == [True, True, True]
     runs.time.now += 0.1
     assert [ask() for ask in wanted] == [False, True, True]
-    await runs.join(wish("left"))
+    await runs.join(checked("left"))
     assert wanted[0]()
 
 
 async def test_what_was_handed_over_is_uncollected_from_its_end_until_it_was_read(runs: Runs) -> None:
     generations = runs.generations
-    handed = [await runs.join(wish(name)) for name in "abc"]
+    handed = [await runs.join(checked(name)) for name in "abc"]
     for joined in handed:
         generations.leave(joined, delivered=False)
         generations.hand_over(joined.generation)
@@ -472,18 +472,18 @@ async def test_a_request_costs_the_same_however_many_have_ended(runs: Runs, wait
     work: list[int] = []
     for _ in range(2):
         for _ in range(300):
-            joined = await runs.join(wish(**owner))
+            joined = await runs.join(checked(**owner))
             await runs.end(joined.generation)
             runs.generations.leave(joined, delivered=True)
-        fresh = await runs.join(wish("another", **owner))
+        fresh = await runs.join(checked("another", **owner))
         await runs.end(fresh.generation)
         runs.generations.leave(fresh, delivered=waiters == "delivered")
-        generations, order = runs.generations, wish(**owner)
+        generations, resolved = runs.generations, checked(**owner)
         calls: list[Callable[[], object]] = [
             lambda: generations.expects("me", key=None, attempt=1),  # noqa: B023 (called in this turn)
             lambda: generations.running_of("me"),  # noqa: B023
-            lambda: generations.knows(order, key=None, attempt=1),  # noqa: B023
-            lambda: generations.knows(order, key=None, attempt=0),  # noqa: B023
+            lambda: generations.knows(resolved, key=None, attempt=1),  # noqa: B023
+            lambda: generations.knows(resolved, key=None, attempt=0),  # noqa: B023
             lambda: generations.sweep(),  # noqa: B023, PLW0108
         ]
         work.append(sum(work_of(call) for call in calls))
@@ -491,106 +491,106 @@ async def test_a_request_costs_the_same_however_many_have_ended(runs: Runs, wait
 
 
 async def test_a_ended_orphan_is_handed_out_at_once_until_its_time_is_over(runs: Runs) -> None:
-    first = await runs.join(wish())
+    first = await runs.join(checked())
     runs.generations.leave(first, delivered=False)
     await runs.end(first.generation)
     runs.time.now += RESULT_S - 0.1
-    second = await runs.join(wish())
+    second = await runs.join(checked())
     assert second.generation.result() == first.generation.pictures
     runs.generations.leave(second, delivered=False)
     runs.time.now += 0.1
-    assert (await runs.join(wish())).how is None
+    assert (await runs.join(checked())).how is None
 
 
 @pytest.mark.parametrize(("attempt", "after_s", "claims"), [(1, 9.9, True), (1, 10.0, False), (0, 0.0, False)])
 async def test_a_delivered_generation_can_be_reclaimed_by_a_counted_retry_for_ten_seconds(
     runs: Runs, attempt: int, after_s: float, claims: bool
 ) -> None:
-    first = await runs.join(wish())
+    first = await runs.join(checked())
     await runs.end(first.generation)
     runs.generations.leave(first, delivered=True)
     runs.time.now += after_s
-    assert ((await runs.join(wish(), attempt=attempt)).generation is first.generation) is claims
+    assert ((await runs.join(checked(), attempt=attempt)).generation is first.generation) is claims
 
 
 async def test_an_orphan_is_taken_over_whatever_the_counter_says(runs: Runs) -> None:
-    first = await runs.join(wish(), attempt=2)
+    first = await runs.join(checked(), attempt=2)
     runs.generations.leave(first, delivered=False)
-    second = await runs.join(wish(), attempt=1)
+    second = await runs.join(checked(), attempt=1)
     assert second.generation is first.generation
     runs.generations.leave(second, delivered=True)
-    assert (await runs.join(wish(), attempt=1)).how is None
+    assert (await runs.join(checked(), attempt=1)).how is None
 
 
 async def test_a_lost_answer_can_be_asked_for_again(runs: Runs) -> None:
-    first = await runs.join(wish())
+    first = await runs.join(checked())
     await runs.end(first.generation)
     runs.generations.leave(first, delivered=True)
     runs.generations.lose(first)
-    assert (await runs.join(wish())).generation is first.generation
+    assert (await runs.join(checked())).generation is first.generation
 
 
 async def test_a_job_that_was_handed_over_belongs_to_nobody_else(runs: Runs) -> None:
-    first = await runs.join(wish())
+    first = await runs.join(checked())
     runs.generations.leave(first, delivered=True)
-    assert (await runs.join(wish())).how is None
-    assert (await runs.join(wish(), attempt=1)).generation is first.generation
+    assert (await runs.join(checked())).how is None
+    assert (await runs.join(checked(), attempt=1)).generation is first.generation
 
 
 async def test_an_idempotency_key_attaches_and_replays_the_same_body_only(runs: Runs) -> None:
-    first = await runs.join(wish(), key="k")
-    second = await runs.join(wish(), key="k")
+    first = await runs.join(checked(), key="k")
+    second = await runs.join(checked(), key="k")
     assert (second.how, second.generation) == ("key", first.generation)
     with pytest.raises(IdempotencyKeyReused) as refusal:
-        runs.generations.join(wish("other"), key="k")
+        runs.generations.join(checked("other"), key="k")
     assert (refusal.value.status, refusal.value.code) == (422, "idempotency_key_reused")
-    assert (await runs.join(wish(owner="other"), key="k")).how is None
+    assert (await runs.join(checked(owner="other"), key="k")).how is None
     await runs.end(first.generation)
     for joined in (first, second):
         runs.generations.leave(joined, delivered=True)
     runs.time.now += 60
-    assert (await runs.join(wish(), key="k")).generation.result() == first.generation.pictures
-    assert (await runs.join(wish(), attempt=1)).how is None
-    assert (await runs.join(wish())).how is None
+    assert (await runs.join(checked(), key="k")).generation.result() == first.generation.pictures
+    assert (await runs.join(checked(), attempt=1)).how is None
+    assert (await runs.join(checked())).how is None
 
 
 async def test_a_key_replays_a_failure_that_may_have_cost_something_and_forgets_any_other(runs: Runs) -> None:
-    first = await runs.join(wish(), key="k")
+    first = await runs.join(checked(), key="k")
     await runs.end(first.generation, GenerationFailed("no"))
-    assert (await runs.join(wish(), key="k")).generation is first.generation
+    assert (await runs.join(checked(), key="k")).generation is first.generation
     runs.studio.submitting = False
-    second = await runs.join(wish(), key="l")
+    second = await runs.join(checked(), key="l")
     await runs.end(second.generation, ProviderUnavailable("no"))
-    assert (await runs.join(wish(), key="l")).generation is not second.generation
+    assert (await runs.join(checked(), key="l")).generation is not second.generation
 
 
 async def test_a_failure_that_may_have_cost_something_is_told_again_to_whom_it_did_not_reach(runs: Runs) -> None:
-    first = await runs.join(wish())
+    first = await runs.join(checked())
     runs.generations.leave(first, delivered=False)
     await runs.end(first.generation, GenerationFailed("no"))
-    second = await runs.join(wish(), attempt=1)
+    second = await runs.join(checked(), attempt=1)
     with pytest.raises(GenerationFailed):
         second.generation.result()
     runs.generations.leave(second, delivered=True)
-    assert (await runs.join(wish())).how is None, "a new call is a new wish"
-    third = await runs.join(wish(), attempt=2)
+    assert (await runs.join(checked())).how is None, "a new call is a new intent"
+    third = await runs.join(checked(), attempt=2)
     assert third.generation is first.generation
     runs.generations.leave(third, delivered=True)
     runs.time.now += 10
-    assert (await runs.join(wish(), attempt=3)).generation is not first.generation
+    assert (await runs.join(checked(), attempt=3)).generation is not first.generation
 
 
 async def test_a_failure_before_any_submit_is_never_handed_out(runs: Runs) -> None:
     runs.studio.submitting = False
-    first = await runs.join(wish())
+    first = await runs.join(checked())
     runs.generations.leave(first, delivered=False)
     await runs.end(first.generation, ProviderUnavailable("no"))
-    assert (await runs.join(wish(), attempt=1)).how is None
-    assert (await runs.join(wish())).how is None
+    assert (await runs.join(checked(), attempt=1)).how is None
+    assert (await runs.join(checked())).how is None
 
 
 async def test_pictures_of_a_failed_generation_are_kept_for_the_repeat(runs: Runs) -> None:
-    first = await runs.join(wish(n=3), attempt=0)
+    first = await runs.join(checked(n=3), attempt=0)
     jobs = list(runs.studio.jobs)
     jobs[1].finish(GenerationFailed("no"))
     await runs.settle()
@@ -600,8 +600,8 @@ async def test_pictures_of_a_failed_generation_are_kept_for_the_repeat(runs: Run
     await runs.settle()
     assert isinstance(first.generation.failure, GenerationFailed)
     runs.generations.leave(first, delivered=True)
-    second = await runs.join(wish(n=3))
-    third = await runs.join(wish(n=3))
+    second = await runs.join(checked(n=3))
+    third = await runs.join(checked(n=3))
     await runs.end(second.generation)
     await runs.end(third.generation)
     assert (first.generation.submits, second.generation.submits, third.generation.submits) == (3, 1, 3)
@@ -612,28 +612,28 @@ async def test_pictures_of_a_failed_generation_are_kept_for_the_repeat(runs: Run
 
 
 async def test_salvage_survive_a_second_failure_and_go_with_time(runs: Runs) -> None:
-    first = await runs.join(wish(n=2))
+    first = await runs.join(checked(n=2))
     runs.studio.jobs[0].finish()
     runs.studio.jobs[1].finish(GenerationFailed("no"))
     await runs.settle()
     runs.generations.leave(first, delivered=True)
-    second = await runs.join(wish(n=2))
+    second = await runs.join(checked(n=2))
     runs.studio.jobs[2].finish(GenerationFailed("no"))
     await runs.settle()
     runs.generations.leave(second, delivered=True)
-    third = await runs.join(wish(n=2))
+    third = await runs.join(checked(n=2))
     assert third.generation.submits == 1
     runs.studio.jobs[3].finish(GenerationFailed("no"))
     await runs.settle()
     runs.generations.leave(third, delivered=True)
     runs.time.now += RESULT_S
-    fourth = await runs.join(wish(n=2))
+    fourth = await runs.join(checked(n=2))
     assert fourth.generation.submits == 2
 
 
 async def test_after_a_failure_nothing_more_is_bought(runs: Runs) -> None:
     runs.studio.submitting = False
-    joined = await runs.join(wish(n=3))
+    joined = await runs.join(checked(n=3))
     runs.studio.jobs[0].finish(Overloaded("full"))
     await runs.settle()
     assert isinstance(joined.generation.failure, Overloaded)
@@ -644,35 +644,35 @@ async def test_may_start_is_asked_for_new_generations_only(runs: Runs) -> None:
     def refuse() -> None:
         raise RateLimited("enough")
 
-    first = await runs.join(wish(), key="k")
-    other = await runs.join(wish())
+    first = await runs.join(checked(), key="k")
+    other = await runs.join(checked())
     runs.generations.leave(other, delivered=False)
-    assert runs.generations.join(wish(), key="k", may_start=refuse).generation is first.generation
-    assert runs.generations.join(wish(), attempt=1, may_start=refuse).generation is other.generation
+    assert runs.generations.join(checked(), key="k", may_start=refuse).generation is first.generation
+    assert runs.generations.join(checked(), attempt=1, may_start=refuse).generation is other.generation
     with pytest.raises(RateLimited):
-        runs.generations.join(wish("new"), attempt=1, may_start=refuse)
+        runs.generations.join(checked("new"), attempt=1, may_start=refuse)
     runs.generations.draining = True
-    assert runs.generations.join(wish(), key="k").generation is first.generation
+    assert runs.generations.join(checked(), key="k").generation is first.generation
     with pytest.raises(Overloaded):
-        runs.generations.join(wish("new"))
+        runs.generations.join(checked("new"))
 
 
 async def test_it_knows_whose_repeat_it_may_expect(runs: Runs) -> None:
     expects = runs.generations.expects
-    kept = await runs.join(wish(owner="me"), key="k")
+    kept = await runs.join(checked(owner="me"), key="k")
     assert expects("me", key="k", attempt=0)
     assert not expects("me", key="l", attempt=0)
     assert not expects("you", key="k", attempt=0)
     assert not expects("me", key=None, attempt=1)
     runs.generations.leave(kept, delivered=False)
     assert not expects("me", key=None, attempt=1)
-    gone = await runs.join(wish(owner="me"))
+    gone = await runs.join(checked(owner="me"))
     runs.generations.leave(gone, delivered=False)
     assert expects("me", key=None, attempt=0)
     assert expects("me", key=None, attempt=1)
     assert not expects("you", key=None, attempt=1)
     await runs.end(gone.generation)
-    runs.generations.leave((await runs.join(wish(owner="me"))), delivered=True)
+    runs.generations.leave((await runs.join(checked(owner="me"))), delivered=True)
     assert not expects("me", key=None, attempt=0)
     assert expects("me", key=None, attempt=1)
 
@@ -702,9 +702,9 @@ def waits(runs: Runs, generation: Generation, line: Line, seconds: float = 60.0)
 
 async def test_a_follower_is_served_after_the_leader_left(runs: Runs) -> None:
     leader, follower = Line(), Line()
-    joined = await runs.join(wish(), key="k")
+    joined = await runs.join(checked(), key="k")
     generation = joined.generation
-    await runs.join(wish(), key="k")
+    await runs.join(checked(), key="k")
     waiting = [waits(runs, generation, leader), waits(runs, generation, follower)]
     await runs.settle()
     leader.gone.set()
@@ -718,7 +718,7 @@ async def test_a_follower_is_served_after_the_leader_left(runs: Runs) -> None:
 
 
 async def test_waiting_ends_late_or_when_all_are_sent_away(runs: Runs) -> None:
-    generation = (await runs.join(wish())).generation
+    generation = (await runs.join(checked())).generation
     assert await waits(runs, generation, Line(), 0.0) == "late"
     waiting = waits(runs, generation, Line())
     await runs.settle()
@@ -730,7 +730,7 @@ async def test_waiting_ends_late_or_when_all_are_sent_away(runs: Runs) -> None:
 
 
 async def test_a_cancelled_handler_leaves_the_generation_in_the_air(runs: Runs) -> None:
-    generation = (await runs.join(wish())).generation
+    generation = (await runs.join(checked())).generation
     waiting = waits(runs, generation, Line())
     await runs.settle()
     waiting.cancel()
@@ -741,7 +741,7 @@ async def test_a_cancelled_handler_leaves_the_generation_in_the_air(runs: Runs) 
 
 
 async def test_watchers_hear_of_changes_until_they_stop(runs: Runs) -> None:
-    generation = (await runs.join(wish())).generation
+    generation = (await runs.join(checked())).generation
     heard: list[int] = []
     stop = generation.watch(lambda: heard.append(1))
     runs.studio.jobs[0].progress.set("generating", 0.5)
@@ -761,37 +761,37 @@ def under_way(request: pytest.FixtureRequest) -> bool:
 
 
 async def test_an_abandoned_generation_is_forgotten_and_not_to_be_bought_again(runs: Runs, under_way: bool) -> None:
-    generation = runs.generations.join(wish(), key="k").generation
+    generation = runs.generations.join(checked(), key="k").generation
     if under_way:
         await runs.settle()
     waiting = waits(runs, generation, Line())
     runs.generations.abandon(generation)
-    new = runs.generations.join(wish(), key="k")
+    new = runs.generations.join(checked(), key="k")
     assert new.how is None
     assert await waiting == "done"
     assert isinstance(generation.failure, JobLost)
     assert not generation.failure.should_retry
     assert all(progress.state == "failed" for progress in generation.progress)
     assert runs.generations.find(generation.id, "") is None
-    assert (await runs.join(wish(), key="k")).generation is new.generation
+    assert (await runs.join(checked(), key="k")).generation is new.generation
     runs.generations.abandon(new.generation)
     await runs.settle()
     runs.assert_nothing_is_kept()
 
 
 async def test_a_landed_generation_can_be_abandoned(runs: Runs) -> None:
-    generation = (await runs.join(wish())).generation
+    generation = (await runs.join(checked())).generation
     await runs.end(generation)
     runs.generations.abandon(generation)
     assert generation.failure is None
-    assert (await runs.join(wish())).how is None
+    assert (await runs.join(checked())).how is None
 
 
 async def test_the_finished_pictures_of_an_abandoned_generation_are_let_go(runs: Runs) -> None:
     gone: list[Picture] = []
     make, deliverable, clock = runs.studio.make, runs.studio.deliverable, runs.time.clock()
     generations = Generations(make, deliverable, clock, hold_s=60.0, result_s=RESULT_S, release=gone.append)
-    generation = generations.join(wish(n=2)).generation
+    generation = generations.join(checked(n=2)).generation
     await runs.settle()
     first, _ = runs.studio.jobs
     first.finish()
@@ -804,7 +804,7 @@ async def test_the_finished_pictures_of_an_abandoned_generation_are_let_go(runs:
 
 
 async def test_a_job_is_found_by_its_caller_only(runs: Runs) -> None:
-    generation = (await runs.join(wish(owner="me"))).generation
+    generation = (await runs.join(checked(owner="me"))).generation
     assert runs.generations.find(generation.id, "me") is generation
     assert runs.generations.find(generation.id, "you") is None
     assert runs.generations.find("imggen_0", "me") is None
@@ -814,9 +814,9 @@ async def test_a_job_is_found_by_its_caller_only(runs: Runs) -> None:
 
 
 async def test_closing_ends_every_job_and_waits_for_it(runs: Runs, under_way: bool) -> None:
-    several = runs.generations.join(wish(n=2)).generation
-    one = runs.generations.join(wish()).generation
-    gone = runs.generations.join(wish("gone")).generation
+    several = runs.generations.join(checked(n=2)).generation
+    one = runs.generations.join(checked()).generation
+    gone = runs.generations.join(checked("gone")).generation
     if under_way:
         await runs.settle()
     runs.generations.abandon(gone)
@@ -829,7 +829,7 @@ async def test_closing_ends_every_job_and_waits_for_it(runs: Runs, under_way: bo
 
 
 async def test_an_unforeseen_error_lands_the_generation_with_its_cause(runs: Runs) -> None:
-    generation = (await runs.join(wish())).generation
+    generation = (await runs.join(checked())).generation
     runs.studio.jobs[0].finish(ZeroDivisionError("a prompt"))
     await runs.settle()
     with pytest.raises(InternalError) as internal:

@@ -32,7 +32,7 @@ from proxy.jobs.runtime import Limits, Outlet, Progress
 from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
 from proxy.providers.boundary import Call, Finished, Job, Pending, Provider, Reply, UnreadableReply
-from proxy.requests.resolve import Order
+from proxy.requests.resolve import ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent, Upstream
 
 pytestmark = pytest.mark.anyio
@@ -42,9 +42,9 @@ FIRST, SECOND = "prodia", "imagelabs"
 LIFETIME_S = 300.0
 
 
-def order() -> Order:
+def resolved() -> ResolvedRequest:
     """Return an order with two routes: FIRST, then SECOND."""
-    return _ENGINE.order({"prompt": "a fox", "model": "dall-e-3"})
+    return _ENGINE.resolved({"prompt": "a fox", "model": "dall-e-3"})
 
 
 @dataclass
@@ -153,7 +153,7 @@ class Studio:
 
     async def make(self, hold_s: float = 280.0) -> Made:
         self.progress = Progress(lambda: None)
-        return await self.jobs.make(order(), 7, self.progress, Deadline.after(self.clock, hold_s))
+        return await self.jobs.make(resolved(), 7, self.progress, Deadline.after(self.clock, hold_s))
 
     async def fail(self, kind: type[Failure], hold_s: float = 280.0) -> Failure:
         with pytest.raises(kind) as caught:

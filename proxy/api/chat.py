@@ -28,7 +28,7 @@ from proxy.generations.record import Generation
 from proxy.generations.results import Picture
 from proxy.providers.boundary import InputPicture
 from proxy.requests.image_request import ALIASES, ImageRequest
-from proxy.requests.resolve import Order
+from proxy.requests.resolve import ResolvedRequest
 
 _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
     "prompt",
@@ -64,16 +64,16 @@ async def complete_chat(request: Request) -> ASGIApp:
     if text is not None:
         return _Text(talk, text).response(desk, request)
     refuse_forced_tool(body.values)
-    order = desk.engine.order(
+    resolved = desk.engine.resolved(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
         owner=visit.owner,
         pictures_param="messages",
         images=talk.images,
     )
-    joined = await desk.join(request, order)
+    joined = await desk.join(request, resolved)
     generation = joined.generation
-    reply = _Reply(talk, order, generation, visit)
+    reply = _Reply(talk, resolved, generation, visit)
     if talk.stream:
         return HeldStream(desk, request, joined, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
     await desk.hold(request, joined)
@@ -99,7 +99,7 @@ def read_conversation(body: Pictured) -> Conversation:
     systems = tuple(_text_of(m.get("content")) for m in messages if m.get("role") in ("system", "developer"))
     users = [message for message in messages if message.get("role") == "user"]
     said = tuple(_text_of(message.get("content")).strip() for message in users)
-    text = housekeeping.wish(said[-1]).strip() if said else ""
+    text = housekeeping.checked(said[-1]).strip() if said else ""
     if not text:
         message = "The conversation holds no text of a user to make a picture from."
         raise InvalidRequest(message, param="messages", code="invalid_value")
@@ -192,9 +192,9 @@ class _Completion:
 class _Reply(_Completion):
     """Pictures as chat messages, a choice for each."""
 
-    def __init__(self, talk: Conversation, order: Order, generation: Generation, visit: Visit) -> None:
-        super().__init__(talk, order.public.name, generation.created, order.request.n)
-        self._order, self._generation, self._visit = order, generation, visit
+    def __init__(self, talk: Conversation, resolved: ResolvedRequest, generation: Generation, visit: Visit) -> None:
+        super().__init__(talk, resolved.public.name, generation.created, resolved.request.n)
+        self._resolved, self._generation, self._visit = resolved, generation, visit
 
     async def begin(self, stream: Stream) -> None:
         """Say nothing before there is something to say: a failure then still has its own status."""
@@ -230,7 +230,7 @@ class _Reply(_Completion):
         return {"images": [{"type": "image_url", "index": 0, "image_url": {"url": url}}]}
 
     def _usage(self) -> dict[str, Any]:
-        counts = usage(self._order, self._generation.pictures)
+        counts = usage(self._resolved, self._generation.pictures)
         return {
             "prompt_tokens": counts["input_tokens"],
             "completion_tokens": counts["output_tokens"],

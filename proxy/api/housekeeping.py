@@ -1,7 +1,7 @@
-"""What chat frontends ask of their chat model beside the user's wishes: titles, tags, follow-ups, queries.
+"""What chat frontends ask of their chat model beside the user's requests: titles, tags, follow-ups, queries.
 
 Such a request must never buy a picture. It is told by the frontends' own words, mostly by how a message opens, and
-answered in the form they parse; a user's wish that merely speaks of titles or conversations opens differently.
+answered in the form they parse; a user's request that merely speaks of titles or conversations opens differently.
 """
 
 import json
@@ -177,7 +177,7 @@ _EMPTY: dict[str, Callable[[], object]] = {
 
 
 def answer(talk: Talk) -> str | None:
-    """Return the text that answers a frontend's housekeeping; None when the last message is a user's own wish."""
+    """Return the text that answers a frontend's housekeeping; None when the last message is a user's own request."""
     text = talk.last
     if _TASK.match(text) and not _WITH_DOCUMENTS.match(text) and _TASK_SIGN.search(text):
         return _task_answer(talk, text)
@@ -192,7 +192,7 @@ def answer(talk: Talk) -> str | None:
     return None
 
 
-def wish(text: str) -> str:
+def checked(text: str) -> str:
     """Return the user's own words in a message into which Open WebUI has put documents, else the message itself."""
     if not _WITH_DOCUMENTS.match(text):
         return text
@@ -219,6 +219,6 @@ def _fill(schema: Mapping[str, Any], talk: Talk) -> str:
 
 
 def _quotes_conversation(text: str) -> bool:
-    """Tell a frontend's request from a wish for, say, a picture of a title page: it brings a conversation of two."""
+    """Tell a frontend's request from a request for, say, a picture of a title page: it brings a conversation of two."""
     speakers = {speaker.lower() for speaker in _SPEAKER.findall(text)}
     return "<chat_history>" in text or bool(speakers & _PEOPLE and speakers & _MACHINES)

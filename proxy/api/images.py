@@ -15,7 +15,7 @@ from proxy.generations.runner import Joined
 from proxy.pictures.codec import NotAPicture
 from proxy.pictures.masks import luminance
 from proxy.providers.boundary import InputPicture
-from proxy.requests.resolve import Order
+from proxy.requests.resolve import ResolvedRequest
 
 _VARIATION_PROMPT = "A variation of this picture."
 
@@ -27,8 +27,8 @@ async def create_image(request: Request) -> ASGIApp:
     desk.admit(request)
     values = await read_json(request, desk.engine.settings.server.max_body)
     visit.name_model(values)
-    order = desk.engine.order(values, owner=visit.owner)
-    return await _serve(desk, request, order, "image_generation")
+    resolved = desk.engine.resolved(values, owner=visit.owner)
+    return await _serve(desk, request, resolved, "image_generation")
 
 
 async def edit_image(request: Request) -> ASGIApp:
@@ -77,7 +77,7 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
     values = dict(upload.fields)
     visit.name_model(values)
     values.update((name, value) for name, value in defaults.items() if values.get(name) in (None, ""))
-    order = desk.engine.order(
+    resolved = desk.engine.resolved(
         values,
         "inpaint" if upload.mask else "edit",
         owner=visit.owner,
@@ -86,8 +86,8 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
         mask=upload.mask,
     )
     if upload.mask is not None:  # decoded only now: the model is known and can use it
-        order = order.with_mask(await _readable(desk, upload.mask))
-    return await _serve(desk, request, order, "image_edit")
+        resolved = resolved.with_mask(await _readable(desk, upload.mask))
+    return await _serve(desk, request, resolved, "image_edit")
 
 
 async def _readable(desk: Desk, given: InputPicture) -> InputPicture:
@@ -100,12 +100,12 @@ async def _readable(desk: Desk, given: InputPicture) -> InputPicture:
     return InputPicture(data, "png", given.width, given.height, given.digest)
 
 
-async def _serve(desk: Desk, request: Request, order: Order, kind: str) -> ASGIApp:
-    if not order.request.stream:
-        return await desk.serve(request, order)
-    if order.request.n > 1:
+async def _serve(desk: Desk, request: Request, resolved: ResolvedRequest, kind: str) -> ASGIApp:
+    if not resolved.request.stream:
+        return await desk.serve(request, resolved)
+    if resolved.request.n > 1:
         raise InvalidRequest("Streaming is only supported with n=1.", param="n")
-    return image_stream(desk, request, await desk.join(request, order), kind)
+    return image_stream(desk, request, await desk.join(request, resolved), kind)
 
 
 def _generation(request: Request) -> Generation:

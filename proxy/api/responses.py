@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from proxy.errors import Failure, ProviderBadResult
 from proxy.generations.record import until_left
 from proxy.generations.results import Picture
-from proxy.requests.resolve import Order
+from proxy.requests.resolve import ResolvedRequest
 
 PIECE_BYTES = 98_304
 """Bytes of a picture that become one piece of base64: a multiple of 3, so that pieces join without padding."""
@@ -37,10 +37,10 @@ def estimated_tokens(text: str) -> int:
     return max(1, math.ceil(len(text) / 4))
 
 
-def usage(order: Order, pictures: Sequence[Picture]) -> dict[str, Any]:
+def usage(resolved: ResolvedRequest, pictures: Sequence[Picture]) -> dict[str, Any]:
     """Return complete integer token counts. They are estimates: four characters, or a kilopixel, to the token."""
-    text = estimated_tokens(order.request.prompt)
-    inputs = sum(math.ceil(image.width * image.height / 1000) for image in order.wish.images)
+    text = estimated_tokens(resolved.request.prompt)
+    inputs = sum(math.ceil(image.width * image.height / 1000) for image in resolved.checked.images)
     made = sum(math.ceil(picture.width * picture.height / 1000) for picture in pictures)
     return {
         "input_tokens": text + inputs,
@@ -62,17 +62,17 @@ def facts(pictures: Sequence[Picture]) -> dict[str, str]:
     return {**said, "output_format": first.format} if first.format else said
 
 
-def images_body(order: Order, pictures: Sequence[Picture], created: int, origin: str) -> "PicturesBody":
+def images_body(resolved: ResolvedRequest, pictures: Sequence[Picture], created: int, origin: str) -> "PicturesBody":
     """Return the body of an ImagesResponse with exactly one of ``url`` and ``b64_json`` for each picture."""
     files: list[Path] = []
     data: list[dict[str, str]] = []
     for picture in pictures:
-        if order.form == "b64_json" and picture.stored is not None:
+        if resolved.form == "b64_json" and picture.stored is not None:
             files.append(picture.stored.path)
             data.append({"b64_json": MARK})
         else:
             data.append({"url": image_address(origin, picture)})
-    answer = {"created": created, "data": data, **facts(pictures), "usage": usage(order, pictures)}
+    answer = {"created": created, "data": data, **facts(pictures), "usage": usage(resolved, pictures)}
     return PicturesBody(answer, files)
 
 

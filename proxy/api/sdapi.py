@@ -29,8 +29,8 @@ async def txt2img(request: Request) -> ASGIApp:
     visit: Visit = request.state.visit
     desk.admit(request)
     asked = await read_json(request, desk.engine.settings.server.max_body)
-    order = desk.engine.order(_translate(asked), owner=visit.owner, ignored=_ignored(asked))
-    joined = await desk.join(request, order)
+    resolved = desk.engine.resolved(_translate(asked), owner=visit.owner, ignored=_ignored(asked))
+    joined = await desk.join(request, resolved)
     await desk.hold(request, joined)
     parameters = {name: value for name, value in asked.items() if name in _COPIED}
     return desk.answer(request, joined, lambda: _answer(joined.generation, parameters))
@@ -38,7 +38,7 @@ async def txt2img(request: Request) -> ASGIApp:
 
 def _answer(generation: Generation, parameters: dict[str, Any]) -> PicturesBody:
     pictures = generation.pictures
-    info = {"sd_model_name": generation.order.public.name, "width": pictures[0].width, "height": pictures[0].height}
+    info = {"sd_model_name": generation.resolved.public.name, "width": pictures[0].width, "height": pictures[0].height}
     answer = {"images": [MARK] * len(pictures), "parameters": parameters, "info": json.dumps(info)}
     return PicturesBody(answer, files_of(pictures))
 

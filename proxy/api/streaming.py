@@ -166,7 +166,7 @@ class Previews:
             if fetched is not None:
                 await self._show(stream, *fetched)
         progress = self._generation.progress[0]
-        wanted = self._sent < self._generation.order.request.partial_images and progress.preview not in (
+        wanted = self._sent < self._generation.resolved.request.partial_images and progress.preview not in (
             None,
             self._last,
         )
@@ -204,7 +204,7 @@ class Previews:
             "created_at": self._generation.created,
             "partial_image_index": self._sent,
             "background": "opaque",
-            "quality": self._generation.order.candidates[0].translation.quality,
+            "quality": self._generation.resolved.candidates[0].translation.quality,
             "size": f"{seen.width}x{seen.height}",
             "output_format": seen.format,
         }
@@ -224,7 +224,7 @@ def _removed(path: Path) -> Iterator[None]:
 
 def completed(generation: Generation, kind: str) -> Iterator[bytes]:
     """Return the event that carries the finished picture, in pieces."""
-    counts = usage(generation.order, generation.pictures)
+    counts = usage(generation.resolved, generation.pictures)
     del counts["output_tokens_details"]
     values = {
         "type": f"{kind}.completed",

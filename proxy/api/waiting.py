@@ -21,7 +21,7 @@ from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
-from proxy.requests.resolve import Candidate, Order
+from proxy.requests.resolve import Candidate, ResolvedRequest
 
 _TURNS = 20
 """Turns of the event loop in which whatever has arrived is read: accepting, the head, the body, the handler's start."""
@@ -54,24 +54,24 @@ class Desk:
             if not self.engine.generations.expects(visit.owner, key=key, attempt=attempt):
                 raise
 
-    async def join(self, request: Request, order: Order) -> Joined:
-        """Find or start the generation for ``order``. Raises Failure; CallerLeft if nobody is there to start it for."""
+    async def join(self, request: Request, resolved: ResolvedRequest) -> Joined:
+        """Find or start its generation. Raises Failure; CallerLeft if nobody is there to start it for."""
         visit: Visit = request.state.visit
         key, attempt = idempotency_key(visit.asked), attempt_of(visit.asked)
         self._arriving.discard(visit)
-        if attempt and not self.engine.generations.knows(order, key=key, attempt=attempt):
+        if attempt and not self.engine.generations.knows(resolved, key=key, attempt=attempt):
             await self._let_arrivals_be_read(visit.owner)
         joined = self.engine.generations.join(
-            order, key=key, attempt=attempt, may_start=lambda: self._may_start_for(visit, order)
+            resolved, key=key, attempt=attempt, may_start=lambda: self._may_start_for(visit, resolved)
         )
         metrics = self.engine.metrics
         if joined.how is not None:
             visit.reattached = True
             metrics.reattached.labels(joined.how).inc()
-            metrics.duplicates_avoided.inc(order.request.n)
+            metrics.duplicates_avoided.inc(resolved.request.n)
             if joined.how == "orphan":
                 metrics.orphans_rescued.inc()
-        visit.model = order.public.name if order.public.name in self.engine.listed_names else "other"
+        visit.model = resolved.public.name if resolved.public.name in self.engine.listed_names else "other"
         if joined.how is None:
             log_unattended_end(self.engine, joined.generation, visit)
         return joined
@@ -88,19 +88,19 @@ class Desk:
         while any(visit in self._arriving and not visit.closed for visit in before) and not until.passed:
             await self.engine.clock.sleep(_LOOK_AGAIN_S)
 
-    def _may_start_for(self, visit: Visit, order: Order) -> None:
+    def _may_start_for(self, visit: Visit, resolved: ResolvedRequest) -> None:
         if visit.has_left():
             visit.left = True
             raise CallerLeft
         self._may_start(visit.owner)
-        self.engine.check_store(order)
+        self.engine.check_store(resolved)
 
     def _may_start(self, owner: str) -> None:
         self.admission.check(owner, self.engine.generations.running, self.engine.generations.running_of)
 
-    async def serve(self, request: Request, order: Order) -> ASGIApp:
-        """Answer ``order``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
-        joined = await self.join(request, order)
+    async def serve(self, request: Request, resolved: ResolvedRequest) -> ASGIApp:
+        """Answer ``resolved``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
+        joined = await self.join(request, resolved)
         generation = joined.generation
         visit: Visit = request.state.visit
         preferred = preferences(visit.asked)
@@ -148,7 +148,9 @@ class Desk:
         describe(visit, generation)
         if generation.failure is not None:
             raise generation.failure.with_traceback(None)
-        made = body() if body else images_body(generation.order, generation.pictures, generation.created, visit.origin)
+        made = (
+            body() if body else images_body(generation.resolved, generation.pictures, generation.created, visit.origin)
+        )
         return ImagesResponse(made, lambda: self.engine.generations.lose(joined))
 
 
@@ -189,7 +191,7 @@ def pending(engine: Engine, generation: Generation) -> Failure:
 def _asked(generation: Generation) -> Candidate:
     """Return the route that was asked last, or is going to be asked first."""
     asked = {progress.outlet.name for progress in generation.progress if progress.outlet is not None}
-    candidates = generation.order.candidates
+    candidates = generation.resolved.candidates
     return next((one for one in reversed(candidates) if one.route.provider in asked), candidates[0])
 
 
@@ -214,7 +216,7 @@ def describe(visit: Visit, generation: Generation) -> None:
         headers["x-images-fallback"] = "; ".join(dict.fromkeys(f"{provider}: {code}" for provider, code in passed_over))
     if translation.mapped:
         headers["x-images-mapped"] = "; ".join(translation.mapped)
-    dropped = shown_names((*translation.dropped, *generation.order.wish.unknown))
+    dropped = shown_names((*translation.dropped, *generation.resolved.checked.unknown))
     if dropped:
         headers["x-images-dropped"] = dropped
     if visit.reattached:
@@ -253,7 +255,7 @@ def job_status(generation: Generation, request: Request) -> Response:
         "created_at": generation.created,
         "status": "in_progress" if running else "queued",
         "progress": round(sum(fractions) / len(fractions), 3),
-        "n": generation.order.request.n,
+        "n": generation.resolved.request.n,
         "finished": states.count("done"),
         "url": f"{visit.origin}{job_path(generation)}",
     }

@@ -1,4 +1,4 @@
-"""One wish in the making: its jobs, its end, and the requests that wait for it."""
+"""One request in the making: its jobs, its end, and the requests that wait for it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -10,7 +10,7 @@ from proxy.clock import Deadline
 from proxy.errors import Failure, SubmitOutcomeUnknown
 from proxy.generations.results import Picture
 from proxy.jobs.runtime import Progress
-from proxy.requests.resolve import Order
+from proxy.requests.resolve import ResolvedRequest
 
 Ending = Literal["done", "left", "late"]
 End = Literal["ok", "again", "lost", "unknown"]
@@ -21,7 +21,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """The jobs of one wish, and its end: pictures, or a failure.
+    """The jobs of one intent, and its end: pictures, or a failure.
 
     ``number``: in the order of their start. ``claim``: how often another request has taken it over, which alone may
     then tell that it was delivered. ``unattended_at``: since when nobody waits for it. ``handed_over``: its address
@@ -30,7 +30,7 @@ class Generation:
 
     id: str
     number: int
-    order: Order = field(repr=False)
+    resolved: ResolvedRequest = field(repr=False)
     owner: str
     seed: int
     hold: Deadline

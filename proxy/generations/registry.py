@@ -108,7 +108,7 @@ class Registry:
             known = self._by_key.get((owner, key))
             if known is None:
                 return None, None
-            if known.order.fingerprint != fingerprint:
+            if known.resolved.fingerprint != fingerprint:
                 raise IdempotencyKeyReused("This Idempotency-Key was used with another body.")
             return known, "key"
         equals = self._equals.get(fingerprint)
@@ -142,7 +142,7 @@ class Registry:
 
     def refile(self, generation: Generation) -> None:
         """Find a generation its place again, after anything about it has changed."""
-        fingerprint, kind = generation.order.fingerprint, standing(generation)
+        fingerprint, kind = generation.resolved.fingerprint, standing(generation)
         place = (kind, generation.attempt) if kind and generation.id in self._by_id else None
         if place is not None and self._places.get(generation.id) == (fingerprint, place):
             return  # it keeps its turn

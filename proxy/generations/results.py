@@ -21,7 +21,7 @@ from proxy.jobs.run import Made
 from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.pictures.completeness import is_cut
 from proxy.pictures.store import ImageStore, StoredPicture, remove
-from proxy.requests.resolve import Candidate, Order
+from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import ResultNotReady
 from proxy.upstream.incoming import NotWhole, unstorable
 
@@ -65,12 +65,12 @@ class Results:
         self._max_pixels = max_pixels
         self._storable = True
 
-    def check_store(self, order: Order, candidates: Sequence[Candidate], *, by_writing: bool) -> None:
+    def check_store(self, resolved: ResolvedRequest, candidates: Sequence[Candidate], *, by_writing: bool) -> None:
         """Refuse what would need a file of ours by each of ``candidates`` while none can be written.
 
         ``by_writing``: try it, as is right before a submit. Raises StateUnavailable; nothing must have been sent.
         """
-        if not all(self._may_need_file(order, candidate) for candidate in candidates):
+        if not all(self._may_need_file(resolved, candidate) for candidate in candidates):
             return
         try:
             if by_writing:
@@ -84,37 +84,39 @@ class Results:
             raise unstorable() from error
         self._storable = True
 
-    async def deliverable(self, order: Order, made: Made, late: Callable[[], None] = lambda: None) -> Picture:
-        """Return the picture of ``made`` in the form that ``order`` wants.
+    async def deliverable(
+        self, resolved: ResolvedRequest, made: Made, late: Callable[[], None] = lambda: None
+    ) -> Picture:
+        """Return the picture of ``made`` in the form that ``resolved`` wants.
 
         ``late`` is called when it takes long for a reason of ours. Raises ProviderBadResult, and GenerationTimeout
         when the picture could not be stored while its job was followed.
         """
         image = made.finished.image
-        if isinstance(image, str) and order.form == "url" and not self._always_copy:
+        if isinstance(image, str) and resolved.form == "url" and not self._always_copy:
             address = made.outlet.upstream.check_result(image)
             named = _format_of(address)
-            if order.request.output_format in (None, named) and order.request.output_compression is None:
+            if resolved.request.output_format in (None, named) and resolved.request.output_compression is None:
                 shape = made.candidate.translation.shape
                 return Picture(made, shape.width, shape.height, named, url=address)
         try:
-            stored = await self._stored(order, made, late)
+            stored = await self._stored(resolved, made, late)
         except NotAPicture:
             raise ProviderBadResult("The provider's picture cannot be used: it is no picture, or too large.") from None
         return Picture(made, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
 
-    def _may_need_file(self, order: Order, candidate: Candidate) -> bool:
+    def _may_need_file(self, resolved: ResolvedRequest, candidate: Candidate) -> bool:
         """Whether it may turn out that the provider's own address, if there is one, can't be handed on."""
-        request = order.request
+        request = resolved.request
         return (
             self._always_copy
-            or order.form == "b64_json"
+            or resolved.form == "b64_json"
             or request.output_format is not None
             or request.output_compression is not None
             or candidate.route.model.in_answer
         )
 
-    async def _stored(self, order: Order, made: Made, late: Callable[[], None]) -> StoredPicture:
+    async def _stored(self, resolved: ResolvedRequest, made: Made, late: Callable[[], None]) -> StoredPicture:
         """Have the picture as a file of the wanted type. Raises NotAPicture, ProviderBadResult, GenerationTimeout."""
         image = made.finished.image
         if isinstance(image, str):
@@ -123,19 +125,19 @@ class Results:
             raise NotAPicture("the picture is cut off or damaged")
         try:
             with closing(_open(image)) as file:
-                bought = await self._bring_into_form(order, image, file)
+                bought = await self._bring_into_form(resolved, image, file)
         finally:
             if isinstance(image, Path):
                 remove(image)
         return bought if isinstance(bought, StoredPicture) else await self._store_bytes(*bought, made.lifetime, late)
 
     async def _bring_into_form(
-        self, order: Order, image: Path | bytes, file: BinaryIO
+        self, resolved: ResolvedRequest, image: Path | bytes, file: BinaryIO
     ) -> StoredPicture | tuple[bytes, Facts]:
         """Return the picture as it is to be delivered: stored, or what is still to be stored. Raises NotAPicture."""
         facts = inspect_open(file)
-        wanted = order.request.output_format or ("png" if order.form == "b64_json" else None)
-        quality = order.request.output_compression if wanted in ("jpeg", "webp") else None
+        wanted = resolved.request.output_format or ("png" if resolved.form == "b64_json" else None)
+        quality = resolved.request.output_compression if wanted in ("jpeg", "webp") else None
         if wanted is not None and (quality is not None or wanted != facts.format):
             if facts.width * facts.height > self._max_pixels:
                 raise NotAPicture("the picture has too many pixels to be converted")

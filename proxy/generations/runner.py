@@ -1,7 +1,7 @@
-"""Who is waiting for which jobs: one generation for each wish, which outlives its caller so that a retry finds it.
+"""Who is waiting for which jobs: one generation for each request, which outlives its caller so that a retry finds it.
 
 OpenAI's SDKs repeat a call up to twice and mark the repeat only with a counter; others don't even do that. Equal
-calls in parallel are distinct wishes all the same. ``registry`` tells which generation a request repeats; here is what
+calls in parallel are distinct intents all the same. ``registry`` tells which generation a request repeats; here is what
 runs, and what becomes of it.
 """
 
@@ -20,7 +20,7 @@ from proxy.generations.results import Picture
 from proxy.generations.salvage import Salvage, Salvages
 from proxy.jobs.run import Made
 from proxy.jobs.runtime import Progress
-from proxy.requests.resolve import Order
+from proxy.requests.resolve import ResolvedRequest
 
 _ABANDONED_S = 10.0
 """So long a job that is not submitted yet outlives the last request that waited for it; retries come sooner."""
@@ -28,7 +28,7 @@ _ABANDONED_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The generation that a request goes with. ``how``: by what it was recognised as a repeat, None for a new wish.
+    """The generation that a request goes with. ``how``: by what it was recognised as a repeat, None for a new intent.
 
     ``claim``: which of the requests that took the generation over, one after the other, this one is.
     """
@@ -43,8 +43,8 @@ class Generations:
 
     def __init__(
         self,
-        make: Callable[[Order, int, Progress, Deadline], Coroutine[Any, Any, Made]],
-        deliverable: Callable[[Order, Made, Callable[[], None]], Coroutine[Any, Any, Picture]],
+        make: Callable[[ResolvedRequest, int, Progress, Deadline], Coroutine[Any, Any, Made]],
+        deliverable: Callable[[ResolvedRequest, Made, Callable[[], None]], Coroutine[Any, Any, Picture]],
         clock: Clock,
         *,
         hold_s: float,
@@ -81,22 +81,27 @@ class Generations:
         """How many were handed over, have ended, and were not asked for since."""
         return len(self._uncollected)
 
-    def knows(self, order: Order, *, key: str | None, attempt: int) -> bool:
+    def knows(self, resolved: ResolvedRequest, *, key: str | None, attempt: int) -> bool:
         """Whether ``join`` would find what such a request repeats. Raises IdempotencyKeyReused."""
-        generation, _ = self._registry.repeated(order.fingerprint, order.wish.owner, key=key, attempt=attempt)
+        generation, _ = self._registry.repeated(resolved.fingerprint, resolved.checked.owner, key=key, attempt=attempt)
         return generation is not None
 
     def join(
-        self, order: Order, *, key: str | None = None, attempt: int = 0, may_start: Callable[[], None] = lambda: None
+        self,
+        resolved: ResolvedRequest,
+        *,
+        key: str | None = None,
+        attempt: int = 0,
+        may_start: Callable[[], None] = lambda: None,
     ) -> Joined:
-        """Return the generation to wait for: the one that ``order`` repeats, or a new one.
+        """Return the generation to wait for: the one that ``resolved`` repeats, or a new one.
 
         ``key``: the request's Idempotency-Key. ``attempt``: the SDK's retry counter, 0 for a first call.
         ``may_start`` is asked before a new generation starts and raises Failure to refuse it.
         Raises IdempotencyKeyReused, Overloaded while draining.
         """
         self.sweep()
-        known, how = self._registry.repeated(order.fingerprint, order.wish.owner, key=key, attempt=attempt)
+        known, how = self._registry.repeated(resolved.fingerprint, resolved.checked.owner, key=key, attempt=attempt)
         if known is not None:
             if how == "retry" or how == "orphan":
                 how = "retry" if attempt or known.delivered_at is not None else "orphan"
@@ -108,7 +113,7 @@ class Generations:
         if self.draining:
             raise Overloaded("This service is shutting down.", retry_after=2.0)
         may_start()
-        return Joined(self._start(order, key, attempt))
+        return Joined(self._start(resolved, key, attempt))
 
     def leave(self, joined: Joined, *, delivered: bool) -> None:
         """Tell that a request no longer waits; ``delivered``: it was given the generation's end."""
@@ -173,15 +178,15 @@ class Generations:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, order: Order, key: str | None, attempt: int) -> Generation:
-        salvages = self._salvages.take(order.fingerprint)
-        chosen = order.candidates[0].translation.seed
+    def _start(self, resolved: ResolvedRequest, key: str | None, attempt: int) -> Generation:
+        salvages = self._salvages.take(resolved.fingerprint)
+        chosen = resolved.candidates[0].translation.seed
         seed = salvages.seed if salvages else chosen if chosen is not None else self._clock.random.randrange(2**31)
         generation = Generation(
             id=f"imggen_{secrets.token_hex(16)}",
             number=next(self._numbers),
-            order=order,
-            owner=order.wish.owner,
+            resolved=resolved,
+            owner=resolved.checked.owner,
             seed=seed,
             hold=Deadline.after(self._clock, self._hold_s),
             created=int(self._clock.wall()),
@@ -190,7 +195,7 @@ class Generations:
             attempt=attempt,
         )
         generation.progress = [
-            Progress(generation.changed, lambda: self._wanted(generation)) for _ in range(order.request.n)
+            Progress(generation.changed, lambda: self._wanted(generation)) for _ in range(resolved.request.n)
         ]
         self._registry.add(generation)
         pictures = salvages.pictures if salvages else {}
@@ -209,7 +214,7 @@ class Generations:
 
     async def _run(self, generation: Generation, pictures: dict[int, Picture]) -> None:
         try:
-            missing = [number for number in range(generation.order.request.n) if number not in pictures]
+            missing = [number for number in range(generation.resolved.request.n) if number not in pictures]
             if len(missing) == 1:
                 pictures[missing[0]] = await self._picture(generation, missing[0])
             else:
@@ -249,9 +254,9 @@ class Generations:
 
     async def _picture(self, generation: Generation, number: int) -> Picture:
         made = await self._make(
-            generation.order, generation.seed + number, generation.progress[number], generation.hold
+            generation.resolved, generation.seed + number, generation.progress[number], generation.hold
         )
-        return await self._deliverable(generation.order, made, lambda: generation.release("late"))
+        return await self._deliverable(generation.resolved, made, lambda: generation.release("late"))
 
     def _ended(self, generation: Generation, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -272,12 +277,12 @@ class Generations:
                     self._release(picture)
             elif pictures:
                 salvage = Salvage(pictures, generation.seed, generation.ended_at + self._result_s)
-                self._salvages.keep(generation.order.fingerprint, salvage)
+                self._salvages.keep(generation.resolved.fingerprint, salvage)
         self._registry.ended(generation)
         if generation.handed_over and generation in self._registry:
             self._uncollected.add(generation.id)
         generation.task = None
-        generation.order = generation.order.without_uploads()
+        generation.resolved = generation.resolved.without_uploads()
         generation.changed()
         generation.release("done")
 

@@ -17,7 +17,7 @@ class Salvage:
 
 
 class Salvages:
-    """The salvage of each wish, oldest first. ``release`` is told of pictures that nobody came back for."""
+    """The salvage of each request, oldest first. ``release`` is told of pictures that nobody came back for."""
 
     def __init__(self, release: Callable[[Picture], None]) -> None:
         self._release = release
@@ -27,11 +27,11 @@ class Salvages:
         return len(self._waiting)
 
     def keep(self, fingerprint: bytes, salvage: Salvage) -> None:
-        """Keep a failed generation's pictures for an equal wish."""
+        """Keep a failed generation's pictures for an equal request."""
         self._waiting.setdefault(fingerprint, deque()).append(salvage)
 
     def take(self, fingerprint: bytes) -> Salvage | None:
-        """Give the oldest salvage of a wish away."""
+        """Give the oldest salvage of a request away."""
         waiting = self._waiting.get(fingerprint)
         return waiting.popleft() if waiting else None
 

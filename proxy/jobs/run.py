@@ -1,6 +1,6 @@
 """The life of a job: a slot, one submit, and whoever follows it to its end. The only place that starts one.
 
-A submit that may have reached the provider is never repeated, nor followed by one elsewhere: that is how one wish
+A submit that may have reached the provider is never repeated, nor followed by one elsewhere: that is how one intent
 stays one paid picture. A job that was accepted is followed to its end whatever happens to its caller.
 """
 
@@ -25,7 +25,7 @@ from proxy.jobs.runtime import Limits, Outlet, Progress
 from proxy.jobs.schedule import Key, Schedule, classify
 from proxy.metrics import Metrics
 from proxy.providers.boundary import Finished, Job, Pending
-from proxy.requests.resolve import Candidate, Order
+from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent
 
 _BEFORE_HOLD_S = 0.05
@@ -53,7 +53,7 @@ class Jobs:
         clock: Clock,
         metrics: Metrics,
         *,
-        check_store: Callable[[Order, Sequence[Candidate]], None] = lambda *_: None,
+        check_store: Callable[[ResolvedRequest, Sequence[Candidate]], None] = lambda *_: None,
     ) -> None:
         self.outlets = outlets
         self._schedule = schedule
@@ -62,7 +62,7 @@ class Jobs:
         self._metrics = metrics
         self._check_store = check_store
 
-    async def make(self, order: Order, seed: int, progress: Progress, hold: Deadline) -> Made:
+    async def make(self, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline) -> Made:
         """Make one picture by the first route that takes it; ``hold`` bounds the wait before its submit.
 
         Routes are tried in order while nothing was started. When none took it, the one that is the first to say
@@ -70,8 +70,8 @@ class Jobs:
         """
         failures: list[tuple[Candidate, Failure]] = []
         hints: list[tuple[float, int]] = []
-        for number, candidate in enumerate(order.candidates):
-            outcome = await self._try(candidate, order, seed, progress, hold)
+        for number, candidate in enumerate(resolved.candidates):
+            outcome = await self._try(candidate, resolved, seed, progress, hold)
             if isinstance(outcome, Made):
                 return outcome
             failures.append((candidate, outcome))
@@ -81,9 +81,9 @@ class Jobs:
         at, number = min(hints, default=(hold.at, 0))
         if at < hold.at:
             await self._clock.sleep(max(0.0, at - self._clock.monotonic()))
-            candidate = order.candidates[number]
+            candidate = resolved.candidates[number]
             progress.passed_over.pop(str(candidate.route))
-            outcome = await self._try(candidate, order, seed, progress, hold)
+            outcome = await self._try(candidate, resolved, seed, progress, hold)
             if isinstance(outcome, Made):
                 return outcome
             failures.insert(0, (candidate, outcome))
@@ -93,11 +93,11 @@ class Jobs:
         raise failure
 
     async def _try(
-        self, candidate: Candidate, order: Order, seed: int, progress: Progress, hold: Deadline
+        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline
     ) -> Made | Failure:
         """Return the picture, or the failure after which another route may be tried. Raises any other Failure."""
         try:
-            return await self._make_at(candidate, order, seed, progress, hold)
+            return await self._make_at(candidate, resolved, seed, progress, hold)
         except (ProviderFailure, Overloaded, StateUnavailable) as failure:
             nothing_started = not isinstance(failure, ProviderFailure) or failure.nothing_started
             over = hold.remaining <= _BEFORE_HOLD_S or not progress.wanted()
@@ -105,7 +105,9 @@ class Jobs:
                 raise
             return failure
 
-    async def _make_at(self, candidate: Candidate, order: Order, seed: int, progress: Progress, hold: Deadline) -> Made:
+    async def _make_at(
+        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline
+    ) -> Made:
         outlet = self.outlets[candidate.route.provider]
         if not outlet.submits.allow():
             raise Overloaded(
@@ -122,19 +124,19 @@ class Jobs:
             if not progress.wanted():
                 outlet.submits.skipped()
                 raise Overloaded("Nobody waited for this picture any more when its turn came.", retry_after=1.0)
-            self._ensure_storable(outlet, order, candidate)
+            self._ensure_storable(outlet, resolved, candidate)
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
-            job = self._job(candidate, order, seed)
+            job = self._job(candidate, resolved, seed)
             finished = await self._submit_and_follow(outlet, job, progress, hold, lifetime)
             return Made(finished, candidate, outlet, lifetime)
         finally:
             outlet.figures.jobs_in_flight.dec()
             outlet.slots.release()
 
-    def _ensure_storable(self, outlet: Outlet, order: Order, candidate: Candidate) -> None:
+    def _ensure_storable(self, outlet: Outlet, resolved: ResolvedRequest, candidate: Candidate) -> None:
         """Look once more, after the queue, whether the picture can be stored. Raises StateUnavailable."""
         try:
-            self._check_store(order, (candidate,))
+            self._check_store(resolved, (candidate,))
         except StateUnavailable:
             outlet.submits.skipped()
             raise
@@ -153,17 +155,17 @@ class Jobs:
                 raise Overloaded(message, retry_after=1.0) from None
 
     @staticmethod
-    def _job(candidate: Candidate, order: Order, seed: int) -> Job:
-        model, wish = candidate.route.model, order.wish
-        output_format = order.request.output_format or "png"
+    def _job(candidate: Candidate, resolved: ResolvedRequest, seed: int) -> Job:
+        model, checked = candidate.route.model, resolved.checked
+        output_format = resolved.request.output_format or "png"
         return Job(
             model=model,
-            operation=wish.operation,
-            prompt=wish.request.prompt,
+            operation=checked.operation,
+            prompt=checked.request.prompt,
             settings=candidate.translation.with_seed(seed),
             output_format=output_format,
-            images=wish.images,
-            mask=wish.mask,
+            images=checked.images,
+            mask=checked.mask,
         )
 
     async def _submit_and_follow(

@@ -35,13 +35,13 @@ async function failure(response) {
   const body = await response.json().catch(() => null);
   const error = body && typeof body.error === "object" && body.error ? body.error : {};
   const text = typeof error.message === "string" && error.message ? error.message : "";
-  const wish = response.headers.get("x-should-retry");
+  const advice = response.headers.get("x-should-retry");
   return new ServiceError(text || `The service answered ${response.status} ${response.statusText}`.trim() + ".", {
     status: response.status,
     code: error.code ?? null,
     param: error.param ?? null,
     requestId: response.headers.get("x-request-id"),
-    retry: wish === null ? response.status >= 500 || response.status === 429 : wish === "true",
+    retry: advice === null ? response.status >= 500 || response.status === 429 : advice === "true",
     retryAfterS: Number(response.headers.get("retry-after")) || 0,
   });
 }

@@ -47,7 +47,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class CheckedRequest:
     """What a caller wants, checked but not yet routed. ``owner`` tells callers apart (the digest of a key).
 
     ``arrived``: the moment on the monotonic clock at which the request had been read.
@@ -63,78 +63,78 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A wish with its routes. ``form`` is the one field that each picture is answered in."""
+class ResolvedRequest:
+    """A request with its routes. ``form`` is the one field that each picture is answered in."""
 
-    wish: Wish
+    checked: CheckedRequest
     public: PublicModel
     candidates: Sequence[Candidate]
     form: Literal["url", "b64_json"]
     fingerprint: bytes = field(repr=False)
 
-    def without_uploads(self) -> "Order":
+    def without_uploads(self) -> "ResolvedRequest":
         """Return the order without the bytes of its pictures, once they have served."""
-        if not self.wish.images:
+        if not self.checked.images:
             return self
-        images = tuple(replace(image, data=b"") for image in self.wish.images)
-        return replace(self, wish=replace(self.wish, images=images, mask=None))
+        images = tuple(replace(image, data=b"") for image in self.checked.images)
+        return replace(self, checked=replace(self.checked, images=images, mask=None))
 
-    def with_mask(self, mask: InputPicture) -> "Order":
+    def with_mask(self, mask: InputPicture) -> "ResolvedRequest":
         """Return the order with its mask as the providers read it."""
-        return replace(self, wish=replace(self.wish, mask=mask))
+        return replace(self, checked=replace(self.checked, mask=mask))
 
     @property
     def request(self) -> ImageRequest:
         """The caller's request."""
-        return self.wish.request
+        return self.checked.request
 
 
-def place(wish: Wish, public: PublicModel, *, strict: bool, able: Sequence[str] = ()) -> Order:
-    """Return the order for ``wish``: the routes of ``public`` that can do it.
+def resolve(checked: CheckedRequest, public: PublicModel, *, strict: bool, able: Sequence[str] = ()) -> ResolvedRequest:
+    """Return the order for ``request``: the routes of ``public`` that can do it.
 
     ``strict``: a route that would have to drop a parameter can't. ``able``: public names to recommend when none
     can do the operation. Raises InvalidRequest when no route is left.
     """
-    if strict and wish.unknown:
-        name = wish.unknown[0]
+    if strict and checked.unknown:
+        name = checked.unknown[0]
         raise InvalidRequest(f"Unknown parameter: '{name[:64]}'.", param=name[:64], code="unknown_parameter")
     candidates, refusals = [], []
     for route in public.routes:
         try:
-            refuse_unless_able(wish.request, route.model, wish.operation, len(wish.images))
-            translation = translate(wish.request, route.model, public.defaults)
+            refuse_unless_able(checked.request, route.model, checked.operation, len(checked.images))
+            translation = translate(checked.request, route.model, public.defaults)
             if strict and translation.dropped:
                 name = translation.dropped[0]
                 message = f"The parameter '{name}' cannot be honoured by this model."
                 raise InvalidRequest(message, param=name, code="unknown_parameter")
         except InvalidRequest as refusal:
-            refusals.append((wish.operation in route.model.operations, refusal))
+            refusals.append((checked.operation in route.model.operations, refusal))
         else:
             candidates.append(Candidate(route, translation))
     if not candidates:
-        raise _none_left(wish, public, refusals, able)
-    form = _form(wish, public)
-    return Order(wish, public, tuple(candidates), form, _fingerprint(wish, public.name, form))
+        raise _none_left(checked, public, refusals, able)
+    form = _form(checked, public)
+    return ResolvedRequest(checked, public, tuple(candidates), form, _fingerprint(checked, public.name, form))
 
 
-def _form(wish: Wish, public: PublicModel) -> Literal["url", "b64_json"]:
+def _form(checked: CheckedRequest, public: PublicModel) -> Literal["url", "b64_json"]:
     """Return the form of the answer; a request that names no model may be one that only a GPT model answers."""
-    request = wish.request
+    request = checked.request
     if request.stream:
         return "b64_json"
-    for_gpt = wish.operation != "generate" or not _GPT_ONLY.isdisjoint({*request.model_fields_set, *wish.unknown})
+    for_gpt = checked.operation != "generate" or not _GPT_ONLY.isdisjoint({*request.model_fields_set, *checked.unknown})
     return request.response_format or public.form(like_gpt=request.model is None and for_gpt)
 
 
 def _none_left(
-    wish: Wish, public: PublicModel, refusals: Sequence[tuple[bool, InvalidRequest]], able: Sequence[str]
+    checked: CheckedRequest, public: PublicModel, refusals: Sequence[tuple[bool, InvalidRequest]], able: Sequence[str]
 ) -> InvalidRequest:
     for does_operation, refusal in refusals:
         if does_operation:
             return refusal
     names = ", ".join(f"'{name}'" for name in able)
     hint = f" Models that can: {names}." if names else " No usable model can."
-    message = f"The model '{public.name}' cannot do this ({_OPERATIONS[wish.operation]}).{hint}"
+    message = f"The model '{public.name}' cannot do this ({_OPERATIONS[checked.operation]}).{hint}"
     return InvalidRequest(message, param="model")
 
 
@@ -145,10 +145,10 @@ _OPERATIONS: dict[Operation, str] = {
 }
 
 
-def _fingerprint(wish: Wish, model: str, form: str) -> bytes:
+def _fingerprint(checked: CheckedRequest, model: str, form: str) -> bytes:
     """Digest whose it is and what is wanted: equal for a repeat of the same call, and for nothing else."""
-    digest = hashlib.blake2b(to_json([wish.owner, wish.operation, model, form]), key=_SECRET, digest_size=16)
-    digest.update(wish.request.model_dump_json(exclude_none=True, exclude=_NOT_IN_FINGERPRINT).encode())
-    for picture in (*wish.images, *((wish.mask,) if wish.mask else ())):
+    digest = hashlib.blake2b(to_json([checked.owner, checked.operation, model, form]), key=_SECRET, digest_size=16)
+    digest.update(checked.request.model_dump_json(exclude_none=True, exclude=_NOT_IN_FINGERPRINT).encode())
+    for picture in (*checked.images, *((checked.mask,) if checked.mask else ())):
         digest.update(picture.digest or hashlib.blake2b(picture.data).digest())
     return digest.digest()

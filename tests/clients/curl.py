@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.clients.checks import KEY, Client, decoded, fetched
 
-WISH = '{"model": "gpt-image-1", "prompt": "a lighthouse", "size": "512x512"}'
+CHECKED = '{"model": "gpt-image-1", "prompt": "a lighthouse", "size": "512x512"}'
 
 
 def curl(*arguments: str) -> str:
@@ -32,13 +32,13 @@ def main() -> None:
     image, covered = folder / "image.png", folder / "mask.png"
     images = f"{us.open}/v1/images"
     with us.check("-d without any header"):
-        assert decoded(first(curl(f"{images}/generations", "-d", WISH))["b64_json"]).size == (512, 512)
+        assert decoded(first(curl(f"{images}/generations", "-d", CHECKED))["b64_json"]).size == (512, 512)
     with us.check("-H content type and key"):
         headers = ["-H", "Content-Type: application/json", "-H", f"Authorization: Bearer {KEY}"]
         answer = curl(f"{us.keyed}/v1/images/generations", *headers, "-d", '{"prompt": "a lighthouse"}')
         assert fetched(first(answer)["url"]).format == "PNG"
     with us.check("an empty content type, Expect: 100-continue"):
-        answer = curl(f"{images}/generations", "-H", "Content-Type:", "-H", "Expect: 100-continue", "-d", WISH)
+        answer = curl(f"{images}/generations", "-H", "Content-Type:", "-H", "Expect: 100-continue", "-d", CHECKED)
         assert decoded(first(answer)["b64_json"]).format == "PNG"
     with us.check("-F edits: image, image[], mask"):
         fields = ["-F", "model=gpt-image-1", "-F", "prompt=a red hat"]
@@ -47,7 +47,7 @@ def main() -> None:
         answer = curl(f"{images}/edits", *fields, "-F", f"image[]=@{image}", "-F", f"image[]=@{image};type=text/plain")
         assert decoded(first(answer)["b64_json"]).format == "PNG"
     with us.check("-N streaming"):
-        text = curl("-N", f"{images}/generations", "-d", WISH.replace("}", ', "stream": true}'))
+        text = curl("-N", f"{images}/generations", "-d", CHECKED.replace("}", ', "stream": true}'))
         name, _, data = text.partition("\n")
         assert name == "event: image_generation.completed"
         assert text.endswith("\n\n")
@@ -60,7 +60,7 @@ def main() -> None:
         done = subprocess.run(["curl", "-sf", f"{us.open}/v1/nowhere"], check=False, timeout=60, capture_output=True)
         assert done.returncode == 22
     with us.check("-I a picture"):
-        address = first(curl(f"{images}/generations", "-d", WISH.replace("gpt-image-1", "dall-e-3")))["url"]
+        address = first(curl(f"{images}/generations", "-d", CHECKED.replace("gpt-image-1", "dall-e-3")))["url"]
         assert "content-type: image/png" in curl("-I", address).lower()
 
 

@@ -21,7 +21,7 @@ INPAINTERS = ["prodia/inference.sdxl.inpainting.v1", "prodia-v1/sd_xl_base_1.0.s
 CAN = "gpt-image-1"
 CANNOT = "prodia/inference.flux-fast.schnell.txt2img.v2"
 VARIATIONS = "/v1/images/variations"
-WISH: list[Field] = [("prompt", "a red hat"), ("model", CAN), ("response_format", "b64_json")]
+CHECKED: list[Field] = [("prompt", "a red hat"), ("model", CAN), ("response_format", "b64_json")]
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +88,14 @@ async def test_a_mask_says_what_may_change(service: Service, model: str, mode: s
 
 async def test_a_mask_that_does_not_fit(service: Service) -> None:
     image: Field = ("image", picture())
-    assert "size" in refused(await post_form(service, [*WISH, image, ("mask", picture(64, 64))]), 400, "mask")
+    assert "size" in refused(await post_form(service, [*CHECKED, image, ("mask", picture(64, 64))]), 400, "mask")
     for broken in (b"nothing", picture()[:100]):
-        refused(await post_form(service, [*WISH, image, ("mask", broken)]), 400, "mask", "invalid_image_file")
+        refused(await post_form(service, [*CHECKED, image, ("mask", broken)]), 400, "mask", "invalid_image_file")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 async def test_the_bytes_tell_what_it_is(service: Service, kind: str) -> None:
-    fields: list[Field] = [*WISH, ("image", picture(kind=kind))]
+    fields: list[Field] = [*CHECKED, ("image", picture(kind=kind))]
     for declared in ("application/octet-stream", "image/gif", "text/html"):
         answer = await post_form(service, fields, content_type=declared)
         assert decoded(answer.json["data"][0]["b64_json"]).format == "PNG"
@@ -104,7 +104,7 @@ async def test_the_bytes_tell_what_it_is(service: Service, kind: str) -> None:
 async def test_a_jpeg_with_a_long_head(service: Service) -> None:
     jpeg = picture(kind="JPEG")
     segment = b"\xff\xe2" + struct.pack(">H", 65_000) + bytes(64_998)
-    answer = await post_form(service, [*WISH, ("image", jpeg[:2] + segment * 5 + jpeg[2:])])
+    answer = await post_form(service, [*CHECKED, ("image", jpeg[:2] + segment * 5 + jpeg[2:])])
     assert answer.status == 200, answer.body[:300]
 
 
@@ -121,7 +121,7 @@ async def test_a_jpeg_with_a_long_head(service: Service) -> None:
     ],
 )
 async def test_what_is_no_picture(service: Service, data: bytes) -> None:
-    refused(await post_form(service, [*WISH, ("image", data)]), 400, "image", "invalid_image_file")
+    refused(await post_form(service, [*CHECKED, ("image", data)]), 400, "image", "invalid_image_file")
     given = {"prompt": "x", "model": CAN, "images": [{"image_url": data_url(data)}]}
     refused(await service.post(EDITS, given), 400, "images", "invalid_image_file")
 
@@ -129,21 +129,21 @@ async def test_what_is_no_picture(service: Service, data: bytes) -> None:
 async def test_how_many_and_under_which_names(service: Service) -> None:
     small = picture(64, 64)
     many: list[Field] = [("image[]", small) for _ in range(17)]
-    assert "16" in refused(await post_form(service, [*WISH, *many]), 400, "image")
-    assert "16" in refused(await post_form(service, [*WISH, *many, ("mask", small)]), 400, "image")
+    assert "16" in refused(await post_form(service, [*CHECKED, *many]), 400, "image")
+    assert "16" in refused(await post_form(service, [*CHECKED, *many, ("mask", small)]), 400, "image")
     urls = [{"image_url": data_url(small)}] * 17
     refused(await service.post(EDITS, {"prompt": "x", "model": CAN, "images": urls}), 400, "images")
-    assert "'image'" in refused(await post_form(service, [*WISH, ("images", small)]), 400, "images")
-    refused(await post_form(service, WISH), 400, "image", "missing_required_parameter")
+    assert "'image'" in refused(await post_form(service, [*CHECKED, ("images", small)]), 400, "images")
+    refused(await post_form(service, CHECKED), 400, "image", "missing_required_parameter")
     refused(await post_form(service, [("model", CAN), ("image", small)]), 400, "prompt", "missing_required_parameter")
-    assert (await post_form(service, [*WISH, *many[:8]])).status == 200
-    assert "at most 8" in refused(await post_form(service, [*WISH, *many[:9]]), 400, "image")
+    assert (await post_form(service, [*CHECKED, *many[:8]])).status == 200
+    assert "at most 8" in refused(await post_form(service, [*CHECKED, *many[:9]]), 400, "image")
 
 
 async def test_limits_of_bytes(narrow: Service) -> None:
     big = picture() + bytes(20_000)
-    refused(await post_form(narrow, [*WISH, ("image", big)]), 413, "image", "request_too_large")
-    refused(await post_form(narrow, [*WISH, ("image", picture()), ("mask", big)]), 413, "mask", "request_too_large")
+    refused(await post_form(narrow, [*CHECKED, ("image", big)]), 413, "image", "request_too_large")
+    refused(await post_form(narrow, [*CHECKED, ("image", picture()), ("mask", big)]), 413, "mask", "request_too_large")
     refused(await post_form(narrow, [("prompt", "x" * 140_000), ("image", picture())]), 413, "prompt")
     given = [{"image_url": data_url(big)}]
     refused(await narrow.post(EDITS, {"prompt": "x", "model": CAN, "images": given}), 413, "images")
@@ -191,9 +191,9 @@ async def test_the_json_form(service: Service) -> None:
 
 
 async def test_routes_that_cannot_are_skipped(service: Service) -> None:
-    answer = await post_form(service, [*WISH, ("image", picture())])
+    answer = await post_form(service, [*CHECKED, ("image", picture())])
     assert answer.headers["x-images-model"] == "inference.flux-2.klein.4b.img2img.v1"
-    masked = await post_form(service, [*WISH, ("image", picture()), ("mask", hole("L"))])
+    masked = await post_form(service, [*CHECKED, ("image", picture()), ("mask", hole("L"))])
     assert masked.headers["x-images-model"] == "inference.sdxl.inpainting.v1"
     routes = ["prodia/inference.flux-fast.schnell.txt2img.v2", "imagelabs/sdxl-turbo"]
     async with running(models={"dall-e-3": {"routes": routes}}) as narrow:
@@ -276,13 +276,15 @@ async def test_uploads_leave_nothing_behind(narrow: Service, tmp_path: Path, mon
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     mask: Field = ("mask", hole("L"))
     forms: list[list[Field]] = [
-        [*WISH, ("image", picture())],
-        [*WISH, ("image", picture()), mask],
-        [*WISH, ("image", picture()), ("image", b"no picture")],
-        [*WISH, ("image", picture()), ("mask", picture() + bytes(20_000))],
+        [*CHECKED, ("image", picture())],
+        [*CHECKED, ("image", picture()), mask],
+        [*CHECKED, ("image", picture()), ("image", b"no picture")],
+        [*CHECKED, ("image", picture()), ("mask", picture() + bytes(20_000))],
         [("prompt", "x"), ("model", "nonesuch"), ("image", picture())],
     ]
-    running = asyncio.create_task(post_form(narrow, [("prompt", "x [seconds:0.4]"), *WISH[1:], ("image", picture())]))
+    running = asyncio.create_task(
+        post_form(narrow, [("prompt", "x [seconds:0.4]"), *CHECKED[1:], ("image", picture())])
+    )
     held: list[str] = []
     while not held and not running.done():
         held = left_behind(tmp_path)

@@ -1,4 +1,4 @@
-"""What frontends ask of their chat model beside wishes is answered in text; what only looks like it buys a picture.
+"""What frontends ask of their chat model beside requests is answered in text; what only looks like it buys a picture.
 
 The requests are shortened to the words that tell them: their openings, their form and what they quote.
 """
@@ -157,7 +157,7 @@ async def test_requests_at_the_end_of_a_conversation(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "request",
     [
         'draw a book cover with the title "Conversations"',
         "generate a title page for a fantasy novel",
@@ -174,16 +174,16 @@ async def test_requests_at_the_end_of_a_conversation(service: Service) -> None:
         "the task: a knight before a dragon",
     ],
 )
-async def test_ordinary_wishes_buy_a_picture(service: Service, wish: str) -> None:
+async def test_ordinary_requests_buy_a_picture(service: Service, checked: str) -> None:
     before = await submits(service)
-    values = {"model": "dall-e-2", "size": "256x256", "messages": [{"role": "user", "content": wish}]}
+    values = {"model": "dall-e-2", "size": "256x256", "messages": [{"role": "user", "content": checked}]}
     answer = await service.post(CHAT, values)
     assert "![image]" in answer.json["choices"][0]["message"]["content"]
     assert await submits(service) == before + 1
 
 
 @pytest.mark.parametrize("end", ["\n\na knight [tag:{0}]", "\n\n<user_query>\na knight [tag:{0}]\n</user_query>\n"])
-async def test_a_wish_with_documents_is_a_wish(service: Service, end: str) -> None:
+async def test_a_request_with_documents_is_a_request(service: Service, end: str) -> None:
     tag = f"documents{len(end)}"
     text = (
         "### Task:\nRespond to the user query using the provided context, with citations.\n\n"

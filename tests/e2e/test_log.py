@@ -125,8 +125,8 @@ async def test_what_comes_every_second_is_for_debugging_only(
 
 
 async def test_polls_of_a_generation_are_for_debugging_only(service: Service, records: list[logging.LogRecord]) -> None:
-    wish = {"prompt": "a mill [seconds:0.2]", "model": "dall-e-2"}
-    handed = await service.post(GENERATIONS, wish, {"Prefer": "respond-async"})
+    checked = {"prompt": "a mill [seconds:0.2]", "model": "dall-e-2"}
+    handed = await service.post(GENERATIONS, checked, {"Prefer": "respond-async"})
     path = handed.json["url"]
     status = 202
     while status == 202:
@@ -149,8 +149,8 @@ async def test_polls_of_a_generation_are_for_debugging_only(service: Service, re
 async def test_a_handed_over_generation_logs_one_closing_line(
     service: Service, records: list[logging.LogRecord]
 ) -> None:
-    wish = {"prompt": "a secret mill [seconds:0.15]", "model": "dall-e-2", "n": 2}
-    handed = await service.post(GENERATIONS, wish, {"Prefer": "respond-async"})
+    checked = {"prompt": "a secret mill [seconds:0.15]", "model": "dall-e-2", "n": 2}
+    handed = await service.post(GENERATIONS, checked, {"Prefer": "respond-async"})
     (line,) = await closing_lines(records)
     assert line.pop("ms") > 0
     expected = {"id": handed.headers["x-request-id"], "outcome": "done", "model": "dall-e-2"}
@@ -159,15 +159,15 @@ async def test_a_handed_over_generation_logs_one_closing_line(
 
 
 async def test_a_handed_over_generation_that_fails_says_how(service: Service, records: list[logging.LogRecord]) -> None:
-    wish = {"prompt": "a mill [seconds:0.15] [fault:failed]", "model": LABS}
-    await service.post(GENERATIONS, wish, {"Prefer": "respond-async"})
+    checked = {"prompt": "a mill [seconds:0.15] [fault:failed]", "model": LABS}
+    await service.post(GENERATIONS, checked, {"Prefer": "respond-async"})
     (line,) = await closing_lines(records)
     assert (line["outcome"], line["model"], line["provider"]) == ("image_generation_failed", "other", "imagelabs")
 
 
 async def test_an_abandoned_generation_says_so(service: Service, records: list[logging.LogRecord]) -> None:
-    wish = {"prompt": "a mill [seconds:30]", "model": LABS}
-    handed = await service.post(GENERATIONS, wish, {"Prefer": "respond-async"})
+    checked = {"prompt": "a mill [seconds:30]", "model": LABS}
+    handed = await service.post(GENERATIONS, checked, {"Prefer": "respond-async"})
     async with service.http.delete(handed.json["url"]):
         pass
     (line,) = await closing_lines(records)
@@ -176,10 +176,10 @@ async def test_an_abandoned_generation_says_so(service: Service, records: list[l
 
 async def test_a_generation_past_its_callers_hold_logs_one_closing_line(records: list[logging.LogRecord]) -> None:
     async with running(timeouts={"hold": 0.05}, speed=1) as service:
-        wish = {"prompt": "a mill [seconds:0.4]", "model": "dall-e-2"}
-        late = await service.post(GENERATIONS, wish)
+        checked = {"prompt": "a mill [seconds:0.4]", "model": "dall-e-2"}
+        late = await service.post(GENERATIONS, checked)
         assert late.code == "generation_pending"
-        again = await service.post(GENERATIONS, wish, {"x-stainless-retry-count": "1"})
+        again = await service.post(GENERATIONS, checked, {"x-stainless-retry-count": "1"})
         assert again.code == "generation_pending"
         (line,) = await closing_lines(records)
         assert (line["id"], line["outcome"]) == (late.headers["x-request-id"], "done")

@@ -26,11 +26,11 @@ async def _connect(service: Service) -> tuple[asyncio.StreamReader, asyncio.Stre
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_cut_on_its_way_is_given_to_the_repeat(stream: bool) -> None:
     async with running() as service:
-        wish = {"prompt": "cat [tag:cut] [seconds:0.05] [bytes:8000000]", "model": "gpt-image-1", "stream": stream}
+        checked = {"prompt": "cat [tag:cut] [seconds:0.05] [bytes:8000000]", "model": "gpt-image-1", "stream": stream}
         reader, writer = await _connect(service)
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        writer.write(_raw(json.dumps(wish).encode()))
+        writer.write(_raw(json.dumps(checked).encode()))
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
         for _ in range(200):
@@ -39,7 +39,7 @@ async def test_an_answer_cut_on_its_way_is_given_to_the_repeat(stream: bool) -> 
             ):
                 break
             await asyncio.sleep(0.01)
-        answer = await service.post("/v1/images/generations", {**wish, "stream": False})
+        answer = await service.post("/v1/images/generations", {**checked, "stream": False})
         assert answer.status == 200
         assert answer.headers["x-images-reattached"] == "true"
         assert (await service.counts("cut"))["submits"] == 1
@@ -49,8 +49,8 @@ async def test_the_connection_stays_in_step_after_any_size_of_picture() -> None:
     async with running() as service:
         reader, writer = await _connect(service)
         for size in (36_640, 36_700, 36_760, 36_820):
-            wish = {"prompt": f"q [bytes:{size}]", "model": "gpt-image-1"}
-            writer.write(_raw(json.dumps(wish).encode()))
+            checked = {"prompt": f"q [bytes:{size}]", "model": "gpt-image-1"}
+            writer.write(_raw(json.dumps(checked).encode()))
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             assert head.startswith("HTTP/1.1 200 ")
             length = int(head.lower().partition("content-length:")[2].partition("\r\n")[0])
@@ -59,12 +59,12 @@ async def test_the_connection_stays_in_step_after_any_size_of_picture() -> None:
         await writer.wait_closed()
 
 
-async def test_a_retry_of_a_partly_busy_wish_makes_only_what_is_missing() -> None:
+async def test_a_retry_of_a_partly_busy_request_makes_only_what_is_missing() -> None:
     async with running(timeouts={"hold": 3}) as service:
-        wish = {"prompt": "cat [tag:part] [seconds:0.05] [fault:busy:1:30]", "model": SCHNELL, "n": 4}
-        first = await service.post("/v1/images/generations", wish)
+        checked = {"prompt": "cat [tag:part] [seconds:0.05] [fault:busy:1:30]", "model": SCHNELL, "n": 4}
+        first = await service.post("/v1/images/generations", checked)
         assert (first.status, first.code, first.headers["x-should-retry"]) == (429, "provider_busy", "true")
-        second = await service.post("/v1/images/generations", wish, {"x-stainless-retry-count": "1"})
+        second = await service.post("/v1/images/generations", checked, {"x-stainless-retry-count": "1"})
         assert second.status == 200
         assert len(second.json["data"]) == 4
         assert (await service.counts("part"))["started"] == 4
@@ -72,8 +72,8 @@ async def test_a_retry_of_a_partly_busy_wish_makes_only_what_is_missing() -> Non
 
 async def test_looking_at_a_jobs_head_does_not_take_its_answer() -> None:
     async with running(timeouts={"hold": 0.1}) as service:
-        wish = {"prompt": "cat [tag:head] [seconds:0.4]", "model": SCHNELL}
-        late = await service.post("/v1/images/generations", wish)
+        checked = {"prompt": "cat [tag:head] [seconds:0.4]", "model": SCHNELL}
+        late = await service.post("/v1/images/generations", checked)
         assert late.code == "generation_pending"
         path = late.headers["x-images-generation"]
         status = 202
@@ -82,7 +82,7 @@ async def test_looking_at_a_jobs_head_does_not_take_its_answer() -> None:
             async with service.http.head(service.url + path) as response:
                 status = response.status
         assert status == 200
-        assert (await service.post("/v1/images/generations", wish)).headers["x-images-reattached"] == "true"
+        assert (await service.post("/v1/images/generations", checked)).headers["x-images-reattached"] == "true"
         assert (await service.counts("head"))["submits"] == 1
 
 

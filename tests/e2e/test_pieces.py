@@ -21,7 +21,7 @@ from tests.service import KEYS, simulated_providers
 pytestmark = pytest.mark.anyio
 
 MODEL = "prodia/inference.flux-fast.schnell.txt2img.v2"
-WISH = {"model": MODEL, "size": "1024x1024", "seed": 7}
+CHECKED = {"model": MODEL, "size": "1024x1024", "seed": 7}
 PIECE = 6_144
 PROMPT = 'a "fox"\u2028 in snow \\u0000 ä'
 
@@ -79,7 +79,7 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
 
 
 def said(**values: Any) -> dict[str, Any]:
-    return {**WISH, "messages": [{"role": "user", "content": PROMPT}], "modalities": ["image"], **values}
+    return {**CHECKED, "messages": [{"role": "user", "content": PROMPT}], "modalities": ["image"], **values}
 
 
 def data(url: str) -> str:
@@ -87,12 +87,12 @@ def data(url: str) -> str:
 
 
 async def images(place: Place) -> list[str]:
-    answer = await place.post(GENERATIONS, {**WISH, "prompt": PROMPT, "n": 2, "response_format": "b64_json"})
+    answer = await place.post(GENERATIONS, {**CHECKED, "prompt": PROMPT, "n": 2, "response_format": "b64_json"})
     return [item["b64_json"] for item in json.loads(answer)["data"]]
 
 
 async def image_stream(place: Place) -> list[str]:
-    events, _ = read_events(await place.post(GENERATIONS, {**WISH, "prompt": PROMPT, "stream": True}))
+    events, _ = read_events(await place.post(GENERATIONS, {**CHECKED, "prompt": PROMPT, "stream": True}))
     assert list(events[-1].json) == [
         "type",
         "created_at",

@@ -28,12 +28,12 @@ async def beating() -> AsyncIterator[Service]:
         yield service
 
 
-def wish(prompt: str, **values: Any) -> dict[str, Any]:
+def checked(prompt: str, **values: Any) -> dict[str, Any]:
     return {"prompt": prompt, "model": "gpt-image-1", "size": "256x256", "stream": True, **values}
 
 
 async def test_one_event_that_names_its_type(service: Service) -> None:
-    async with streamed(service, GENERATIONS, wish("a pond")) as response:
+    async with streamed(service, GENERATIONS, checked("a pond")) as response:
         assert response.status == 200
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["cache-control"] == "no-store"
@@ -54,14 +54,16 @@ async def test_one_event_that_names_its_type(service: Service) -> None:
 
 
 async def test_a_url_cannot_be_streamed(service: Service) -> None:
-    async with streamed(service, GENERATIONS, wish("a pond", response_format="url")) as response:
+    async with streamed(service, GENERATIONS, checked("a pond", response_format="url")) as response:
         events, _ = read_events(await response.read())
     assert "url" not in events[0].json
     assert decoded(events[0].json["b64_json"]).format == "PNG"
 
 
 async def test_previews_that_the_provider_really_shows(service: Service) -> None:
-    async with streamed(service, GENERATIONS, wish("a pond [seconds:1.5]", model=LABS, partial_images=2)) as response:
+    async with streamed(
+        service, GENERATIONS, checked("a pond [seconds:1.5]", model=LABS, partial_images=2)
+    ) as response:
         events, _ = read_events(await response.read())
     *previews, last = [event.json for event in events]
     assert last["type"] == "image_generation.completed"
@@ -80,13 +82,13 @@ async def test_no_previews_unless_asked_for_or_where_there_are_none(service: Ser
         {"model": LABS, "partial_images": 0},
         {"model": "gpt-image-1", "partial_images": 3},
     ):
-        async with streamed(service, GENERATIONS, wish("a pond [seconds:0.4]", **values)) as response:
+        async with streamed(service, GENERATIONS, checked("a pond [seconds:0.4]", **values)) as response:
             events, _ = read_events(await response.read())
         assert [event.name for event in events] == ["image_generation.completed"]
 
 
 async def test_several_pictures_cannot_be_streamed(service: Service) -> None:
-    answer = await service.post(GENERATIONS, wish("ponds [tag:several]", n=2))
+    answer = await service.post(GENERATIONS, checked("ponds [tag:several]", n=2))
     assert (answer.status, answer.json["error"]["param"]) == (400, "n")
     assert answer.json["error"]["message"] == "Streaming is only supported with n=1."
     assert (await service.counts("several"))["submits"] == 0
@@ -94,11 +96,11 @@ async def test_several_pictures_cannot_be_streamed(service: Service) -> None:
 
 async def test_failures_before_the_first_byte_have_their_status(service: Service) -> None:
     cases: list[tuple[dict[str, Any], int, str]] = [
-        (wish("a pond [fault:unsafe]"), 400, "content_policy_violation"),
-        (wish("a pond [fault:failed]", model=LABS), 502, "image_generation_failed"),
-        (wish("a pond", model="nonesuch"), 404, "model_not_found"),
-        (wish("a pond", partial_images=4), 400, "integer_above_max_value"),
-        (wish(""), 400, "empty_string"),
+        (checked("a pond [fault:unsafe]"), 400, "content_policy_violation"),
+        (checked("a pond [fault:failed]", model=LABS), 502, "image_generation_failed"),
+        (checked("a pond", model="nonesuch"), 404, "model_not_found"),
+        (checked("a pond", partial_images=4), 400, "integer_above_max_value"),
+        (checked(""), 400, "empty_string"),
     ]
     for values, status, code in cases:
         answer = await service.post(GENERATIONS, values)
@@ -107,7 +109,7 @@ async def test_failures_before_the_first_byte_have_their_status(service: Service
 
 
 async def test_comments_while_nothing_happens(beating: Service) -> None:
-    async with streamed(beating, GENERATIONS, wish("slow [seconds:0.8]", model=LABS)) as response:
+    async with streamed(beating, GENERATIONS, checked("slow [seconds:0.8]", model=LABS)) as response:
         body = await response.read()
     events, comments = read_events(body)
     assert len(comments) >= 3
@@ -116,7 +118,7 @@ async def test_comments_while_nothing_happens(beating: Service) -> None:
 
 
 async def test_a_failure_after_the_first_byte_is_nested(beating: Service) -> None:
-    async with streamed(beating, GENERATIONS, wish("slow [seconds:0.8] [fault:failed]", model=LABS)) as response:
+    async with streamed(beating, GENERATIONS, checked("slow [seconds:0.8] [fault:failed]", model=LABS)) as response:
         assert response.status == 200
         events, _ = read_events(await response.read())
     assert [event.name for event in events] == ["error"]
@@ -138,12 +140,12 @@ async def test_the_sdk_raises_what_the_stream_tells(beating: Service) -> None:
 
 async def test_a_hold_that_ends_is_told_in_the_stream() -> None:
     async with running(speed=400, timeouts={"hold": 0.6, "heartbeat": 0.05}) as service:
-        values = wish("slow [seconds:1.5] [tag:held]", model=LABS)
+        values = checked("slow [seconds:1.5] [tag:held]", model=LABS)
         async with streamed(service, GENERATIONS, values) as response:
             events, _ = read_events(await response.read())
         assert events[0].json["error"]["code"] == "generation_pending"
     async with running(speed=400, timeouts={"hold": 0.1}) as service:
-        answer = await service.post(GENERATIONS, wish("slow [seconds:0.9]", model=LABS))
+        answer = await service.post(GENERATIONS, checked("slow [seconds:0.9]", model=LABS))
         assert (answer.status, answer.code) == (504, "generation_pending")
 
 
@@ -160,7 +162,7 @@ async def test_an_edit_is_streamed(service: Service) -> None:
 
 
 async def test_a_reader_that_leaves_gets_its_picture_on_return(service: Service) -> None:
-    values = wish("slow [seconds:1.5] [tag:leaver]", model=LABS, partial_images=1)
+    values = checked("slow [seconds:1.5] [tag:leaver]", model=LABS, partial_images=1)
     async with streamed(service, GENERATIONS, values) as response:
         await response.content.readline()
         response.close()

@@ -106,8 +106,8 @@ async def test_every_surface_tells_a_fallback(service: Service) -> None:
 
 
 async def test_a_job_that_was_handed_over_tells_its_fallback_and_its_seed(service: Service) -> None:
-    wish = {"prompt": busy(more="[seconds:0.2]"), "model": "dall-e-3", "seed": 7}
-    answer = await service.post(GENERATIONS, wish, {"Prefer": "respond-async"})
+    checked = {"prompt": busy(more="[seconds:0.2]"), "model": "dall-e-3", "seed": 7}
+    answer = await service.post(GENERATIONS, checked, {"Prefer": "respond-async"})
     assert answer.status == 202
     path = answer.json["url"]
     seen = set()
@@ -142,8 +142,8 @@ async def test_a_model_without_seeds_tells_none(service: Service) -> None:
 
 
 async def test_pages_may_read_every_header(service: Service) -> None:
-    wish = {"prompt": busy(), "model": "dall-e-3", "style": "natural", "seed": 2**33, "size": "1792x1024"}
-    answer = await service.post(GENERATIONS, wish, {"Origin": "http://localhost:3000"})
+    checked = {"prompt": busy(), "model": "dall-e-3", "style": "natural", "seed": 2**33, "size": "1792x1024"}
+    answer = await service.post(GENERATIONS, checked, {"Origin": "http://localhost:3000"})
     told = {name.lower() for name in answer.headers if name.lower().startswith("x-")}
     exposed = set(answer.headers["access-control-expose-headers"].split(", "))
     assert {"x-images-fallback", "x-images-seed", "x-images-mapped", "x-images-dropped"} <= told <= exposed

@@ -150,12 +150,12 @@ async def test_a_partial_failure_keeps_what_was_made() -> None:
         fetched = service.engine.generations._deliverable
         failed: list[int] = []
 
-        async def fail_once(order: object, made: object, late: object) -> object:
+        async def fail_once(resolved: object, made: object, late: object) -> object:
             if not failed:
                 failed.append(1)
                 message = "a full disk"
                 raise OSError(message)
-            return await fetched(order, made, late)  # type: ignore[arg-type]
+            return await fetched(resolved, made, late)  # type: ignore[arg-type]
 
         service.engine.generations._deliverable = fail_once  # type: ignore[assignment]
         first = await service.generate(prompt, model=SCHNELL, n=3)

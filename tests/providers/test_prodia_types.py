@@ -79,7 +79,7 @@ PROMPTS = {
     "nano-banana.txt2img.v2": (1, 2500),
 }
 
-_wishes = st.fixed_dictionaries(
+_requests = st.fixed_dictionaries(
     {"prompt": st.text(min_size=3, max_size=20)},
     optional={
         "size": st.sampled_from(["auto", "256x256", "1024x1024", "1792x1024", "1024x1792", "4096x1024", "64x200"]),
@@ -134,10 +134,10 @@ def _fits(value: Any, allowed: Any) -> bool:
 
 
 @pytest.mark.parametrize("made_by", TYPES, ids=lambda one: one.name)
-@given(wish=_wishes, seed=st.integers(0, 2**53))
+@given(checked=_requests, seed=st.integers(0, 2**53))
 @settings(max_examples=8, deadline=None)
-def test_only_known_keys_with_known_values_are_sent(made_by: Model, wish: dict[str, Any], seed: int) -> None:
-    request, unknown = parse(_without_contradictions(wish))
+def test_only_known_keys_with_known_values_are_sent(made_by: Model, checked: dict[str, Any], seed: int) -> None:
+    request, unknown = parse(_without_contradictions(checked))
     assert unknown == ()
     schema = SCHEMAS.get(made_by.name.removeprefix("inference."), {})
     config = _config(made_by, request, seed)
@@ -146,10 +146,10 @@ def test_only_known_keys_with_known_values_are_sent(made_by: Model, wish: dict[s
     assert ("seed" in config) is ("seed" in schema)
 
 
-def _without_contradictions(wish: dict[str, Any]) -> dict[str, Any]:
-    if wish.get("output_format") == "jpeg":
-        wish.pop("background", None)
-    return wish
+def _without_contradictions(checked: dict[str, Any]) -> dict[str, Any]:
+    if checked.get("output_format") == "jpeg":
+        checked.pop("background", None)
+    return checked
 
 
 @pytest.mark.parametrize("made_by", TYPES, ids=lambda one: one.name)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.api import housekeeping
-from proxy.api.housekeeping import Talk, answer, wish
+from proxy.api.housekeeping import Talk, answer, checked
 
 TALK = "User: Draw a red lighthouse at dawn, please\nAssistant: ![image](x)\n"
 TITLE = "Please generate a title for this conversation.\n"
@@ -112,6 +112,6 @@ def test_a_schema_of_any_size_is_filled_within_bounds() -> None:
 
 
 @pytest.mark.parametrize("filler", ["<user_query>", "</user_query>", "#", " ", "### Task:"])
-def test_a_wish_among_documents_is_found_in_one_pass(filler: str) -> None:
+def test_a_request_among_documents_is_found_in_one_pass(filler: str) -> None:
     opening = "### Task: Respond to the user query using the provided context"
-    assert wish(f"{opening}{filler * 100_000}<user_query>a fox</user_query>") == "a fox"
+    assert checked(f"{opening}{filler * 100_000}<user_query>a fox</user_query>") == "a fox"

@@ -63,7 +63,7 @@ def test_azures_form_names_the_model(prefix: str, model: str, resource: str, end
         ("/v1/responses", "/v1/responses"),
         ("/v10/images/generations", "/v10/images/generations"),
         ("/other/v1/images/generations", "/other/v1/images/generations"),
-        ("/images/generations/more", "/images/generations/more"),
+        ("/images/edits/more", "/images/edits/more"),
         ("/v1/models/v1/x", "/v1/models/v1/x"),
         ("/deployments/dall-e-3", "/deployments/dall-e-3"),
     ],

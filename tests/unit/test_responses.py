@@ -18,7 +18,7 @@ from proxy.pictures.store import StoredPicture
 from proxy.providers.boundary import InputPicture, Model
 from proxy.providers.shapes import FreeShapes
 from proxy.requests.image_request import parse
-from proxy.requests.resolve import Candidate, Order, Wish, place
+from proxy.requests.resolve import Candidate, CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import PublicModel, Route
 
 _MODEL = Model("turbo", FreeShapes(low=64, high=1024), operations=frozenset({"generate", "edit"}))
@@ -30,9 +30,11 @@ _AROUND_PIECES = [
 ]
 
 
-def _order(images: tuple[InputPicture, ...] = (), **values: Any) -> Order:
+def _resolved(images: tuple[InputPicture, ...] = (), **values: Any) -> ResolvedRequest:
     request, _ = parse({"prompt": "a boat", **values})
-    return place(Wish(request, operation="edit" if images else "generate", images=images), _PUBLIC, strict=False)
+    return resolve(
+        CheckedRequest(request, operation="edit" if images else "generate", images=images), _PUBLIC, strict=False
+    )
 
 
 class _Route:
@@ -42,14 +44,14 @@ class _Route:
         self.candidate = candidate
 
 
-def _made(order: Order) -> Made:
-    return cast("Made", _Route(order.candidates[0]))
+def _made(resolved: ResolvedRequest) -> Made:
+    return cast("Made", _Route(resolved.candidates[0]))
 
 
-def _stored(order: Order, path: Path, data: bytes) -> Picture:
+def _stored(resolved: ResolvedRequest, path: Path, data: bytes) -> Picture:
     path.write_bytes(data)
     facts = Facts("png", 1000, 500)
-    return Picture(_made(order), 1000, 500, "png", stored=StoredPicture(path.name, path, facts, len(data)))
+    return Picture(_made(resolved), 1000, 500, "png", stored=StoredPicture(path.name, path, facts, len(data)))
 
 
 def _body(body: PicturesBody) -> dict[str, Any]:
@@ -75,17 +77,17 @@ def test_the_pieces_join_to_the_files_own_base64(tmp_path: Path, length: int) ->
 
 @pytest.mark.parametrize("lengths", [[1], [5, 0, 3], [PIECE_BYTES + 1, 2], [7] * 10])
 def test_the_length_is_exact_and_every_picture_in_its_place(tmp_path: Path, lengths: list[int]) -> None:
-    order = _order(n=len(lengths), response_format="b64_json")
+    resolved = _resolved(n=len(lengths), response_format="b64_json")
     contents = [_bytes(length)[:length] for length in lengths]
-    pictures = [_stored(order, tmp_path / str(number), data) for number, data in enumerate(contents)]
-    answer = _body(images_body(order, pictures, 1_700_000_000, "http://box.lan"))
+    pictures = [_stored(resolved, tmp_path / str(number), data) for number, data in enumerate(contents)]
+    answer = _body(images_body(resolved, pictures, 1_700_000_000, "http://box.lan"))
     assert [list(item) for item in answer["data"]] == [["b64_json"]] * len(lengths)
     assert [base64.b64decode(item["b64_json"], validate=True) for item in answer["data"]] == contents
 
 
 def test_an_answer_says_what_openai_says_and_has_no_nulls(tmp_path: Path) -> None:
-    order = _order(response_format="b64_json", quality="hd")
-    answer = _body(images_body(order, [_stored(order, tmp_path / "a", b"abc")], 1_700_000_000, "http://box.lan"))
+    resolved = _resolved(response_format="b64_json", quality="hd")
+    answer = _body(images_body(resolved, [_stored(resolved, tmp_path / "a", b"abc")], 1_700_000_000, "http://box.lan"))
     assert answer == {
         "created": 1_700_000_000,
         "data": [{"b64_json": "YWJj"}],
@@ -104,26 +106,26 @@ def test_an_answer_says_what_openai_says_and_has_no_nulls(tmp_path: Path) -> Non
 
 
 def test_addresses_are_the_providers_or_ours(tmp_path: Path) -> None:
-    order = _order(n=2)
-    theirs = Picture(_made(order), 64, 64, None, url="https://images.example/x")
-    ours = _stored(order, tmp_path / "name.png", b"abc")
-    answer = _body(images_body(order, [theirs, ours], 1, "https://box.lan/base"))
+    resolved = _resolved(n=2)
+    theirs = Picture(_made(resolved), 64, 64, None, url="https://images.example/x")
+    ours = _stored(resolved, tmp_path / "name.png", b"abc")
+    answer = _body(images_body(resolved, [theirs, ours], 1, "https://box.lan/base"))
     assert answer["data"] == [{"url": "https://images.example/x"}, {"url": "https://box.lan/base/images/name.png"}]
     assert "output_format" not in answer
 
 
 def test_an_address_cannot_break_into_the_base64(tmp_path: Path) -> None:
-    order = _order(n=2, response_format="b64_json")
-    strange = Picture(_made(order), 64, 64, "png", url='https://images.example/"\\u0041"')
-    answer = _body(images_body(order, [strange, _stored(order, tmp_path / "a", b"abc")], 1, ""))
+    resolved = _resolved(n=2, response_format="b64_json")
+    strange = Picture(_made(resolved), 64, 64, "png", url='https://images.example/"\\u0041"')
+    answer = _body(images_body(resolved, [strange, _stored(resolved, tmp_path / "a", b"abc")], 1, ""))
     assert answer["data"] == [{"url": 'https://images.example/"\\u0041"'}, {"b64_json": "YWJj"}]
 
 
 @pytest.mark.parametrize("prompt", ["x", "a boat on a lake", "ä" * 999])
 def test_usage_is_complete_and_adds_up(prompt: str) -> None:
-    order = _order((InputPicture(b"", "png", 100, 101),), prompt=prompt)
-    pictures = [Picture(_made(order), 64, 65, "png", url="u")] * 3
-    counts = usage(order, pictures)
+    resolved = _resolved((InputPicture(b"", "png", 100, 101),), prompt=prompt)
+    pictures = [Picture(_made(resolved), 64, 65, "png", url="u")] * 3
+    counts = usage(resolved, pictures)
     assert counts["total_tokens"] == counts["input_tokens"] + counts["output_tokens"]
     for side in ("input", "output"):
         details = counts[f"{side}_tokens_details"]
@@ -134,19 +136,19 @@ def test_usage_is_complete_and_adds_up(prompt: str) -> None:
 
 
 def test_a_picture_that_is_gone_is_told_before_the_status_goes_out(tmp_path: Path) -> None:
-    order = _order(response_format="b64_json")
-    picture = _stored(order, tmp_path / "a", b"abc")
+    resolved = _resolved(response_format="b64_json")
+    picture = _stored(resolved, tmp_path / "a", b"abc")
     (tmp_path / "a").unlink()
     with pytest.raises(ProviderBadResult):
-        images_body(order, [picture], 1, "")
+        images_body(resolved, [picture], 1, "")
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("length", [0, 1, PIECE_BYTES, 3 * PIECE_BYTES + 1])
 async def test_the_response_is_sent_in_bounded_pieces_with_its_length(tmp_path: Path, length: int) -> None:
-    order = _order(response_format="b64_json")
+    resolved = _resolved(response_format="b64_json")
     data = _bytes(length)[:length]
-    body = images_body(order, [_stored(order, tmp_path / "a", data)], 1, "")
+    body = images_body(resolved, [_stored(resolved, tmp_path / "a", data)], 1, "")
     sent: list[Message] = []
 
     async def send(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""A wish becomes an order: routes that can't serve it are skipped, and equal wishes have equal fingerprints."""
+"""A request becomes an order: routes that can't serve it are skipped, and equal requests have equal fingerprints."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from proxy.errors import InvalidRequest
 from proxy.providers.boundary import InputPicture, Model, Range
 from proxy.providers.shapes import FreeShapes
 from proxy.requests.image_request import parse
-from proxy.requests.resolve import Order, Wish, place
+from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import PublicModel, Route
 
 _SHAPES = FreeShapes(low=64, high=1024)
@@ -29,17 +29,17 @@ _RED = InputPicture(b"red", "png", 8, 8)
 _BLUE = InputPicture(b"blue", "png", 8, 8)
 
 
-def _wish(owner: str = "", **values: Any) -> Wish:
+def _checked(owner: str = "", **values: Any) -> CheckedRequest:
     request, unknown = parse({"prompt": "a boat", **values})
-    return Wish(request, unknown, owner=owner)
+    return CheckedRequest(request, unknown, owner=owner)
 
 
-def _order(**values: Any) -> Order:
-    return place(_wish(**values), _PUBLIC, strict=False)
+def _resolved(**values: Any) -> ResolvedRequest:
+    return resolve(_checked(**values), _PUBLIC, strict=False)
 
 
-def _routes(order: Order) -> list[str]:
-    return [str(candidate.route) for candidate in order.candidates]
+def _routes(resolved: ResolvedRequest) -> list[str]:
+    return [str(candidate.route) for candidate in resolved.candidates]
 
 
 @pytest.mark.parametrize(
@@ -47,52 +47,52 @@ def _routes(order: Order) -> list[str]:
     [("a boat", ["one/short", "two/long"]), ("ab", ["two/long"]), ("a" * 11, ["two/long"])],
 )
 def test_routes_whose_limits_the_prompt_breaks_are_skipped(prompt: str, routes: list[str]) -> None:
-    assert _routes(_order(prompt=prompt)) == routes
+    assert _routes(_resolved(prompt=prompt)) == routes
 
 
 def test_a_prompt_too_long_for_every_route_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        _order(prompt="a" * 101)
+        _resolved(prompt="a" * 101)
     assert (refusal.value.code, refusal.value.param) == ("string_above_max_length", "prompt")
 
 
 def test_a_prompt_too_short_for_every_route_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        place(_wish(prompt="ab"), PublicModel("x", (Route("one", _SHORT),), "url"), strict=False)
+        resolve(_checked(prompt="ab"), PublicModel("x", (Route("one", _SHORT),), "url"), strict=False)
     assert (refusal.value.code, refusal.value.param) == ("string_below_min_length", "prompt")
 
 
 def test_strict_refuses_unknown_fields_by_name() -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        place(_wish(frames=3), _PUBLIC, strict=True)
+        resolve(_checked(frames=3), _PUBLIC, strict=True)
     assert (refusal.value.code, refusal.value.param) == ("unknown_parameter", "frames")
     assert "frames" in refusal.value.message
 
 
 def test_strict_skips_routes_that_would_drop_a_parameter() -> None:
-    assert _routes(place(_wish(steps=3), _PUBLIC, strict=True)) == ["one/short"]
+    assert _routes(resolve(_checked(steps=3), _PUBLIC, strict=True)) == ["one/short"]
     with pytest.raises(InvalidRequest) as refusal:
-        place(_wish(cfg=3), _PUBLIC, strict=True)
+        resolve(_checked(cfg=3), _PUBLIC, strict=True)
     assert (refusal.value.status, refusal.value.code, refusal.value.param) == (400, "unknown_parameter", "cfg")
 
 
 def test_not_strict_takes_everything() -> None:
-    order = _order(frames=3, cfg=3)
-    assert order.wish.unknown == ("frames",)
-    assert order.candidates[0].translation.dropped == ("cfg",)
+    resolved = _resolved(frames=3, cfg=3)
+    assert resolved.checked.unknown == ("frames",)
+    assert resolved.candidates[0].translation.dropped == ("cfg",)
 
 
 def test_only_routes_that_can_do_the_operation_are_left() -> None:
     request, _ = parse({"prompt": "a boat"})
-    order = place(Wish(request, operation="edit", images=(_RED,)), _PUBLIC, strict=False)
-    assert _routes(order) == ["two/long"]
+    resolved = resolve(CheckedRequest(request, operation="edit", images=(_RED,)), _PUBLIC, strict=False)
+    assert _routes(resolved) == ["two/long"]
 
 
 def test_an_operation_that_no_route_can_do_recommends_models() -> None:
     request, _ = parse({"prompt": "a boat"})
-    wish = Wish(request, operation="inpaint", images=(_RED,), mask=_RED)
+    checked = CheckedRequest(request, operation="inpaint", images=(_RED,), mask=_RED)
     with pytest.raises(InvalidRequest) as refusal:
-        place(wish, _PUBLIC, strict=False, able=["gpt-image-1", "dall-e-2"])
+        resolve(checked, _PUBLIC, strict=False, able=["gpt-image-1", "dall-e-2"])
     assert (refusal.value.status, refusal.value.code, refusal.value.param) == (400, "invalid_value", "model")
     assert "'gpt-image-1', 'dall-e-2'" in refusal.value.message
 
@@ -100,7 +100,7 @@ def test_an_operation_that_no_route_can_do_recommends_models() -> None:
 def test_too_many_pictures_are_refused() -> None:
     request, _ = parse({"prompt": "a boat"})
     with pytest.raises(InvalidRequest) as refusal:
-        place(Wish(request, operation="edit", images=(_RED, _BLUE, _RED)), _PUBLIC, strict=False)
+        resolve(CheckedRequest(request, operation="edit", images=(_RED, _BLUE, _RED)), _PUBLIC, strict=False)
     assert refusal.value.param == "image"
 
 
@@ -117,7 +117,7 @@ def test_too_many_pictures_are_refused() -> None:
     ],
 )
 def test_the_form_is_the_callers_or_the_models(values: dict[str, Any], form: str) -> None:
-    assert _order(**values).form == form
+    assert _resolved(**values).form == form
 
 
 @pytest.mark.parametrize(
@@ -126,18 +126,20 @@ def test_the_form_is_the_callers_or_the_models(values: dict[str, Any], form: str
 )
 def test_an_edit_without_a_model_is_a_gpt_models(values: dict[str, Any], form: str) -> None:
     request, unknown = parse({"prompt": "a boat", **values})
-    assert place(Wish(request, unknown, "edit", (_RED,)), _PUBLIC, strict=False).form == form
+    assert resolve(CheckedRequest(request, unknown, "edit", (_RED,)), _PUBLIC, strict=False).form == form
 
 
 def test_a_configured_form_wins_over_what_a_request_implies() -> None:
     request, unknown = parse({"prompt": "a boat", "background": "auto"})
-    assert place(Wish(request, unknown), replace(_PUBLIC, response_format="url"), strict=False).form == "url"
+    assert (
+        resolve(CheckedRequest(request, unknown), replace(_PUBLIC, response_format="url"), strict=False).form == "url"
+    )
 
 
 def _fingerprint(owner: str = "", images: tuple[InputPicture, ...] = (), **values: Any) -> bytes:
     request, unknown = parse({"prompt": "a boat", **values})
     operation: Any = "edit" if images else "generate"
-    return place(Wish(request, unknown, operation, images, owner=owner), _PUBLIC, strict=False).fingerprint
+    return resolve(CheckedRequest(request, unknown, operation, images, owner=owner), _PUBLIC, strict=False).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -153,12 +155,12 @@ def _fingerprint(owner: str = "", images: tuple[InputPicture, ...] = (), **value
         ({"size": "64x64", "n": 2}, {"n": 2, "size": "64X64"}),
     ],
 )
-def test_equal_wishes_have_equal_fingerprints(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_equal_requests_have_equal_fingerprints(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert _fingerprint(**one) == _fingerprint(**other)
 
 
-def test_different_wishes_have_different_fingerprints() -> None:
-    wishes: list[dict[str, Any]] = [
+def test_different_requests_have_different_fingerprints() -> None:
+    requests: list[dict[str, Any]] = [
         {},
         {"prompt": "a bat"},
         {"n": 2},
@@ -172,10 +174,10 @@ def test_different_wishes_have_different_fingerprints() -> None:
         {"images": (_RED, _BLUE)},
         {"images": (_BLUE, _RED)},
     ]
-    assert len({_fingerprint(**wish) for wish in wishes}) == len(wishes)
+    assert len({_fingerprint(**checked) for checked in requests}) == len(requests)
 
 
-def test_nothing_of_the_wish_shows_in_its_repr() -> None:
-    order = _order()
-    assert order.fingerprint.hex() not in repr(order)
+def test_nothing_of_the_request_shows_in_its_repr() -> None:
+    resolved = _resolved()
+    assert resolved.fingerprint.hex() not in repr(resolved)
     assert "red" not in repr(_RED)
