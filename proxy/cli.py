@@ -153,7 +153,7 @@ def _greet(app: Starlette, port: int, *, demo: bool) -> None:
         for name in engine.listed_names
         if any(not engine.routing.why_unusable(r) for r in engine.settings.models[name].routes)
     ]
-    providers = ", ".join(engine.outlets) or "none; see images-proxy models"
+    providers = ", ".join(engine.runtimes) or "none; see images-proxy models"
     lines = [
         f"images-proxy {__version__} is ready. Base URL: {base}/v1",
         f"Providers: {providers}{' (all simulated)' if demo else ''}",

@@ -129,10 +129,10 @@ async def models(options: argparse.Namespace) -> int:
             usable = any(not reason for reason in reasons.values())
             why = sorted({f"{route.partition('/')[0]}: {reason}" for route, reason in reasons.items() if reason})
             table.add_row(*map(Text, ("\n".join(names), "\n".join(routes), "yes" if usable else "no", "\n".join(why))))
-        for name, supplier in engine.suppliers.items():
-            usable = not supplier.why_not
-            models = f"{len(supplier.models)} models"
-            table.add_row(*map(Text, (f"{name}/…", models, "yes" if usable else "no", supplier.why_not)))
+        for name, catalogue in engine.catalogues.items():
+            usable = not catalogue.why_not
+            models = f"{len(catalogue.models)} models"
+            table.add_row(*map(Text, (f"{name}/…", models, "yes" if usable else "no", catalogue.why_not)))
         Console(width=None if sys.stdout.isatty() else 160).print(table)
         return 0
 
@@ -155,9 +155,9 @@ async def check(options: argparse.Namespace) -> int:
         for line in _dead_ends(engine):
             problems += 1
             sys.stdout.write(f"{line}\n")
-        if not engine.outlets:
+        if not engine.runtimes:
             sys.stdout.write("no provider can be used\n")
-        return 1 if problems or not engine.outlets else 0
+        return 1 if problems or not engine.runtimes else 0
 
 
 def _dead_ends(engine: Engine) -> list[str]:
@@ -166,7 +166,7 @@ def _dead_ends(engine: Engine) -> list[str]:
         f"models.{name}: the route '{route}' leads to no model of that provider"
         for name, settings in engine.routing.configured()
         for route in settings.routes
-        if route.partition("/")[2] not in engine.suppliers[route.partition("/")[0]].by_name
+        if route.partition("/")[2] not in engine.catalogues[route.partition("/")[0]].by_name
     ]
     default = engine.settings.server.default_model
     try:

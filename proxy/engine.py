@@ -17,8 +17,8 @@ from proxy.errors import InvalidRequest, ProviderBadResponse, ProviderFailure
 from proxy.generations.results import Picture, Results
 from proxy.generations.runner import Generations
 from proxy.jobs.breaker import Breaker
-from proxy.jobs.run import Jobs, Made
-from proxy.jobs.runtime import Limits, Outlet
+from proxy.jobs.run import FinishedJob, Jobs
+from proxy.jobs.runtime import Limits, ProviderRuntime
 from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
 from proxy.pictures.codec import Converter
@@ -27,7 +27,7 @@ from proxy.providers.boundary import InputPicture, Operation, Provider
 from proxy.providers.registry import build
 from proxy.requests.image_request import parse
 from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
-from proxy.requests.routing import Routing, Supplier
+from proxy.requests.routing import ModelCatalogue, Routing
 from proxy.upstream.addresses import ResultAddresses
 from proxy.upstream.client import MAX_CATALOGUE, Interrupted, NotSent, Upstream
 
@@ -51,9 +51,9 @@ class Engine:
         self.store = ImageStore(
             directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
         )
-        self.outlets = {name: self._outlet(name) for name in settings.providers if not configuration.why_not(name)}
-        self.suppliers = {name: self._supplier(name) for name in settings.providers}
-        self.routing = Routing(settings.models, list(self.suppliers.values()))
+        self.runtimes = {name: self._runtime(name) for name in settings.providers if not configuration.why_not(name)}
+        self.catalogues = {name: self._catalogue(name) for name in settings.providers}
+        self.routing = Routing(settings.models, list(self.catalogues.values()))
         self.schedule = Schedule(worth_s=timeouts.poll_worth, random=clock.random, now=clock.monotonic)
         self.converter = Converter()
         limits = Limits(timeouts.submit, timeouts.poll, timeouts.lifetime)
@@ -65,7 +65,7 @@ class Engine:
             max_pixels=settings.images.max_pixels,
         )
         self.jobs = Jobs(
-            self.outlets,
+            self.runtimes,
             self.schedule,
             limits,
             clock,
@@ -82,7 +82,7 @@ class Engine:
         )
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._background: list[asyncio.Task[None]] = []
-        self._told_bytes = dict.fromkeys(self.outlets, 0)
+        self._told_bytes = dict.fromkeys(self.runtimes, 0)
 
     async def open(self) -> None:
         """Prepare the folder, load what the schedule had learned, start the housekeeping. Raises OSError."""
@@ -99,8 +99,8 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.generations.close()
-        for outlet in self.outlets.values():
-            await outlet.upstream.close()
+        for runtime in self.runtimes.values():
+            await runtime.upstream.close()
         self.converter.close()
         self._save_learned()
 
@@ -112,7 +112,7 @@ class Engine:
     @property
     def ready(self) -> bool:
         """Whether new work is taken: not draining, and some provider is usable and not failing."""
-        return not self.draining and any(outlet.submits.state != "open" for outlet in self.outlets.values())
+        return not self.draining and any(runtime.submit_breaker.state != "open" for runtime in self.runtimes.values())
 
     @property
     def busy(self) -> bool:
@@ -131,12 +131,12 @@ class Engine:
 
     def figures(self) -> bytes:
         """Return the metrics page, with the gauges brought up to date."""
-        for outlet in self.outlets.values():
-            self.metrics.breaker.labels(outlet.name, "submit").set(outlet.submits.state == "open")
-            self.metrics.breaker.labels(outlet.name, "poll").set(outlet.polls.state == "open")
-            received = outlet.upstream.traffic.received
-            self.metrics.received_bytes.labels(outlet.name).inc(received - self._told_bytes[outlet.name])
-            self._told_bytes[outlet.name] = received
+        for runtime in self.runtimes.values():
+            self.metrics.breaker.labels(runtime.name, "submit").set(runtime.submit_breaker.state == "open")
+            self.metrics.breaker.labels(runtime.name, "poll").set(runtime.poll_breaker.state == "open")
+            received = runtime.upstream.traffic.received
+            self.metrics.received_bytes.labels(runtime.name).inc(received - self._told_bytes[runtime.name])
+            self._told_bytes[runtime.name] = received
         self.metrics.stored_bytes.set(self.store.used_bytes)
         return self.metrics.page()
 
@@ -180,9 +180,9 @@ class Engine:
 
     async def probe(self, name: str) -> str:
         """Ask one provider for a sign of life; returns what is wrong, empty if nothing is."""
-        outlet = self.outlets[name]
+        runtime = self.runtimes[name]
         try:
-            reply = await outlet.upstream.send(outlet.provider.probe(), self.settings.timeouts.submit)
+            reply = await runtime.upstream.send(runtime.provider.probe(), self.settings.timeouts.submit)
         except NotSent as error:
             return f"cannot be reached ({error})"
         except (Interrupted, ProviderBadResponse) as error:
@@ -208,37 +208,39 @@ class Engine:
 
     def _does(self, route: str, operation: Operation) -> bool:
         provider, _, name = route.partition("/")
-        model = self.suppliers[provider].by_name.get(name)
-        return model is not None and operation in model.operations and not self.suppliers[provider].why_not
+        model = self.catalogues[provider].by_name.get(name)
+        return model is not None and operation in model.operations and not self.catalogues[provider].why_not
 
-    def _outlet(self, name: str) -> Outlet:
+    def _runtime(self, name: str) -> ProviderRuntime:
         settings = self.settings.providers[name]
         provider = build(settings, self.configuration.provider_keys.get(name, ""))
         addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
         upstream = Upstream(self.store.draft, addresses, settings.http_proxy)
-        return Outlet(
+        return ProviderRuntime(
             name,
             provider,
             upstream,
             settings.max_jobs,
-            submits=Breaker(self.clock),
-            polls=Breaker(self.clock),
+            submit_breaker=Breaker(self.clock),
+            poll_breaker=Breaker(self.clock),
             figures=self.metrics.of_provider(name),
             polls_per_second=settings.polls_per_second,
         )
 
-    def _supplier(self, name: str) -> Supplier:
-        supplier = Supplier(name, self.configuration.why_not(name))
-        outlet = self.outlets.get(name)
-        provider: Provider = outlet.provider if outlet else build(self.settings.providers[name], "")
-        supplier.offer(provider.models())
-        return supplier
+    def _catalogue(self, name: str) -> ModelCatalogue:
+        catalogue = ModelCatalogue(name, self.configuration.why_not(name))
+        runtime = self.runtimes.get(name)
+        provider: Provider = runtime.provider if runtime else build(self.settings.providers[name], "")
+        catalogue.offer(provider.models())
+        return catalogue
 
-    async def _deliverable(self, resolved: ResolvedRequest, made: Made, late: Callable[[], None]) -> Picture:
+    async def _deliverable(
+        self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None]
+    ) -> Picture:
         """Bring a finished job's picture into the wanted form, and note what this service added around the job."""
         finished = self.clock.monotonic()
-        submitted = made.lifetime.at - self.settings.timeouts.lifetime
-        picture = await self._results.deliverable(resolved, made, late)
+        submitted = finished_job.lifetime.at - self.settings.timeouts.lifetime
+        picture = await self._results.deliverable(resolved, finished_job, late)
         after_s = self.clock.monotonic() - finished
         self.metrics.added_seconds.observe(submitted - resolved.checked.arrived + after_s)
         return picture
@@ -261,16 +263,17 @@ class Engine:
     async def _refresh_catalogues(self) -> None:
         """Ask the providers that can tell for their models, now and every hour; the built-in lists serve till then."""
         while True:
-            for name, outlet in self.outlets.items():
-                calls = outlet.provider.catalogue()
+            for name, runtime in self.runtimes.items():
+                calls = runtime.provider.catalogue()
                 if not calls:
                     continue
                 try:
                     replies = [
-                        await outlet.upstream.send(call, self.settings.timeouts.submit, MAX_CATALOGUE) for call in calls
+                        await runtime.upstream.send(call, self.settings.timeouts.submit, MAX_CATALOGUE)
+                        for call in calls
                     ]
                     if all(reply.status == 200 for reply in replies):
-                        self.suppliers[name].offer(outlet.provider.read_catalogue(replies))
+                        self.catalogues[name].offer(runtime.provider.read_catalogue(replies))
                 except (NotSent, Interrupted, ProviderFailure, ValueError):
                     _log.warning("the models of %s could not be listed; the built-in list serves", name)
             await self.clock.sleep(_CATALOGUE_S)

@@ -31,7 +31,7 @@ from proxy.errors import (
 from proxy.generations.record import Generation
 from proxy.generations.results import Picture
 from proxy.generations.runner import Generations, Joined
-from proxy.jobs.run import Made
+from proxy.jobs.run import FinishedJob
 from proxy.jobs.runtime import Progress
 from proxy.requests.resolve import ResolvedRequest
 
@@ -80,7 +80,7 @@ class Studio:
     submitting: bool = True
     jobs: list[Job] = field(default_factory=list)
 
-    async def make(self, _resolved: ResolvedRequest, seed: int, progress: Progress, _hold: Deadline) -> Made:
+    async def make(self, _resolved: ResolvedRequest, seed: int, progress: Progress, _hold: Deadline) -> FinishedJob:
         job = Job(seed, progress, asyncio.get_running_loop().create_future())
         self.jobs.append(job)
         if self.submitting:
@@ -89,10 +89,10 @@ class Studio:
         progress.set("done", 1.0)
         return job  # type: ignore[return-value]
 
-    async def deliverable(self, _resolved: ResolvedRequest, made: Made, _late: object) -> Picture:
-        assert isinstance(made, Job)
-        made.brought = True
-        return made  # type: ignore[return-value]
+    async def deliverable(self, _resolved: ResolvedRequest, finished_job: FinishedJob, _late: object) -> Picture:
+        assert isinstance(finished_job, Job)
+        finished_job.brought = True
+        return finished_job  # type: ignore[return-value]
 
     @property
     def submits(self) -> int:

@@ -27,8 +27,8 @@ from proxy.errors import (
     SubmitOutcomeUnknown,
 )
 from proxy.jobs.breaker import Breaker
-from proxy.jobs.run import Jobs, Made
-from proxy.jobs.runtime import Limits, Outlet, Progress
+from proxy.jobs.run import FinishedJob, Jobs
+from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
 from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
 from proxy.providers.boundary import Call, Finished, Job, Pending, Provider, Reply, UnreadableReply
@@ -135,23 +135,23 @@ class Studio:
             SECOND: Scripted(list(second), self.time),
         }
         metrics = Metrics()
-        self.outlets = {
-            name: Outlet(
+        self.runtimes = {
+            name: ProviderRuntime(
                 name,
                 cast("Provider", Dialect()),
                 cast("Upstream", upstream),
                 max_jobs,
-                submits=Breaker(self.clock),
-                polls=Breaker(self.clock),
+                submit_breaker=Breaker(self.clock),
+                poll_breaker=Breaker(self.clock),
                 figures=metrics.of_provider(name),
             )
             for name, upstream in self.upstreams.items()
         }
         schedule = Schedule(worth_s=0.06, random=self.clock.random, now=self.clock.monotonic)
-        self.jobs = Jobs(self.outlets, schedule, Limits(15.0, 5.0, LIFETIME_S), self.clock, metrics)
+        self.jobs = Jobs(self.runtimes, schedule, Limits(15.0, 5.0, LIFETIME_S), self.clock, metrics)
         self.progress = Progress(lambda: None)
 
-    async def make(self, hold_s: float = 280.0) -> Made:
+    async def make(self, hold_s: float = 280.0) -> FinishedJob:
         self.progress = Progress(lambda: None)
         return await self.jobs.make(resolved(), 7, self.progress, Deadline.after(self.clock, hold_s))
 
@@ -166,8 +166,8 @@ class Studio:
         return self.upstreams[FIRST].submits, self.upstreams[SECOND].submits
 
     def assert_slots_are_free(self) -> None:
-        for outlet in self.outlets.values():
-            assert outlet.slots._value == outlet.max_jobs
+        for runtime in self.runtimes.values():
+            assert runtime.slots._value == runtime.max_jobs
 
 
 # --- routes ---------------------------------------------------------------------------------------------------
@@ -175,8 +175,8 @@ class Studio:
 
 async def test_the_first_route_makes_the_picture() -> None:
     studio = Studio([{"done": 1}])
-    made = await studio.make()
-    assert (made.outlet.name, made.finished.image) == (FIRST, "https://provider/1.png")
+    finished_job = await studio.make()
+    assert (finished_job.runtime.name, finished_job.finished.image) == (FIRST, "https://provider/1.png")
     assert studio.submits() == (1, 0)
     assert (studio.progress.submits, studio.progress.state, studio.progress.fraction) == (1, "done", 1.0)
     studio.assert_slots_are_free()
@@ -194,7 +194,7 @@ async def test_the_first_route_makes_the_picture() -> None:
 )
 async def test_the_next_route_is_tried_when_nothing_was_started(refusal: Any) -> None:
     studio = Studio([refusal])
-    assert (await studio.make()).outlet.name == SECOND
+    assert (await studio.make()).runtime.name == SECOND
     assert studio.submits() == (1, 1)
     assert studio.progress.submitted
     studio.assert_slots_are_free()
@@ -241,7 +241,7 @@ async def test_an_unsent_call_is_no_submit() -> None:
 
 async def test_the_first_to_be_free_again_is_asked_once_more_and_not_before_it_said() -> None:
     studio = Studio([refused(429, "9")], [refused(429, "4"), {"done": 1}])
-    assert (await studio.make()).outlet.name == SECOND
+    assert (await studio.make()).runtime.name == SECOND
     assert studio.submits() == (1, 2)
     assert studio.time.now == pytest.approx(4.0)
 
@@ -305,7 +305,7 @@ async def test_cancelling_frees_the_slot(script: list[Any]) -> None:
     assert task.cancelled()
     assert waiting.cancelled()
     studio.assert_slots_are_free()
-    assert studio.outlets[FIRST].submits.state == "closed"
+    assert studio.runtimes[FIRST].submit_breaker.state == "closed"
 
 
 # --- following ------------------------------------------------------------------------------------------------
@@ -364,14 +364,14 @@ async def test_a_busy_poll_waits_as_long_as_it_is_told(hint: str, least: float) 
     studio = Studio([{"job": "queued"}, refused(429, hint), {"done": 1}])
     await studio.make()
     assert studio.time.slept[1] >= least
-    assert studio.outlets[FIRST].polls.state == "closed"
+    assert studio.runtimes[FIRST].poll_breaker.state == "closed"
 
 
 async def test_a_job_that_failed_is_told_at_once() -> None:
     studio = Studio([{"job": "queued"}, {"failed": 1}])
     caught = await studio.fail(GenerationFailed)
     assert (caught.status, caught.code) == (502, "image_generation_failed")
-    assert studio.outlets[FIRST].polls.state == "closed"
+    assert studio.runtimes[FIRST].poll_breaker.state == "closed"
 
 
 # --- breakers -------------------------------------------------------------------------------------------------
@@ -386,16 +386,16 @@ async def test_failing_submits_leave_the_provider_alone_and_its_running_jobs_fol
     upstream.script = [NotSent("DNS")]
     for _ in range(5):
         await studio.make()
-    assert studio.outlets[FIRST].submits.state == "open"
-    assert studio.outlets[FIRST].polls.state == "closed"
+    assert studio.runtimes[FIRST].submit_breaker.state == "open"
+    assert studio.runtimes[FIRST].poll_breaker.state == "closed"
     await studio.make()
     assert upstream.submits == 6, "not asked while its breaker is open"
     upstream.hanging.set()
-    assert (await running).outlet.name == FIRST
+    assert (await running).runtime.name == FIRST
     studio.time.now += 10
     upstream.script = [{"job": "queued"}, {"done": 1}]
-    assert (await studio.make()).outlet.name == FIRST
-    assert studio.outlets[FIRST].submits.state == "closed"
+    assert (await studio.make()).runtime.name == FIRST
+    assert studio.runtimes[FIRST].submit_breaker.state == "closed"
 
 
 async def test_when_every_breaker_is_open_it_says_when_to_come_back() -> None:
@@ -410,10 +410,12 @@ async def test_when_every_breaker_is_open_it_says_when_to_come_back() -> None:
 
 async def test_failing_polls_open_their_own_breaker_and_the_job_is_kept() -> None:
     studio = Studio([{"job": "queued"}, *[Interrupted("reset")] * 6, {"done": 1}])
-    outlet = studio.outlets[FIRST]
+    runtime = studio.runtimes[FIRST]
     seen: list[tuple[str, str, float]] = []
-    studio.time.on_sleep = lambda: seen.append((outlet.polls.state, outlet.submits.state, outlet.polls.wait_s))
-    assert (await studio.make()).outlet is outlet
+    studio.time.on_sleep = lambda: seen.append(
+        (runtime.poll_breaker.state, runtime.submit_breaker.state, runtime.poll_breaker.wait_s)
+    )
+    assert (await studio.make()).runtime is runtime
     assert [polls for polls, _, _ in seen] == ["closed"] * 5 + ["open"] * 2
     assert {submits for _, submits, _ in seen} == {"closed"}
     assert all(slept >= pause_s for slept, (_, _, pause_s) in zip(studio.time.slept, seen, strict=True))
@@ -428,22 +430,22 @@ async def test_refusals_do_not_open_the_breaker(refusal: Any) -> None:
             await studio.make()
         except ContentRefused:
             continue
-    assert studio.outlets[FIRST].submits.state == "closed"
+    assert studio.runtimes[FIRST].submit_breaker.state == "closed"
     assert studio.upstreams[FIRST].submits == 12
 
 
 @pytest.mark.parametrize("where", ["slot", "submit"])
 async def test_a_cancelled_probe_leaves_the_next_one_free(where: str) -> None:
     studio = Studio(["hang"], [NotSent("DNS")])
-    outlet = studio.outlets[FIRST]
+    runtime = studio.runtimes[FIRST]
     for _ in range(5):
-        outlet.submits.failed()
+        runtime.submit_breaker.failed()
     studio.time.now += 10
     if where == "slot":
-        await outlet.slots.acquire()
+        await runtime.slots.acquire()
     task = asyncio.create_task(studio.make())
     await asyncio.sleep(0.01)
-    assert not outlet.submits.allow(), "the one probe is taken"
+    assert not runtime.submit_breaker.allow(), "the one probe is taken"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert outlet.submits.allow()
+    assert runtime.submit_breaker.allow()

@@ -154,7 +154,7 @@ async def test_an_orphan_that_is_taken_over_is_counted() -> None:
 
 async def test_an_open_breaker_shows() -> None:
     async with running() as service:
-        breaker = service.engine.outlets["prodia-v1"].submits
+        breaker = service.engine.runtimes["prodia-v1"].submit_breaker
         assert (await figures(service))[key("breaker_open", provider="prodia-v1", operation="submit")] == 0
         for _ in range(5):
             breaker.failed()

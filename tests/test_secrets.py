@@ -109,7 +109,7 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
                 repr(configuration.settings),
             ]
             shown += [repr(vars(part)) for part in (app.state.desk, engine.generations, engine.jobs, engine.routing)]
-            shown += [repr(outlet) for outlet in engine.outlets.values()]
+            shown += [repr(runtime) for runtime in engine.runtimes.values()]
     assert {200, 400, 401, 404, 429, 500, 502} <= witness.statuses
     said = {"log": log.getvalue(), "answers": "\n".join(witness.heard), "repr": "\n".join(shown)}
     assert said["log"].count("create_image") > len(MODELS) * len(FAULTS)

@@ -151,8 +151,8 @@ def open_files() -> int:
 async def rest(service: Service) -> None:
     """Wait until nothing is under way, and close the connections that are kept for the next call."""
     await eventually(lambda: service.engine.generations.running == 0, 10)
-    for outlet in service.engine.outlets.values():
-        await outlet.upstream.close()
+    for runtime in service.engine.runtimes.values():
+        await runtime.upstream.close()
     await asyncio.sleep(0.05)
 
 
@@ -209,8 +209,8 @@ async def _assert_nothing_is_left(service: Service, files: int, running_tasks: C
     engine = service.engine
     await eventually(lambda: open_files() <= files)
     await eventually(lambda: not tasks() - running_tasks)
-    for outlet in engine.outlets.values():
-        assert outlet.slots._value == outlet.max_jobs
+    for runtime in engine.runtimes.values():
+        assert runtime.slots._value == runtime.max_jobs
     assert not list(engine.store.directory.glob("*.part"))
     generations = engine.generations
     assert not any(generation.waiters for generation in generations)

@@ -53,11 +53,11 @@ async def list_models(request: Request) -> Response:
 async def list_samplers(request: Request) -> Response:
     """List the samplers that any usable model knows."""
     engine: Engine = request.app.state.desk.engine
-    suppliers = (supplier for supplier in engine.suppliers.values() if not supplier.why_not)
+    catalogues = (catalogue for catalogue in engine.catalogues.values() if not catalogue.why_not)
     names = dict.fromkeys(
         name
-        for supplier in suppliers
-        for model in supplier.models.values()
+        for catalogue in catalogues
+        for model in catalogue.models.values()
         for name in model.choices.get("sampler", ())
     )
     return JSONResponse([{"name": name, "aliases": [], "options": {}} for name in names])

@@ -170,9 +170,9 @@ class Previews:
             None,
             self._last,
         )
-        if wanted and self._fetching is None and progress.outlet is not None:
+        if wanted and self._fetching is None and progress.runtime is not None:
             self._last = progress.preview
-            work = self._fetch(progress.outlet.upstream, str(progress.preview))
+            work = self._fetch(progress.runtime.upstream, str(progress.preview))
             self._fetching = asyncio.get_running_loop().create_task(work)
             self._fetching.add_done_callback(lambda _: self._generation.changed())
 

@@ -190,14 +190,14 @@ def pending(engine: Engine, generation: Generation) -> Failure:
 
 def _asked(generation: Generation) -> Candidate:
     """Return the route that was asked last, or is going to be asked first."""
-    asked = {progress.outlet.name for progress in generation.progress if progress.outlet is not None}
+    asked = {progress.runtime.name for progress in generation.progress if progress.runtime is not None}
     candidates = generation.resolved.candidates
     return next((one for one in reversed(candidates) if one.route.provider in asked), candidates[0])
 
 
 def describe(visit: Visit, generation: Generation) -> None:
     """Put into the answer's headers who makes the pictures, by how many submits, and what became of the parameters."""
-    made = generation.pictures[0].made.candidate if generation.pictures else None
+    made = generation.pictures[0].finished_job.candidate if generation.pictures else None
     candidate = made or _asked(generation)
     translation = candidate.translation
     visit.attempts = generation.submits
@@ -224,7 +224,7 @@ def describe(visit: Visit, generation: Generation) -> None:
 
 
 def _first_seed(generation: Generation, candidate: Candidate) -> int | None:
-    told = generation.pictures[0].made.finished.seed if generation.pictures else None
+    told = generation.pictures[0].finished_job.finished.seed if generation.pictures else None
     seed: int | None = candidate.translation.with_seed(generation.seed).get("seed") if told is None else told
     return seed
 

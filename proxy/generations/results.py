@@ -17,7 +17,7 @@ from yarl import URL
 
 from proxy.clock import Backoff, Clock, Deadline
 from proxy.errors import GenerationTimeout, ProviderBadResult
-from proxy.jobs.run import Made
+from proxy.jobs.run import FinishedJob
 from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.pictures.completeness import is_cut
 from proxy.pictures.store import ImageStore, StoredPicture, remove
@@ -44,7 +44,7 @@ class Picture:
     ``format`` is None where the provider's address doesn't tell.
     """
 
-    made: Made
+    finished_job: FinishedJob
     width: int
     height: int
     format: Format | None
@@ -85,25 +85,25 @@ class Results:
         self._storable = True
 
     async def deliverable(
-        self, resolved: ResolvedRequest, made: Made, late: Callable[[], None] = lambda: None
+        self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None] = lambda: None
     ) -> Picture:
-        """Return the picture of ``made`` in the form that ``resolved`` wants.
+        """Return the picture of ``finished_job`` in the form that ``resolved`` wants.
 
         ``late`` is called when it takes long for a reason of ours. Raises ProviderBadResult, and GenerationTimeout
         when the picture could not be stored while its job was followed.
         """
-        image = made.finished.image
+        image = finished_job.finished.image
         if isinstance(image, str) and resolved.form == "url" and not self._always_copy:
-            address = made.outlet.upstream.check_result(image)
+            address = finished_job.runtime.upstream.check_result(image)
             named = _format_of(address)
             if resolved.request.output_format in (None, named) and resolved.request.output_compression is None:
-                shape = made.candidate.translation.shape
-                return Picture(made, shape.width, shape.height, named, url=address)
+                shape = finished_job.candidate.translation.shape
+                return Picture(finished_job, shape.width, shape.height, named, url=address)
         try:
-            stored = await self._stored(resolved, made, late)
+            stored = await self._stored(resolved, finished_job, late)
         except NotAPicture:
             raise ProviderBadResult("The provider's picture cannot be used: it is no picture, or too large.") from None
-        return Picture(made, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
+        return Picture(finished_job, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
 
     def _may_need_file(self, resolved: ResolvedRequest, candidate: Candidate) -> bool:
         """Whether it may turn out that the provider's own address, if there is one, can't be handed on."""
@@ -116,11 +116,13 @@ class Results:
             or candidate.route.model.in_answer
         )
 
-    async def _stored(self, resolved: ResolvedRequest, made: Made, late: Callable[[], None]) -> StoredPicture:
+    async def _stored(
+        self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None]
+    ) -> StoredPicture:
         """Have the picture as a file of the wanted type. Raises NotAPicture, ProviderBadResult, GenerationTimeout."""
-        image = made.finished.image
+        image = finished_job.finished.image
         if isinstance(image, str):
-            image = await self._fetch(made, image)
+            image = await self._fetch(finished_job, image)
         elif isinstance(image, bytes) and await _off_the_loop(len(image), lambda: is_cut(image)):
             raise NotAPicture("the picture is cut off or damaged")
         try:
@@ -129,7 +131,11 @@ class Results:
         finally:
             if isinstance(image, Path):
                 remove(image)
-        return bought if isinstance(bought, StoredPicture) else await self._store_bytes(*bought, made.lifetime, late)
+        return (
+            bought
+            if isinstance(bought, StoredPicture)
+            else await self._store_bytes(*bought, finished_job.lifetime, late)
+        )
 
     async def _bring_into_form(
         self, resolved: ResolvedRequest, image: Path | bytes, file: BinaryIO
@@ -150,14 +156,16 @@ class Results:
         except OSError:
             return file.read(), facts
 
-    async def _fetch(self, made: Made, address: str) -> Path | bytes:
+    async def _fetch(self, finished_job: FinishedJob, address: str) -> Path | bytes:
         """Fetch a paid picture, again and again while its host isn't ready. Raises ProviderBadResult."""
         backoff = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         cut = 0
         while True:
             at_least_s = 0.0
             try:
-                return await made.outlet.upstream.fetch(address, max(_LEAST_FETCH_S, made.lifetime.remaining))
+                return await finished_job.runtime.upstream.fetch(
+                    address, max(_LEAST_FETCH_S, finished_job.lifetime.remaining)
+                )
             except NotWhole as failure:
                 cut += 1
                 if cut == _FETCHES_OF_CUT_ONES:
@@ -165,7 +173,7 @@ class Results:
                 reason = failure.message
             except ResultNotReady as failure:
                 at_least_s, reason = failure.retry_after or 0.0, failure.message
-            if not await backoff.pause(made.lifetime, at_least_s):
+            if not await backoff.pause(finished_job.lifetime, at_least_s):
                 raise ProviderBadResult(reason)
 
     async def _store_bytes(

@@ -18,7 +18,7 @@ from proxy.generations.record import Generation, badness, end_of
 from proxy.generations.registry import Registry, Sign
 from proxy.generations.results import Picture
 from proxy.generations.salvage import Salvage, Salvages
-from proxy.jobs.run import Made
+from proxy.jobs.run import FinishedJob
 from proxy.jobs.runtime import Progress
 from proxy.requests.resolve import ResolvedRequest
 
@@ -43,8 +43,8 @@ class Generations:
 
     def __init__(
         self,
-        make: Callable[[ResolvedRequest, int, Progress, Deadline], Coroutine[Any, Any, Made]],
-        deliverable: Callable[[ResolvedRequest, Made, Callable[[], None]], Coroutine[Any, Any, Picture]],
+        make: Callable[[ResolvedRequest, int, Progress, Deadline], Coroutine[Any, Any, FinishedJob]],
+        deliverable: Callable[[ResolvedRequest, FinishedJob, Callable[[], None]], Coroutine[Any, Any, Picture]],
         clock: Clock,
         *,
         hold_s: float,
@@ -253,10 +253,10 @@ class Generations:
             )[1]
 
     async def _picture(self, generation: Generation, number: int) -> Picture:
-        made = await self._make(
+        finished_job = await self._make(
             generation.resolved, generation.seed + number, generation.progress[number], generation.hold
         )
-        return await self._deliverable(generation.resolved, made, lambda: generation.release("late"))
+        return await self._deliverable(generation.resolved, finished_job, lambda: generation.release("late"))
 
     def _ended(self, generation: Generation, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -13,7 +13,7 @@ from proxy.errors import (
     ProviderFailure,
 )
 from proxy.jobs.refusals import is_challenge
-from proxy.jobs.runtime import Limits, Outlet, Progress
+from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
 from proxy.jobs.schedule import LAST_POLL_S, Pace
 from proxy.providers.boundary import Finished, Pending, Reply, UnreadableReply
 from proxy.upstream.client import FETCH_S, Interrupted, NotSent, TooLarge
@@ -32,7 +32,7 @@ _INSTANT_S = 0.005
 class Follower:
     """Asks for one job's state until it is finished."""
 
-    outlet: Outlet
+    runtime: ProviderRuntime
     pace: Pace
     progress: Progress
     limits: Limits
@@ -54,7 +54,7 @@ class Follower:
                     now=now,
                     state=None if at_least_s else pending.state,
                     progress=pending.progress,
-                    at_least_s=max(at_least_s, self.outlet.polls.wait_s),
+                    at_least_s=max(at_least_s, self.runtime.poll_breaker.wait_s),
                     deadlines=self.deadlines,
                 )
                 await self.clock.sleep(self._within(lifetime, now, wait_s))
@@ -73,29 +73,29 @@ class Follower:
     async def _ask(self, pending: Pending, lifetime: Deadline) -> Pending | Finished | float:
         """Poll once; a float is the number of seconds to wait at least after an answer that says nothing."""
         self.polls += 1
-        self.outlet.polls.allow()
+        self.runtime.poll_breaker.allow()
         # The answer counts whenever it comes, the last one too: the job may be done, and it is paid for.
         limit_s = max(FETCH_S, lifetime.remaining) if pending.next.picture else self.limits.poll_s
         try:
-            reply = await self.outlet.upstream.send(pending.next, limit_s)
+            reply = await self.runtime.upstream.send(pending.next, limit_s)
             if 200 <= reply.status < 300:
-                answer = self.outlet.read(reply)
-                self.outlet.polls.succeeded()
+                answer = self.runtime.read(reply)
+                self.runtime.poll_breaker.succeeded()
                 return answer
         except (NotSent, Interrupted, UnreadableReply):
-            self.outlet.polls.failed()
+            self.runtime.poll_breaker.failed()
             return self._backoff_s()
         except TooLarge:
             if pending.next.picture:
                 raise ProviderBadResult("The finished picture is larger than any that is accepted.") from None
-            self.outlet.polls.failed()
+            self.runtime.poll_breaker.failed()
             return self._backoff_s()
         except NotWhole as failure:
-            self.outlet.polls.skipped()
+            self.runtime.poll_breaker.skipped()
             self._strike("cut", failure)
             return self._backoff_s()
         except ProviderFailure:
-            self.outlet.polls.succeeded()
+            self.runtime.poll_breaker.succeeded()
             raise
         return self._unanswered(reply)
 
@@ -111,25 +111,25 @@ class Follower:
     def _checked(self, preview: str) -> str | None:
         """Return the address of a preview if a picture may live there: it is handed on to the caller."""
         try:
-            return self.outlet.upstream.check_result(preview)
+            return self.runtime.upstream.check_result(preview)
         except ProviderFailure:
             return None
 
     def _unanswered(self, reply: Reply) -> float:
         if reply.status == 429:
-            self.outlet.polls.skipped()
+            self.runtime.poll_breaker.skipped()
             return reply.retry_after or _BUSY_S
         if reply.status in (404, 410):
             self._strike("lost", JobLost("The provider no longer knows the job."))
-            self.outlet.polls.skipped()
+            self.runtime.poll_breaker.skipped()
         elif reply.status in (401, 402, 403) and not is_challenge(reply):
             self._strike("auth", ProviderAuth("The provider refused this service's credentials while the job ran."))
-            self.outlet.polls.skipped()
+            self.runtime.poll_breaker.skipped()
         elif 400 <= reply.status < 500 and not is_challenge(reply):
             self._strike("bad", ProviderBadResponse("The provider refused to tell how the job is doing."))
-            self.outlet.polls.skipped()
+            self.runtime.poll_breaker.skipped()
         else:
-            self.outlet.polls.failed()
+            self.runtime.poll_breaker.failed()
         return self._backoff_s()
 
     def _strike(self, kind: str, failure: ProviderFailure) -> None:

@@ -21,7 +21,7 @@ from proxy.errors import (
 )
 from proxy.jobs.poll import Follower
 from proxy.jobs.refusals import refused_submit
-from proxy.jobs.runtime import Limits, Outlet, Progress
+from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
 from proxy.jobs.schedule import Key, Schedule, classify
 from proxy.metrics import Metrics
 from proxy.providers.boundary import Finished, Job, Pending
@@ -33,21 +33,21 @@ _BEFORE_HOLD_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class FinishedJob:
     """A finished job and the route that made it."""
 
     finished: Finished
     candidate: Candidate
-    outlet: Outlet
+    runtime: ProviderRuntime
     lifetime: Deadline
 
 
 class Jobs:
-    """Runs jobs. Stateless but for the outlets' slots and breakers and what the schedule has learned."""
+    """Runs jobs. Stateless but for the runtimes' slots and breakers and what the schedule has learned."""
 
     def __init__(
         self,
-        outlets: dict[str, Outlet],
+        runtimes: dict[str, ProviderRuntime],
         schedule: Schedule,
         limits: Limits,
         clock: Clock,
@@ -55,14 +55,14 @@ class Jobs:
         *,
         check_store: Callable[[ResolvedRequest, Sequence[Candidate]], None] = lambda *_: None,
     ) -> None:
-        self.outlets = outlets
+        self.runtimes = runtimes
         self._schedule = schedule
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
         self._check_store = check_store
 
-    async def make(self, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline) -> Made:
+    async def make(self, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline) -> FinishedJob:
         """Make one picture by the first route that takes it; ``hold`` bounds the wait before its submit.
 
         Routes are tried in order while nothing was started. When none took it, the one that is the first to say
@@ -72,7 +72,7 @@ class Jobs:
         hints: list[tuple[float, int]] = []
         for number, candidate in enumerate(resolved.candidates):
             outcome = await self._try(candidate, resolved, seed, progress, hold)
-            if isinstance(outcome, Made):
+            if isinstance(outcome, FinishedJob):
                 return outcome
             failures.append((candidate, outcome))
             progress.pass_over(str(candidate.route), candidate.route.provider, outcome.code)
@@ -84,7 +84,7 @@ class Jobs:
             candidate = resolved.candidates[number]
             progress.passed_over.pop(str(candidate.route))
             outcome = await self._try(candidate, resolved, seed, progress, hold)
-            if isinstance(outcome, Made):
+            if isinstance(outcome, FinishedJob):
                 return outcome
             failures.insert(0, (candidate, outcome))
             progress.pass_over(str(candidate.route), candidate.route.provider, outcome.code)
@@ -94,7 +94,7 @@ class Jobs:
 
     async def _try(
         self, candidate: Candidate, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline
-    ) -> Made | Failure:
+    ) -> FinishedJob | Failure:
         """Return the picture, or the failure after which another route may be tried. Raises any other Failure."""
         try:
             return await self._make_at(candidate, resolved, seed, progress, hold)
@@ -107,51 +107,51 @@ class Jobs:
 
     async def _make_at(
         self, candidate: Candidate, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline
-    ) -> Made:
-        outlet = self.outlets[candidate.route.provider]
-        if not outlet.submits.allow():
+    ) -> FinishedJob:
+        runtime = self.runtimes[candidate.route.provider]
+        if not runtime.submit_breaker.allow():
             raise Overloaded(
-                f"The provider '{outlet.name}' is failing; it is left alone for a moment.",
-                retry_after=max(1.0, outlet.submits.wait_s),
+                f"The provider '{runtime.name}' is failing; it is left alone for a moment.",
+                retry_after=max(1.0, runtime.submit_breaker.wait_s),
             )
         try:
-            await self._take_slot(outlet, hold)
+            await self._take_slot(runtime, hold)
         except BaseException:
-            outlet.submits.skipped()
+            runtime.submit_breaker.skipped()
             raise
-        outlet.figures.jobs_in_flight.inc()
+        runtime.figures.jobs_in_flight.inc()
         try:
             if not progress.wanted():
-                outlet.submits.skipped()
+                runtime.submit_breaker.skipped()
                 raise Overloaded("Nobody waited for this picture any more when its turn came.", retry_after=1.0)
-            self._ensure_storable(outlet, resolved, candidate)
+            self._ensure_storable(runtime, resolved, candidate)
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
             job = self._job(candidate, resolved, seed)
-            finished = await self._submit_and_follow(outlet, job, progress, hold, lifetime)
-            return Made(finished, candidate, outlet, lifetime)
+            finished = await self._submit_and_follow(runtime, job, progress, hold, lifetime)
+            return FinishedJob(finished, candidate, runtime, lifetime)
         finally:
-            outlet.figures.jobs_in_flight.dec()
-            outlet.slots.release()
+            runtime.figures.jobs_in_flight.dec()
+            runtime.slots.release()
 
-    def _ensure_storable(self, outlet: Outlet, resolved: ResolvedRequest, candidate: Candidate) -> None:
+    def _ensure_storable(self, runtime: ProviderRuntime, resolved: ResolvedRequest, candidate: Candidate) -> None:
         """Look once more, after the queue, whether the picture can be stored. Raises StateUnavailable."""
         try:
             self._check_store(resolved, (candidate,))
         except StateUnavailable:
-            outlet.submits.skipped()
+            runtime.submit_breaker.skipped()
             raise
 
-    async def _take_slot(self, outlet: Outlet, hold: Deadline) -> None:
+    async def _take_slot(self, runtime: ProviderRuntime, hold: Deadline) -> None:
         """Wait in order for a free slot, at most for the hold. Raises Overloaded; nothing was sent then."""
-        if not outlet.slots.locked():
-            await outlet.slots.acquire()
+        if not runtime.slots.locked():
+            await runtime.slots.acquire()
             return
-        with outlet.figures.queue.track_inprogress():
+        with runtime.figures.queue.track_inprogress():
             try:
                 async with asyncio.timeout(max(0.0, hold.remaining - _BEFORE_HOLD_S)):
-                    await outlet.slots.acquire()
+                    await runtime.slots.acquire()
             except TimeoutError:
-                message = f"All {outlet.max_jobs} places at the provider '{outlet.name}' stayed taken."
+                message = f"All {runtime.max_jobs} places at the provider '{runtime.name}' stayed taken."
                 raise Overloaded(message, retry_after=1.0) from None
 
     @staticmethod
@@ -169,15 +169,15 @@ class Jobs:
         )
 
     async def _submit_and_follow(
-        self, outlet: Outlet, job: Job, progress: Progress, hold: Deadline, lifetime: Deadline
+        self, runtime: ProviderRuntime, job: Job, progress: Progress, hold: Deadline, lifetime: Deadline
     ) -> Finished:
         started = self._clock.monotonic()
-        answer = await self._submit(outlet, job, progress, lifetime)
-        figures = outlet.figures
+        answer = await self._submit(runtime, job, progress, lifetime)
+        figures = runtime.figures
         figures.submits.inc()
         if isinstance(answer, Pending):
-            pace = self._schedule.watch(_kind_of(outlet, job), outlet.polls_per_second)
-            follower = Follower(outlet, pace, progress, self._limits, self._clock, (hold.at, lifetime.at))
+            pace = self._schedule.watch(_kind_of(runtime, job), runtime.polls_per_second)
+            follower = Follower(runtime, pace, progress, self._limits, self._clock, (hold.at, lifetime.at))
             try:
                 answer = await follower.follow(answer, lifetime)
             finally:
@@ -188,52 +188,54 @@ class Jobs:
         progress.set("done", 1.0)
         return answer
 
-    async def _submit(self, outlet: Outlet, job: Job, progress: Progress, lifetime: Deadline) -> Pending | Finished:
+    async def _submit(
+        self, runtime: ProviderRuntime, job: Job, progress: Progress, lifetime: Deadline
+    ) -> Pending | Finished:
         """Submit once. ``progress.submitted`` is true from here on unless the provider provably took nothing."""
         try:
-            call = outlet.provider.submit(job)
+            call = runtime.provider.submit(job)
             limit_s = lifetime.remaining if call.picture else self._limits.submit_s
             progress.submits += 1
             progress.submitted = True
-            progress.outlet = outlet
+            progress.runtime = runtime
             progress.set("generating" if call.picture else "queued")
-            reply = await outlet.upstream.send(call, limit_s)
+            reply = await runtime.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
-                raise refused_submit(outlet.provider, outlet.name, job, reply)
-            answer = outlet.read(reply)
+                raise refused_submit(runtime.provider, runtime.name, job, reply)
+            answer = runtime.read(reply)
         except StateUnavailable:
             progress.submits, progress.submitted = progress.submits - 1, False
-            outlet.submits.skipped()
+            runtime.submit_breaker.skipped()
             raise
         except (NotSent, Interrupted, ProviderFailure) as trouble:
-            self._submit_failed(outlet, progress, trouble)
+            self._submit_failed(runtime, progress, trouble)
         except BaseException:
-            outlet.submits.skipped()
+            runtime.submit_breaker.skipped()
             raise
-        outlet.submits.succeeded()
+        runtime.submit_breaker.succeeded()
         return answer
 
     def _submit_failed(
-        self, outlet: Outlet, progress: Progress, trouble: NotSent | Interrupted | ProviderFailure
+        self, runtime: ProviderRuntime, progress: Progress, trouble: NotSent | Interrupted | ProviderFailure
     ) -> NoReturn:
         if isinstance(trouble, NotSent):
             progress.submits -= 1
-            failure: ProviderFailure = ProviderUnavailable(f"The provider '{outlet.name}' cannot be reached.")
+            failure: ProviderFailure = ProviderUnavailable(f"The provider '{runtime.name}' cannot be reached.")
         elif isinstance(trouble, Interrupted):
-            message = f"The provider '{outlet.name}' took the call and gave no answer; it may have made a picture."
+            message = f"The provider '{runtime.name}' took the call and gave no answer; it may have made a picture."
             failure = SubmitOutcomeUnknown(message)
         else:
             failure = trouble
         progress.submitted = not failure.nothing_started
         if failure.blames_provider:
-            outlet.submits.failed()
+            runtime.submit_breaker.failed()
         else:
-            outlet.submits.succeeded()
-        self._metrics.submits.labels(outlet.name, failure.code or "").inc()
+            runtime.submit_breaker.succeeded()
+        self._metrics.submits.labels(runtime.name, failure.code or "").inc()
         raise failure from trouble
 
 
-def _kind_of(outlet: Outlet, job: Job) -> Key:
+def _kind_of(runtime: ProviderRuntime, job: Job) -> Key:
     """Return the kind of job whose durations are learned together."""
     size = job.settings.get("width"), job.settings.get("height")
-    return classify(outlet.name, job.model.name, *size, job.settings.get("steps"))
+    return classify(runtime.name, job.model.name, *size, job.settings.get("steps"))

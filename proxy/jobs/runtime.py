@@ -13,15 +13,15 @@ from proxy.upstream.client import Upstream
 
 
 @dataclass(slots=True)
-class Outlet:
+class ProviderRuntime:
     """A configured provider in operation: its dialect, connections, slots, breakers and figures."""
 
     name: str
     provider: Provider
     upstream: Upstream
     max_jobs: int
-    submits: Breaker
-    polls: Breaker
+    submit_breaker: Breaker
+    poll_breaker: Breaker
     figures: ProviderFigures
     polls_per_second: float = 0.0
     slots: asyncio.Semaphore = field(init=False)
@@ -54,7 +54,7 @@ class Progress:
     preview: str | None = None
     submits: int = 0
     submitted: bool = False
-    outlet: "Outlet | None" = None
+    runtime: "ProviderRuntime | None" = None
     passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def pass_over(self, route: str, provider: str, code: str | None) -> None:

@@ -73,14 +73,14 @@ class ResolvedRequest:
     fingerprint: bytes = field(repr=False)
 
     def without_uploads(self) -> "ResolvedRequest":
-        """Return the order without the bytes of its pictures, once they have served."""
+        """Return it without the bytes of its pictures, once they have served."""
         if not self.checked.images:
             return self
         images = tuple(replace(image, data=b"") for image in self.checked.images)
         return replace(self, checked=replace(self.checked, images=images, mask=None))
 
     def with_mask(self, mask: InputPicture) -> "ResolvedRequest":
-        """Return the order with its mask as the providers read it."""
+        """Return it with its mask as the providers read it."""
         return replace(self, checked=replace(self.checked, mask=mask))
 
     @property
@@ -90,7 +90,7 @@ class ResolvedRequest:
 
 
 def resolve(checked: CheckedRequest, public: PublicModel, *, strict: bool, able: Sequence[str] = ()) -> ResolvedRequest:
-    """Return the order for ``request``: the routes of ``public`` that can do it.
+    """Return ``checked`` with its routes: those of ``public`` that can do it.
 
     ``strict``: a route that would have to drop a parameter can't. ``able``: public names to recommend when none
     can do the operation. Raises InvalidRequest when no route is left.

@@ -39,7 +39,7 @@ class ModelSettings(BaseModel):
 
 
 @dataclass(slots=True)
-class Supplier:
+class ModelCatalogue:
     """A configured provider as routing sees it: its models by every name, and why it can't be used, if so."""
 
     name: str
@@ -83,9 +83,9 @@ class PublicModel:
 class Routing:
     """The configured names and the providers' own names, and what they lead to."""
 
-    def __init__(self, models: Mapping[str, ModelSettings], suppliers: Sequence[Supplier]) -> None:
+    def __init__(self, models: Mapping[str, ModelSettings], catalogues: Sequence[ModelCatalogue]) -> None:
         self._configured = dict(models)
-        self._suppliers = {supplier.name: supplier for supplier in suppliers}
+        self._catalogues = {catalogue.name: catalogue for catalogue in catalogues}
         patterns = (name[:-1] for name in models if name.endswith("*"))
         self._patterns = sorted(patterns, key=len, reverse=True)
 
@@ -109,10 +109,10 @@ class Routing:
         for name in self._configured:
             if not name.endswith("*"):
                 yield name, "images-proxy"
-        for supplier in self._suppliers.values():
-            if not supplier.why_not:
-                for model in supplier.models:
-                    yield f"{supplier.name}/{model}", supplier.name
+        for catalogue in self._catalogues.values():
+            if not catalogue.why_not:
+                for model in catalogue.models:
+                    yield f"{catalogue.name}/{model}", catalogue.name
 
     def operations(self, name: str) -> frozenset[Operation]:
         """Return what a name can do by its usable routes; nothing when it has none."""
@@ -129,31 +129,31 @@ class Routing:
     def why_unusable(self, route: str) -> str:
         """Return why ``route`` (as the configuration writes it) can't be used now; empty if it can."""
         provider, _, model = route.partition("/")
-        supplier = self._suppliers.get(provider)
-        if supplier is None:
+        catalogue = self._catalogues.get(provider)
+        if catalogue is None:
             return "no such provider"
-        return supplier.why_not or ("" if model in supplier.by_name else "the provider has no such model")
+        return catalogue.why_not or ("" if model in catalogue.by_name else "the provider has no such model")
 
     def _usable(self, name: str, settings: ModelSettings, routes: tuple[Route, ...]) -> PublicModel:
-        usable = tuple(route for route in routes if not self._suppliers[route.provider].why_not)
+        usable = tuple(route for route in routes if not self._catalogues[route.provider].why_not)
         if not usable:
-            reasons = sorted({f"{r.provider}: {self._suppliers[r.provider].why_not}" for r in routes})
+            reasons = sorted({f"{r.provider}: {self._catalogues[r.provider].why_not}" for r in routes})
             detail = f" ({'; '.join(reasons)})" if reasons else ""
             raise NotConfigured(f"No provider of the model '{_shown(name)}' is configured{detail}.", param="model")
         return PublicModel(name, usable, settings.response_format, settings.defaults)
 
     def _route(self, route: str) -> Route | None:
         provider, _, name = route.partition("/")
-        supplier = self._suppliers.get(provider)
-        model = supplier.by_name.get(name) if supplier else None
+        catalogue = self._catalogues.get(provider)
+        model = catalogue.by_name.get(name) if catalogue else None
         return Route(provider, model) if model else None
 
     def _native(self, name: str) -> Route | None:
         qualified = self._route(name)
         if qualified is not None:
             return qualified
-        found = [Route(s.name, s.by_name[name]) for s in self._suppliers.values() if name in s.by_name]
-        usable = [route for route in found if not self._suppliers[route.provider].why_not]
+        found = [Route(s.name, s.by_name[name]) for s in self._catalogues.values() if name in s.by_name]
+        usable = [route for route in found if not self._catalogues[route.provider].why_not]
         candidates = usable or found
         if len(candidates) > 1:
             names = " or ".join(f"'{route}'" for route in candidates)

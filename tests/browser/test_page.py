@@ -85,7 +85,7 @@ def test_a_picture_comes_with_what_was_changed_and_left_out(visit: Visit, demo_u
 def test_a_fallback_is_told(visit: Visit) -> None:
     page = visit.page
     page.get_by_label("Model").select_option("dall-e-3")
-    generate(page, "A lighthouse [fault:no-capacity]")
+    generate(page, "A lighthouse [fault:busy:1:30]")
     expect(page.locator(DONE)).to_be_visible()
     expect(page.locator(".differences")).to_contain_text("imagelabs answered instead of prodia, which was busy.")
     expect(page.locator("#stage")).not_to_contain_text("Made as asked")

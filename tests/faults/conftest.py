@@ -26,8 +26,8 @@ async def shared(anyio_backend: str) -> AsyncIterator[Service]:  # noqa: ARG001 
 @pytest.fixture
 def service(shared: Service) -> Service:
     """A service with the default limits, whose breakers remember nothing."""
-    for outlet in shared.engine.outlets.values():
-        outlet.submits, outlet.polls = Breaker(shared.engine.clock), Breaker(shared.engine.clock)
+    for runtime in shared.engine.runtimes.values():
+        runtime.submit_breaker, runtime.poll_breaker = Breaker(shared.engine.clock), Breaker(shared.engine.clock)
     return shared
 
 

@@ -146,7 +146,7 @@ async def test_row_35_a_follower_is_served_after_the_leader_left() -> None:
 async def test_a_partial_failure_keeps_what_was_made() -> None:
     async with running() as service:
         prompt = "a [seconds:0.1] [tag:t]"
-        service.engine.outlets["prodia"].slots = asyncio.Semaphore(10)
+        service.engine.runtimes["prodia"].slots = asyncio.Semaphore(10)
         fetched = service.engine.generations._deliverable
         failed: list[int] = []
 

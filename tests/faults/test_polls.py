@@ -57,8 +57,8 @@ async def test_row_23_polls_that_go_on_failing() -> None:
         for answer in answers:
             assert_failed(answer, 504, "timeout_error", "generation_pending", retry=True)
             assert answer.headers["x-images-generation"].startswith("/v1/images/generations/imggen_")
-        outlet = service.engine.outlets["imagelabs"]
-        assert (outlet.polls.state, outlet.submits.state) == ("open", "closed")
+        runtime = service.engine.runtimes["imagelabs"]
+        assert (runtime.poll_breaker.state, runtime.submit_breaker.state) == ("open", "closed")
         assert (await service.counts("t"))["submits"] == 6
         assert service.engine.generations.running == 6
 
@@ -125,8 +125,8 @@ async def test_row_25_a_provider_that_only_asks_for_patience_hears_few_polls() -
 
 async def test_what_is_done_at_the_end_of_its_lifetime_is_collected() -> None:
     async with running(timeouts={"lifetime": 0.8}, providers={"mode": "async"}) as service:
-        outlet = service.engine.outlets["prodia"]
-        read = outlet.provider.read
+        runtime = service.engine.runtimes["prodia"]
+        read = runtime.provider.read
 
         class Dawdling:
             """The provider, whose word that a job is done comes when its lifetime is over."""
@@ -140,7 +140,7 @@ async def test_what_is_done_at_the_end_of_its_lifetime_is_collected() -> None:
                     time.sleep(0.9)
                 return answer
 
-        outlet_provider, outlet.provider = outlet.provider, Dawdling()
+        outlet_provider, runtime.provider = runtime.provider, Dawdling()
         answer = await service.generate("a [seconds:0.1] [tag:t]", model=SCHNELL)
         assert (answer.status, (await service.counts("t"))["submits"]) == (200, 1)
 

@@ -89,7 +89,7 @@ async def test_row_29_an_endless_picture_and_a_bomb_are_cut_off(monkeypatch: pyt
     async with running() as service:
         answer = await service.generate("[seconds:0.02] [fault:huge]", model=V1, response_format="b64_json")
         assert_failed(answer, 502, ISE, "provider_bad_result")
-        assert service.engine.outlets["prodia-v1"].upstream.traffic.received < 4_000_000
+        assert service.engine.runtimes["prodia-v1"].upstream.traffic.received < 4_000_000
         assert not list(service.engine.store.directory.glob(NOT_PUBLISHED))
     bomb = Response(
         gzip.compress(b"\0" * 20_000_000), headers={"content-encoding": "gzip", "content-type": "image/png"}

@@ -97,8 +97,8 @@ async def test_what_needs_a_file_is_refused_before_it_is_bought(
         mend(service)
         assert (await service.generate("a [seconds:0] [tag:t]", model=model, **values)).status == 200
         assert (await service.counts("t"))["submits"] == values.get("n", 1)
-        for outlet in service.engine.outlets.values():
-            assert (outlet.slots._value, outlet.submits.state) == (outlet.max_jobs, "closed")
+        for runtime in service.engine.runtimes.values():
+            assert (runtime.slots._value, runtime.submit_breaker.state) == (runtime.max_jobs, "closed")
 
 
 @pytest.mark.parametrize("model", [V1, LEGACY, LABS])
@@ -230,7 +230,7 @@ async def test_the_providers_slot_is_free_meanwhile(folder: Path) -> None:
             assert_pending(
                 await blocked_once_bought(service, service.generate(prompt, None, model=model, **B64), tag=model[:4])
             )
-            assert not service.engine.outlets[model.partition("/")[0]].slots.locked()
+            assert not service.engine.runtimes[model.partition("/")[0]].slots.locked()
             mend(service)
 
 

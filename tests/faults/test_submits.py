@@ -20,8 +20,8 @@ async def generate(service: Service, tag: str, fault: str, model: str) -> tuple[
     """Return the answer, and how many submits and polls the simulator saw for it."""
     answer = await service.generate(f"a fox [seconds:0.02] [tag:{tag}] [fault:{fault}]", model=model)
     counts = await service.counts(tag)
-    for outlet in service.engine.outlets.values():
-        assert outlet.slots._value == outlet.max_jobs
+    for runtime in service.engine.runtimes.values():
+        assert runtime.slots._value == runtime.max_jobs
     return answer, counts["submits"], counts["polls"]
 
 
@@ -33,7 +33,7 @@ async def test_row_15_nobody_there_or_no_tls(scheme: str) -> None:
             answer = await service.generate("a", model=LABS)
             assert_failed(answer, 503, "server_error", "provider_unavailable", retry=True)
             assert answer.headers["x-images-attempts"] == "0"
-            assert service.engine.outlets["imagelabs"].submits._failures_in_a_row == 1
+            assert service.engine.runtimes["imagelabs"].submit_breaker._failures_in_a_row == 1
 
 
 async def test_row_15_after_five_the_breaker_is_open_and_readiness_falls() -> None:
@@ -105,7 +105,7 @@ async def test_row_18_busy(tag: str, fault: str, hint: str, submits: int) -> Non
         assert_failed(answer, 429, "rate_limit_error", "provider_busy", retry=True)
         assert answer.headers["retry-after"] == hint
         assert seen == submits
-        assert service.engine.outlets["prodia"].submits.state == "closed"
+        assert service.engine.runtimes["prodia"].submit_breaker.state == "closed"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ async def test_row_20_refused_content_is_told_and_does_not_travel_on(service: Se
     answer, submits, _ = await generate(service, tag, "unsafe", "dall-e-3")
     assert_failed(answer, 400, "image_generation_user_error", "content_policy_violation")
     assert submits == 1
-    assert service.engine.outlets["prodia"].submits._failures_in_a_row == 0
+    assert service.engine.runtimes["prodia"].submit_breaker._failures_in_a_row == 0
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ async def test_row_21_nonsense_after_a_submit(service: Service, tag: str, model:
     expected = "submit_outcome_unknown" if fault == "cut:submit" else "provider_bad_response"
     assert_failed(answer, 502, "server_error", expected)
     assert (submits, polls) == (1, 0)
-    received = service.engine.outlets[model.partition("/")[0]].upstream.traffic.received
+    received = service.engine.runtimes[model.partition("/")[0]].upstream.traffic.received
     assert received < 600_000
 
 
@@ -147,7 +147,7 @@ async def test_row_21_a_job_id_that_is_none_is_never_put_into_an_address() -> No
     jobs: list[Any] = ["../x", "a/b/c/d/e/f", "0f4c6b0e?x=1", "0" * 65, "short", None, 5, ["0f4c6b0e"]]
     async with before(upstream) as service:
         for job in jobs:
-            service.engine.outlets["prodia-legacy"].submits.succeeded()
+            service.engine.runtimes["prodia-legacy"].submit_breaker.succeeded()
             upstream.submit = JSONResponse({"job": job, "status": "queued"})
             assert_failed(await service.generate("a", model=LEGACY), 502, "server_error", "provider_bad_response")
         assert upstream.calls() == ["/generate"] * len(jobs)

@@ -11,7 +11,7 @@ from yarl import URL
 from proxy.clock import Clock
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
 from proxy.jobs.breaker import Breaker
-from proxy.jobs.runtime import Outlet
+from proxy.jobs.runtime import ProviderRuntime
 from proxy.metrics import Metrics
 from proxy.providers.boundary import Call, Finished, Operation, Reply, UnreadableReply
 from proxy.upstream.client import Upstream
@@ -247,12 +247,18 @@ def test_what_is_kept_of_other_parts_is_short() -> None:
 async def test_a_picture_that_came_with_a_failure_is_removed(upstream: Upstream, tmp_path: Path) -> None:
     path, clock = tmp_path / "a.part", Clock()
     path.write_bytes(PNG)
-    outlet = Outlet(
-        "x", DIALECT, upstream, 1, submits=Breaker(clock), polls=Breaker(clock), figures=Metrics().of_provider("x")
+    runtime = ProviderRuntime(
+        "x",
+        DIALECT,
+        upstream,
+        1,
+        submit_breaker=Breaker(clock),
+        poll_breaker=Breaker(clock),
+        figures=Metrics().of_provider("x"),
     )
     said = Reply(SUBMIT, 200, {"content-type": FORM}, picture=path, parts=[("job", b'{"error": "nsfw"}')])
     with pytest.raises(ContentRefused):
-        outlet.read(said)
+        runtime.read(said)
     assert not path.exists()
 
 

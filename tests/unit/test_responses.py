@@ -12,7 +12,7 @@ from starlette.types import Message
 from proxy.api.responses import PIECE_BYTES, ImagesResponse, PicturesBody, base64_pieces, images_body, usage
 from proxy.errors import ProviderBadResult
 from proxy.generations.results import Picture
-from proxy.jobs.run import Made
+from proxy.jobs.run import FinishedJob
 from proxy.pictures.codec import Facts
 from proxy.pictures.store import StoredPicture
 from proxy.providers.boundary import InputPicture, Model
@@ -44,14 +44,14 @@ class _Route:
         self.candidate = candidate
 
 
-def _made(resolved: ResolvedRequest) -> Made:
-    return cast("Made", _Route(resolved.candidates[0]))
+def _finished_job(resolved: ResolvedRequest) -> FinishedJob:
+    return cast("FinishedJob", _Route(resolved.candidates[0]))
 
 
 def _stored(resolved: ResolvedRequest, path: Path, data: bytes) -> Picture:
     path.write_bytes(data)
     facts = Facts("png", 1000, 500)
-    return Picture(_made(resolved), 1000, 500, "png", stored=StoredPicture(path.name, path, facts, len(data)))
+    return Picture(_finished_job(resolved), 1000, 500, "png", stored=StoredPicture(path.name, path, facts, len(data)))
 
 
 def _body(body: PicturesBody) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def test_an_answer_says_what_openai_says_and_has_no_nulls(tmp_path: Path) -> Non
 
 def test_addresses_are_the_providers_or_ours(tmp_path: Path) -> None:
     resolved = _resolved(n=2)
-    theirs = Picture(_made(resolved), 64, 64, None, url="https://images.example/x")
+    theirs = Picture(_finished_job(resolved), 64, 64, None, url="https://images.example/x")
     ours = _stored(resolved, tmp_path / "name.png", b"abc")
     answer = _body(images_body(resolved, [theirs, ours], 1, "https://box.lan/base"))
     assert answer["data"] == [{"url": "https://images.example/x"}, {"url": "https://box.lan/base/images/name.png"}]
@@ -116,7 +116,7 @@ def test_addresses_are_the_providers_or_ours(tmp_path: Path) -> None:
 
 def test_an_address_cannot_break_into_the_base64(tmp_path: Path) -> None:
     resolved = _resolved(n=2, response_format="b64_json")
-    strange = Picture(_made(resolved), 64, 64, "png", url='https://images.example/"\\u0041"')
+    strange = Picture(_finished_job(resolved), 64, 64, "png", url='https://images.example/"\\u0041"')
     answer = _body(images_body(resolved, [strange, _stored(resolved, tmp_path / "a", b"abc")], 1, ""))
     assert answer["data"] == [{"url": 'https://images.example/"\\u0041"'}, {"b64_json": "YWJj"}]
 
@@ -124,7 +124,7 @@ def test_an_address_cannot_break_into_the_base64(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prompt", ["x", "a boat on a lake", "ä" * 999])
 def test_usage_is_complete_and_adds_up(prompt: str) -> None:
     resolved = _resolved((InputPicture(b"", "png", 100, 101),), prompt=prompt)
-    pictures = [Picture(_made(resolved), 64, 65, "png", url="u")] * 3
+    pictures = [Picture(_finished_job(resolved), 64, 65, "png", url="u")] * 3
     counts = usage(resolved, pictures)
     assert counts["total_tokens"] == counts["input_tokens"] + counts["output_tokens"]
     for side in ("input", "output"):

@@ -10,7 +10,7 @@ from proxy.engine import Engine
 from proxy.errors import NotConfigured, UnknownModel
 from proxy.providers.boundary import Model
 from proxy.providers.shapes import FixedShapes, Shape
-from proxy.requests.routing import ModelSettings, Routing, Supplier
+from proxy.requests.routing import ModelCatalogue, ModelSettings, Routing
 
 _SQUARE = FixedShapes([Shape(512, 512)])
 
@@ -34,10 +34,10 @@ PUBLIC_NAMES = [  # facts: openai-contract §0
 ]
 
 
-def _supplier(name: str, *models: Model, why_not: str = "") -> Supplier:
-    supplier = Supplier(name, why_not)
-    supplier.offer(models)
-    return supplier
+def _catalogue(name: str, *models: Model, why_not: str = "") -> ModelCatalogue:
+    catalogue = ModelCatalogue(name, why_not)
+    catalogue.offer(models)
+    return catalogue
 
 
 def _model(name: str, *aliases: str) -> Model:
@@ -48,15 +48,15 @@ def _settings(*routes: str, **settings: Any) -> ModelSettings:
     return ModelSettings(routes=routes, **settings)
 
 
-_SUPPLIERS = [
-    _supplier("fast", _model("turbo", "t"), _model("both"), _model("org/nested [1a]", "nested")),
-    _supplier("slow", _model("both"), _model("careful")),
-    _supplier("off", _model("gone"), _model("turbo"), why_not="OFF_KEY is not set"),
+_CATALOGUES = [
+    _catalogue("fast", _model("turbo", "t"), _model("both"), _model("org/nested [1a]", "nested")),
+    _catalogue("slow", _model("both"), _model("careful")),
+    _catalogue("off", _model("gone"), _model("turbo"), why_not="OFF_KEY is not set"),
 ]
 
 
 def _routing(models: Mapping[str, ModelSettings] | None = None) -> Routing:
-    return Routing(models or {"dall-e-3": _settings("fast/turbo", "slow/careful")}, _SUPPLIERS)
+    return Routing(models or {"dall-e-3": _settings("fast/turbo", "slow/careful")}, _CATALOGUES)
 
 
 def _routes(name: str, models: Mapping[str, ModelSettings] | None = None) -> list[str]:
@@ -196,17 +196,17 @@ def test_why_a_route_cannot_be_used(route: str, reason: str) -> None:
 
 
 def test_a_provider_may_change_what_it_offers() -> None:
-    supplier = _supplier("fast", _model("old"))
-    routing = Routing({}, [supplier])
-    supplier.offer([_model("new")])
+    catalogue = _catalogue("fast", _model("old"))
+    routing = Routing({}, [catalogue])
+    catalogue.offer([_model("new")])
     assert [str(route) for route in routing.resolve("new").routes] == ["fast/new"]
     with pytest.raises(UnknownModel):
         routing.resolve("old")
 
 
 def test_a_models_own_name_wins_over_an_alias_of_another() -> None:
-    supplier = _supplier("fast", _model("a", "b"), _model("b"))
-    assert supplier.by_name["b"].name == "b"
+    catalogue = _catalogue("fast", _model("a", "b"), _model("b"))
+    assert catalogue.by_name["b"].name == "b"
 
 
 @pytest.mark.parametrize("environment", [{"PRODIA_TOKEN": "t"}, {}], ids=["with a token", "without any key"])
