@@ -12,7 +12,7 @@ from proxy.api import chat, health, images, models, openapi, page, pictures, sda
 from proxy.api.access import Access
 from proxy.api.edge import Edge
 from proxy.api.errors import on_failure, on_http_exception
-from proxy.api.waiting import Desk
+from proxy.api.waiting import Waiting
 from proxy.clock import Clock
 from proxy.config import Configuration
 from proxy.engine import Engine
@@ -43,7 +43,7 @@ ROUTES = (
 
 
 def create_app(configuration: Configuration, clock: Clock | None = None) -> Starlette:
-    """Return the service as an ASGI application; its ``state.desk`` leads to everything inside."""
+    """Return the service as an ASGI application; its ``state.waiting`` leads to everything inside."""
     engine = Engine(configuration, clock)
     server = configuration.settings.server
 
@@ -71,5 +71,5 @@ def create_app(configuration: Configuration, clock: Clock | None = None) -> Star
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.desk = Desk(engine)
+    app.state.waiting = Waiting(engine)
     return app

@@ -106,7 +106,7 @@ async def _serve(options: argparse.Namespace) -> int:
         server = configuration.settings.server
         logs.set_up(server.log)
         app = create_app(configuration)
-        _make_folder(app.state.desk.engine.store.directory)
+        _make_folder(app.state.waiting.engine.store.directory)
         timeouts = configuration.settings.timeouts
         raise_file_limit()
         _spare_the_collector()
@@ -116,8 +116,8 @@ async def _serve(options: argparse.Namespace) -> int:
             port=server.port,
             limits=WireLimits(header_s=timeouts.header, body_s=timeouts.body),
             drain_s=timeouts.drain,
-            on_drain=app.state.desk.engine.drain,
-            busy=lambda: app.state.desk.engine.busy,
+            on_drain=app.state.waiting.engine.drain,
+            busy=lambda: app.state.waiting.engine.busy,
             on_started=lambda bound: _greet(app, bound[0][1], demo=options.demo),
         )
 
@@ -144,7 +144,7 @@ def _make_folder(directory: Path) -> None:
 
 def _greet(app: Starlette, port: int, *, demo: bool) -> None:
     """Print where the service is, what it offers and a call that can be pasted."""
-    engine = app.state.desk.engine
+    engine = app.state.waiting.engine
     server = engine.settings.server
     host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104 (compared, not bound)
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -105,4 +105,4 @@ async def running(
             configuration = compose(values, {**KEYS, **(environment or {})})
             app = create_app(configuration, clock())
             async with serving(app, limits=limits) as port, aiohttp.ClientSession() as http:
-                yield Service(f"http://127.0.0.1:{port}", upstream, app.state.desk.engine, http)
+                yield Service(f"http://127.0.0.1:{port}", upstream, app.state.waiting.engine, http)

@@ -89,7 +89,7 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
         environment = {"PRODIA_TOKEN": TOKEN, "PRODIA_API_KEY": OTHER_TOKEN, "IMAGES_PROXY_KEYS": f"{KEY},spare"}
         configuration = compose(values, environment)
         app = create_app(configuration)
-        engine = app.state.desk.engine
+        engine = app.state.waiting.engine
         async with serving(app) as port, aiohttp.ClientSession() as http:
             witness = Witness(Service(f"http://127.0.0.1:{port}", upstream, engine, http))
             prompts = [f"{PROMPT} [seconds:0]", *(f"{PROMPT} [seconds:0] [fault:{fault}]" for fault in FAULTS)]
@@ -108,7 +108,7 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
                 repr(configuration),
                 repr(configuration.settings),
             ]
-            shown += [repr(vars(part)) for part in (app.state.desk, engine.generations, engine.jobs, engine.routing)]
+            shown += [repr(vars(part)) for part in (app.state.waiting, engine.generations, engine.jobs, engine.routing)]
             shown += [repr(runtime) for runtime in engine.runtimes.values()]
     assert {200, 400, 401, 404, 429, 500, 502} <= witness.statuses
     said = {"log": log.getvalue(), "answers": "\n".join(witness.heard), "repr": "\n".join(shown)}

@@ -16,13 +16,13 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from proxy.api import housekeeping
-from proxy.api.context import Visit
+from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, is_reference, read_pictured
 from proxy.api.responses import MARK, PicturesBody, estimated_tokens, files_of, image_address, usage
 from proxy.api.streaming import HeldStream, Stream
 from proxy.api.tools import refuse_forced_tool
 from proxy.api.uploads import MAX_PICTURES, picture_of
-from proxy.api.waiting import Desk
+from proxy.api.waiting import Waiting
 from proxy.errors import Failure, InvalidRequest
 from proxy.generations.record import Generation
 from proxy.generations.results import Picture
@@ -53,31 +53,31 @@ class Conversation:
 
 async def complete_chat(request: Request) -> ASGIApp:
     """Answer the last user message with a picture; a frontend's housekeeping with text."""
-    desk: Desk = request.app.state.desk
-    visit: Visit = request.state.visit
-    server = desk.engine.settings.server
-    desk.admit(request)
-    with desk.admission.hold(visit.owner):
+    waiting: Waiting = request.app.state.waiting
+    context: RequestContext = request.state.context
+    server = waiting.engine.settings.server
+    waiting.admit(request)
+    with waiting.admission.hold(context.owner):
         body = await read_pictured(request, server.max_body, server.max_upload)
-    visit.name_model(body.values)
+    context.name_model(body.values)
     talk, text = await asyncio.to_thread(_read, body)
     if text is not None:
-        return _Text(talk, text).response(desk, request)
+        return _Text(talk, text).response(waiting, request)
     refuse_forced_tool(body.values)
-    resolved = desk.engine.resolved(
+    resolved = waiting.engine.resolved(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
-        owner=visit.owner,
+        owner=context.owner,
         pictures_param="messages",
         images=talk.images,
     )
-    joined = await desk.join(request, resolved)
+    joined = await waiting.join(request, resolved)
     generation = joined.generation
-    reply = _Reply(talk, resolved, generation, visit)
+    reply = _Reply(talk, resolved, generation, context)
     if talk.stream:
-        return HeldStream(desk, request, joined, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
-    await desk.hold(request, joined)
-    return desk.answer(request, joined, reply.answer)
+        return HeldStream(waiting, request, joined, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
+    await waiting.hold(request, joined)
+    return waiting.answer(request, joined, reply.answer)
 
 
 def _read(body: Pictured) -> tuple[Conversation, str | None]:
@@ -192,9 +192,11 @@ class _Completion:
 class _Reply(_Completion):
     """Pictures as chat messages, a choice for each."""
 
-    def __init__(self, talk: Conversation, resolved: ResolvedRequest, generation: Generation, visit: Visit) -> None:
+    def __init__(
+        self, talk: Conversation, resolved: ResolvedRequest, generation: Generation, context: RequestContext
+    ) -> None:
         super().__init__(talk, resolved.public.name, generation.created, resolved.request.n)
-        self._resolved, self._generation, self._visit = resolved, generation, visit
+        self._resolved, self._generation, self._context = resolved, generation, context
 
     async def begin(self, stream: Stream) -> None:
         """Say nothing before there is something to say: a failure then still has its own status."""
@@ -224,7 +226,7 @@ class _Reply(_Completion):
 
     def _content(self, picture: Picture) -> dict[str, Any]:
         if not self.talk.wants_images:
-            return {"content": f"![image]({image_address(self._visit.origin, picture)})"}
+            return {"content": f"![image]({image_address(self._context.origin, picture)})"}
         assert picture.stored is not None  # noqa: S101 (base64 was ordered, so there is a file)
         url = f"data:image/{picture.stored.facts.format};base64,{MARK}"
         return {"images": [{"type": "image_url", "index": 0, "image_url": {"url": url}}]}
@@ -247,10 +249,10 @@ class _Text(_Completion):
         given, made = estimated_tokens(talk.text), estimated_tokens(text)
         self._counts = {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
 
-    def response(self, desk: Desk, request: Request) -> ASGIApp:
+    def response(self, waiting: Waiting, request: Request) -> ASGIApp:
         """Return the answer, streamed if asked."""
-        self._envelope["created"] = int(desk.engine.clock.wall())
-        request.state.visit.route = "housekeeping"
+        self._envelope["created"] = int(waiting.engine.clock.wall())
+        request.state.context.route = "housekeeping"
         if not self.talk.stream:
             return JSONResponse(self.whole([{"content": self._text}], self._counts))
         return _Chunks([*self.opening(), *self.chunk(0, {"content": self._text}), *self.closing(self._counts)])

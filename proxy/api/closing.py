@@ -2,19 +2,19 @@
 
 import logging
 
-from proxy.api.context import Visit, write_line
+from proxy.api.context import RequestContext, write_line
 from proxy.engine import Engine
 from proxy.generations.record import Generation
 
 _log = logging.getLogger("proxy.generations")
 
 
-def log_unattended_end(engine: Engine, generation: Generation, visit: Visit) -> None:
+def log_unattended_end(engine: Engine, generation: Generation, context: RequestContext) -> None:
     """See to it that the end of ``generation`` gets a line of its own if no request is there to tell it.
 
-    ``visit``: the request that starts it; the line bears its id and counts from its arrival.
+    ``context``: the request that starts it; the line bears its id and counts from its arrival.
     """
-    request_id, started, model = visit.request_id, visit.started, visit.model
+    request_id, started, model = context.request_id, context.started, context.model
 
     def tell() -> None:
         if not generation.done:

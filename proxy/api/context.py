@@ -12,7 +12,7 @@ _log = logging.getLogger("proxy.requests")
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Visit:
+class RequestContext:
     """One request: ``asked`` are its headers, ``headers`` those that its answer gets beside the usual ones.
 
     ``has_left``: whether its caller has hung up, even if nobody has read that from the connection yet.
@@ -53,36 +53,36 @@ _QUIET = frozenset({"healthz", "readyz", "asset", "icon"})
 _POLL = "job"
 
 
-def _level(visit: Visit, method: str, status: int) -> int:
+def _level(context: RequestContext, method: str, status: int) -> int:
     """Return how loud a request's line is: what comes every second and went well is for debugging only."""
-    if visit.cause is not None:
+    if context.cause is not None:
         return logging.ERROR
-    quiet = visit.route in _QUIET or (visit.route == _POLL and method != "DELETE")
+    quiet = context.route in _QUIET or (context.route == _POLL and method != "DELETE")
     return logging.DEBUG if quiet and status < 400 else logging.INFO
 
 
-def log_visit(visit: Visit, method: str, status: int, milliseconds: int) -> None:
+def log_request(context: RequestContext, method: str, status: int, milliseconds: int) -> None:
     """Write a request's line; 499 stands for a caller who left."""
-    level = _level(visit, method, status)
+    level = _level(context, method, status)
     if not _log.isEnabledFor(level):
         return
     fields: dict[str, object] = {
-        "id": visit.request_id,
+        "id": context.request_id,
         "method": method,
-        "route": visit.route,
+        "route": context.route,
         "status": status,
         "ms": milliseconds,
     }
     optional = {
-        "code": visit.code,
-        "model": visit.model,
-        "provider": visit.provider,
-        "key": visit.owner,
-        "submits": visit.attempts,
-        "reattached": visit.reattached,
+        "code": context.code,
+        "model": context.model,
+        "provider": context.provider,
+        "key": context.owner,
+        "submits": context.attempts,
+        "reattached": context.reattached,
     }
     fields.update((name, value) for name, value in optional.items() if value)
-    write_line(_log, level, "request", fields, visit.cause)
+    write_line(_log, level, "request", fields, context.cause)
 
 
 def write_line(

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from proxy.api.access import Access
 from proxy.api.base_url import base_of
 from proxy.api.body import CallerLeft
-from proxy.api.context import Visit, log_visit
+from proxy.api.context import RequestContext, log_request
 from proxy.api.errors import write_failure
 from proxy.api.headers import RequestHeaders
 from proxy.api.paths import canonical
@@ -66,32 +66,34 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = Visit(f"req_{secrets.token_hex(16)}", self._clock.monotonic(), RequestHeaders(scope["headers"]))
-        visit.has_left = scope.get("extensions", {}).get(_HAS_LEFT, visit.has_left)
-        scope["path"], visit.deployment = canonical(scope["path"])
-        scope.setdefault("state", {})["visit"] = visit
-        answer = _Answer(self, scope, visit, send)
+        context = RequestContext(
+            f"req_{secrets.token_hex(16)}", self._clock.monotonic(), RequestHeaders(scope["headers"])
+        )
+        context.has_left = scope.get("extensions", {}).get(_HAS_LEFT, context.has_left)
+        scope["path"], context.deployment = canonical(scope["path"])
+        scope.setdefault("state", {})["context"] = context
+        answer = _Answer(self, scope, context, send)
         try:
             if scope["method"] == "OPTIONS":
-                visit.route = "preflight"
-            self._admit(scope, visit)
+                context.route = "preflight"
+            self._admit(scope, context)
             if scope["method"] == "OPTIONS":
-                await self._preflight(visit.asked)(scope, receive, answer.send)
+                await self._preflight(context.asked)(scope, receive, answer.send)
             else:
                 await self._app(scope, receive, answer.send)
         except CallerLeft:
-            visit.left = True
+            context.left = True
         except AnswerBroken as broken:
-            visit.failed(broken.failure)
+            context.failed(broken.failure)
             raise
         except Failure as failure:
-            visit.failed(failure)
+            context.failed(failure)
             await self._fail(failure, scope, receive, answer)
         except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets JSON and the log the cause)
-            visit.code, visit.cause = "internal_error", error
+            context.code, context.cause = "internal_error", error
             await self._fail(InternalError(), scope, receive, answer)
         finally:
-            self._close(scope, visit)
+            self._close(scope, context)
 
     def allow_origin(self, scope: Scope, headers: RequestHeaders) -> str | None:
         """Return the value of Access-Control-Allow-Origin for this request's answer."""
@@ -99,21 +101,21 @@ class Edge:
             return "*"
         return self._access.cors(headers.first("origin") or None, headers.first("host"))
 
-    def processing_ms(self, visit: Visit) -> int:
+    def processing_ms(self, context: RequestContext) -> int:
         """Return the milliseconds since the request came."""
-        return round((self._clock.monotonic() - visit.started) * 1000)
+        return round((self._clock.monotonic() - context.started) * 1000)
 
-    def _admit(self, scope: Scope, visit: Visit) -> None:
-        headers = visit.asked
+    def _admit(self, scope: Scope, context: RequestContext) -> None:
+        headers = context.asked
         path, host = scope["path"], headers.first("host")
-        visit.origin = base_of(scope, headers, self._server)
+        context.origin = base_of(scope, headers, self._server)
         picture = path.startswith("/images/") and scope["method"] in ("GET", "HEAD")
         if not picture and path not in _HEALTH:
             self._check_host(host)
             self._access.check_origin(", ".join(headers.every("origin")) or None, host)
         if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
             return
-        visit.owner = self._access.owner(headers)
+        context.owner = self._access.owner(headers)
         if headers.first("content-encoding").lower() not in ("", "identity"):
             raise UnsupportedContentEncoding("Compressed request bodies are not accepted.")
 
@@ -137,12 +139,12 @@ class Edge:
             raise failure
         await write_failure(failure)(scope, receive, answer.send)
 
-    def _close(self, scope: Scope, visit: Visit) -> None:
-        visit.closed = True
-        visit.route = visit.route or self._route(scope)
-        status = 499 if visit.left or not visit.status else visit.status
-        self._metrics.requests.labels(visit.route, visit.model, visit.provider, str(status), visit.code).inc()
-        log_visit(visit, scope["method"], status, self.processing_ms(visit))
+    def _close(self, scope: Scope, context: RequestContext) -> None:
+        context.closed = True
+        context.route = context.route or self._route(scope)
+        status = 499 if context.left or not context.status else context.status
+        self._metrics.requests.labels(context.route, context.model, context.provider, str(status), context.code).inc()
+        log_request(context, scope["method"], status, self.processing_ms(context))
 
     def _route(self, scope: Scope) -> str:
         """Return the name of the route that a request asked for, even if it was refused before it got there."""
@@ -155,27 +157,27 @@ class Edge:
 class _Answer:
     """Adds to an answer's first message what every answer carries."""
 
-    __slots__ = ("_edge", "_scope", "_send", "_visit", "started")
+    __slots__ = ("_context", "_edge", "_scope", "_send", "started")
 
-    def __init__(self, edge: Edge, scope: Scope, visit: Visit, send: Send) -> None:
-        self._edge, self._scope, self._visit, self._send = edge, scope, visit, send
+    def __init__(self, edge: Edge, scope: Scope, context: RequestContext, send: Send) -> None:
+        self._edge, self._scope, self._context, self._send = edge, scope, context, send
         self.started = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            self._visit.status = message["status"]
+            self._context.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *self._common()]
         await self._send(message)
 
     def _common(self) -> Iterator[tuple[bytes, bytes]]:
-        visit = self._visit
-        yield b"x-request-id", visit.request_id.encode()
-        yield b"openai-processing-ms", str(self._edge.processing_ms(visit)).encode()
-        for name, value in visit.headers.items():
+        context = self._context
+        yield b"x-request-id", context.request_id.encode()
+        yield b"openai-processing-ms", str(self._edge.processing_ms(context)).encode()
+        for name, value in context.headers.items():
             yield name.encode(), value.encode("latin-1")
-        origin = self._edge.allow_origin(self._scope, visit.asked)
-        if visit.code == "origin_not_allowed":
+        origin = self._edge.allow_origin(self._scope, context.asked)
+        if context.code == "origin_not_allowed":
             origin = "*"
         if origin is not None:
             yield b"access-control-allow-origin", origin.encode("latin-1")

@@ -27,7 +27,7 @@ def write_failure(failure: Failure) -> Response:
 async def on_failure(request: Request, failure: Exception) -> Response:
     """Starlette's handler for Failure; not a plain function, for Starlette would send that through a thread."""
     assert isinstance(failure, Failure)  # noqa: S101 (registered for this class only)
-    request.state.visit.failed(failure)
+    request.state.context.failed(failure)
     return write_failure(failure)
 
 

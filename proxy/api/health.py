@@ -15,7 +15,7 @@ async def healthz(request: Request) -> Response:  # noqa: ARG001 (Starlette's si
 
 async def readyz(request: Request) -> Response:
     """Say whether new work is taken. Raises Overloaded while draining, NotConfigured when no provider is usable."""
-    engine: Engine = request.app.state.desk.engine
+    engine: Engine = request.app.state.waiting.engine
     if engine.draining:
         raise Overloaded("This service is shutting down.")
     if not engine.ready:
@@ -25,5 +25,5 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Return the figures in Prometheus's text format."""
-    engine: Engine = request.app.state.desk.engine
+    engine: Engine = request.app.state.waiting.engine
     return Response(engine.figures(), headers={"content-type": CONTENT_TYPE})

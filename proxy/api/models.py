@@ -40,14 +40,14 @@ def describe(name: str, owner: str, operations: frozenset[Operation]) -> dict[st
 
 async def list_models(request: Request) -> Response:
     """List the configured names, then the models of usable providers."""
-    engine: Engine = request.app.state.desk.engine
+    engine: Engine = request.app.state.waiting.engine
     models = [describe(name, owner, engine.routing.operations(name)) for name, owner in engine.routing.listed()]
     return JSONResponse({"object": "list", "data": models})
 
 
 async def get_model(request: Request) -> Response:
     """Describe one model by any name under which it can be asked for."""
-    engine: Engine = request.app.state.desk.engine
+    engine: Engine = request.app.state.waiting.engine
     name = request.path_params["id"]
     owners = dict(engine.routing.listed())
     if name not in owners:

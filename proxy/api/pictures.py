@@ -14,7 +14,7 @@ _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})\Z")
 
 async def get_image(request: Request) -> Response:
     """Send a stored picture."""
-    engine: Engine = request.app.state.desk.engine
+    engine: Engine = request.app.state.waiting.engine
     name = request.path_params["name"]
     path = engine.store.find(name)
     if path is None:

@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from proxy.api.body import read_json
-from proxy.api.context import Visit
+from proxy.api.context import RequestContext
 from proxy.api.responses import MARK, PicturesBody, files_of
-from proxy.api.waiting import Desk
+from proxy.api.waiting import Waiting
 from proxy.engine import Engine
 from proxy.errors import InvalidRequest
 from proxy.generations.record import Generation
@@ -25,15 +25,15 @@ _MAX_COUNT = 10
 
 async def txt2img(request: Request) -> ASGIApp:
     """Make pictures and return them as base64 in ``images``."""
-    desk: Desk = request.app.state.desk
-    visit: Visit = request.state.visit
-    desk.admit(request)
-    asked = await read_json(request, desk.engine.settings.server.max_body)
-    resolved = desk.engine.resolved(_translate(asked), owner=visit.owner, ignored=_ignored(asked))
-    joined = await desk.join(request, resolved)
-    await desk.hold(request, joined)
+    waiting: Waiting = request.app.state.waiting
+    context: RequestContext = request.state.context
+    waiting.admit(request)
+    asked = await read_json(request, waiting.engine.settings.server.max_body)
+    resolved = waiting.engine.resolved(_translate(asked), owner=context.owner, ignored=_ignored(asked))
+    joined = await waiting.join(request, resolved)
+    await waiting.hold(request, joined)
     parameters = {name: value for name, value in asked.items() if name in _COPIED}
-    return desk.answer(request, joined, lambda: _answer(joined.generation, parameters))
+    return waiting.answer(request, joined, lambda: _answer(joined.generation, parameters))
 
 
 def _answer(generation: Generation, parameters: dict[str, Any]) -> PicturesBody:
@@ -45,14 +45,14 @@ def _answer(generation: Generation, parameters: dict[str, Any]) -> PicturesBody:
 
 async def list_models(request: Request) -> Response:
     """List the models under the names by which ``txt2img`` takes them."""
-    engine: Engine = request.app.state.desk.engine
+    engine: Engine = request.app.state.waiting.engine
     names = [name for name, _ in engine.routing.listed()]
     return JSONResponse([{"title": name, "model_name": name, "filename": name, "config": None} for name in names])
 
 
 async def list_samplers(request: Request) -> Response:
     """List the samplers that any usable model knows."""
-    engine: Engine = request.app.state.desk.engine
+    engine: Engine = request.app.state.waiting.engine
     catalogues = (catalogue for catalogue in engine.catalogues.values() if not catalogue.why_not)
     names = dict.fromkeys(
         name
@@ -65,7 +65,7 @@ async def list_samplers(request: Request) -> Response:
 
 async def options(request: Request) -> Response:
     """Tell the model in use: the default one, since each call names its own."""
-    engine: Engine = request.app.state.desk.engine
+    engine: Engine = request.app.state.waiting.engine
     return JSONResponse({_CHECKPOINT: engine.settings.server.default_model})
 
 

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.body import CallerLeft
-from proxy.api.context import Visit
+from proxy.api.context import RequestContext
 from proxy.api.headers import hold_s
 from proxy.api.responses import MARK, PIECE_BYTES, PicturesBody, departure, facts, files_of, usage
-from proxy.api.waiting import Desk, describe, pending
+from proxy.api.waiting import Waiting, describe, pending
 from proxy.clock import Deadline
 from proxy.errors import Failure
 from proxy.generations.record import Generation
@@ -93,7 +93,7 @@ class HeldStream:
 
     def __init__(
         self,
-        desk: Desk,
+        waiting: Waiting,
         request: Request,
         joined: Joined,
         *,
@@ -103,22 +103,22 @@ class HeldStream:
         close: Callable[[], None] = lambda: None,
         beat: Callable[[], bytes] = lambda: BEAT,
     ) -> None:
-        self._desk, self._request, self._joined, self._generation = desk, request, joined, joined.generation
+        self._waiting, self._request, self._joined, self._generation = waiting, request, joined, joined.generation
         self._changed, self._finished, self._failed, self._beat = changed, finished, failed, beat
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
         """Follow the generation to its end. Raises Failure as long as nothing was sent, CallerLeft."""
-        engine = self._desk.engine
-        visit: Visit = self._request.state.visit
+        engine = self._waiting.engine
+        context: RequestContext = self._request.state.context
         timeouts = engine.settings.timeouts
-        until = Deadline.after(engine.clock, hold_s(visit.asked, timeouts.hold))
+        until = Deadline.after(engine.clock, hold_s(context.asked, timeouts.hold))
         stream = Stream(send)
         happening: Happening = "left"
-        with self._desk.admission.hold(visit.owner):
+        with self._waiting.admission.hold(context.owner):
             try:
                 async for happening in follow(self._generation, receive, until, timeouts.heartbeat or BEAT_S):
-                    describe(visit, self._generation)
+                    describe(context, self._generation)
                     if happening == "changed":
                         await self._changed(stream)
                     elif happening == "beat":
@@ -126,23 +126,25 @@ class HeldStream:
             finally:
                 self._close()
                 engine.generations.leave(self._joined, delivered=happening == "done")
-        engine.metrics.hold_seconds.labels("stream").observe(engine.clock.monotonic() - visit.started)
+        engine.metrics.hold_seconds.labels("stream").observe(engine.clock.monotonic() - context.started)
         if happening == "left":
-            visit.left = True
+            context.left = True
             raise CallerLeft
         failure = pending(engine, self._generation) if happening == "late" else self._generation.failure
-        await self._say_end(stream, receive, visit, failure)
+        await self._say_end(stream, receive, context, failure)
 
-    async def _say_end(self, stream: Stream, receive: Receive, visit: Visit, failure: Failure | None) -> None:
+    async def _say_end(
+        self, stream: Stream, receive: Receive, context: RequestContext, failure: Failure | None
+    ) -> None:
         if failure is not None and not stream.started:
             raise failure.with_traceback(None)
         if failure is not None:
-            visit.failed(failure)
+            context.failed(failure)
         with departure(receive) as gone:
             for piece in self._finished() if failure is None else self._failed(failure):
                 await stream.write(piece)
             if gone():
-                self._desk.engine.generations.lose(self._joined)
+                self._waiting.engine.generations.lose(self._joined)
         await stream.end()
 
 
@@ -245,12 +247,12 @@ def _picture_event(values: dict[str, Any], files: Sequence[Path]) -> Iterator[by
     return PicturesBody({**values, "b64_json": MARK}, files, before=before, after="\n\n").pieces()
 
 
-def image_stream(desk: Desk, request: Request, joined: Joined, kind: str) -> HeldStream:
+def image_stream(waiting: Waiting, request: Request, joined: Joined, kind: str) -> HeldStream:
     """Return the response that streams one picture; ``kind`` is image_generation or image_edit."""
     generation = joined.generation
     previews = Previews(generation, kind)
     return HeldStream(
-        desk,
+        waiting,
         request,
         joined,
         changed=previews,

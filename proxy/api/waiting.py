@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
 from proxy.api.closing import log_unattended_end
-from proxy.api.context import Visit
+from proxy.api.context import RequestContext
 from proxy.api.headers import attempt_of, hold_s, idempotency_key, preferences
 from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, PicturesBody, images_body
 from proxy.clock import Deadline
@@ -31,49 +31,49 @@ _SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _MAX_DROPPED_SHOWN = 20
 
 
-class Desk:
+class Waiting:
     """Where requests for pictures arrive: admission before the body, then a generation, then the wait."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         server = engine.settings.server
         self.admission = Admission(server.max_in_flight, server.max_per_key, engine.clock)
-        self._arriving: WeakSet[Visit] = WeakSet()
+        self._arriving: WeakSet[RequestContext] = WeakSet()
         engine.metrics.requests_in_flight.set_function(lambda: self.admission.in_flight)
 
     def admit(self, request: Request) -> None:
         """Refuse early what could only start new work: full, over the key's limit, draining. Raises Failure."""
-        visit: Visit = request.state.visit
-        self._arriving.add(visit)
+        context: RequestContext = request.state.context
+        self._arriving.add(context)
         try:
             if self.engine.draining:
                 raise Overloaded("This service is shutting down.", retry_after=2.0)
-            self._may_start(visit.owner)
+            self._may_start(context.owner)
         except (Overloaded, RateLimited):
-            key, attempt = idempotency_key(visit.asked), attempt_of(visit.asked)
-            if not self.engine.generations.expects(visit.owner, key=key, attempt=attempt):
+            key, attempt = idempotency_key(context.asked), attempt_of(context.asked)
+            if not self.engine.generations.expects(context.owner, key=key, attempt=attempt):
                 raise
 
     async def join(self, request: Request, resolved: ResolvedRequest) -> Joined:
         """Find or start its generation. Raises Failure; CallerLeft if nobody is there to start it for."""
-        visit: Visit = request.state.visit
-        key, attempt = idempotency_key(visit.asked), attempt_of(visit.asked)
-        self._arriving.discard(visit)
+        context: RequestContext = request.state.context
+        key, attempt = idempotency_key(context.asked), attempt_of(context.asked)
+        self._arriving.discard(context)
         if attempt and not self.engine.generations.knows(resolved, key=key, attempt=attempt):
-            await self._let_arrivals_be_read(visit.owner)
+            await self._let_arrivals_be_read(context.owner)
         joined = self.engine.generations.join(
-            resolved, key=key, attempt=attempt, may_start=lambda: self._may_start_for(visit, resolved)
+            resolved, key=key, attempt=attempt, may_start=lambda: self._may_start_for(context, resolved)
         )
         metrics = self.engine.metrics
         if joined.how is not None:
-            visit.reattached = True
+            context.reattached = True
             metrics.reattached.labels(joined.how).inc()
             metrics.duplicates_avoided.inc(resolved.request.n)
             if joined.how == "orphan":
                 metrics.orphans_rescued.inc()
-        visit.model = resolved.public.name if resolved.public.name in self.engine.listed_names else "other"
+        context.model = resolved.public.name if resolved.public.name in self.engine.listed_names else "other"
         if joined.how is None:
-            log_unattended_end(self.engine, joined.generation, visit)
+            log_unattended_end(self.engine, joined.generation, context)
         return joined
 
     async def _let_arrivals_be_read(self, owner: str) -> None:
@@ -84,15 +84,15 @@ class Desk:
         for _ in range(_TURNS):
             await asyncio.sleep(0)
         until = Deadline.after(self.engine.clock, _ARRIVAL_S)
-        before = [visit for visit in self._arriving if visit.owner == owner]
-        while any(visit in self._arriving and not visit.closed for visit in before) and not until.passed:
+        before = [context for context in self._arriving if context.owner == owner]
+        while any(context in self._arriving and not context.closed for context in before) and not until.passed:
             await self.engine.clock.sleep(_LOOK_AGAIN_S)
 
-    def _may_start_for(self, visit: Visit, resolved: ResolvedRequest) -> None:
-        if visit.has_left():
-            visit.left = True
+    def _may_start_for(self, context: RequestContext, resolved: ResolvedRequest) -> None:
+        if context.has_left():
+            context.left = True
             raise CallerLeft
-        self._may_start(visit.owner)
+        self._may_start(context.owner)
         self.engine.check_store(resolved)
 
     def _may_start(self, owner: str) -> None:
@@ -102,8 +102,8 @@ class Desk:
         """Answer ``resolved``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
         joined = await self.join(request, resolved)
         generation = joined.generation
-        visit: Visit = request.state.visit
-        preferred = preferences(visit.asked)
+        context: RequestContext = request.state.context
+        preferred = preferences(context.asked)
         if "respond-async" in preferred and "wait" not in preferred and not generation.done:
             self.engine.generations.leave(joined, delivered=False)
             self.engine.generations.hand_over(generation)
@@ -121,20 +121,20 @@ class Desk:
 
     async def hold(self, request: Request, joined: Joined) -> None:
         """Wait for the generation's end. Raises GenerationPending, Overloaded when draining, CallerLeft."""
-        visit: Visit = request.state.visit
+        context: RequestContext = request.state.context
         generation = joined.generation
-        until = Deadline.after(self.engine.clock, hold_s(visit.asked, self.engine.settings.timeouts.hold))
+        until = Deadline.after(self.engine.clock, hold_s(context.asked, self.engine.settings.timeouts.hold))
         ending = "left"
-        with self.admission.hold(visit.owner):
+        with self.admission.hold(context.owner):
             try:
                 ending = await generation.wait(request.receive, until)
             finally:
                 self.engine.generations.leave(joined, delivered=ending == "done")
                 if ending != "done":  # else the answer tells it
-                    describe(visit, generation)
-        self.engine.metrics.hold_seconds.labels("images").observe(self.engine.clock.monotonic() - visit.started)
+                    describe(context, generation)
+        self.engine.metrics.hold_seconds.labels("images").observe(self.engine.clock.monotonic() - context.started)
         if ending == "left":
-            visit.left = True
+            context.left = True
             raise CallerLeft
         if ending == "late":
             raise pending(self.engine, generation)
@@ -144,12 +144,14 @@ class Desk:
     ) -> ImagesResponse:
         """Return the answer of an ended generation: ``body``'s, or else OpenAI's for pictures. Raises its Failure."""
         generation = joined.generation
-        visit: Visit = request.state.visit
-        describe(visit, generation)
+        context: RequestContext = request.state.context
+        describe(context, generation)
         if generation.failure is not None:
             raise generation.failure.with_traceback(None)
         made = (
-            body() if body else images_body(generation.resolved, generation.pictures, generation.created, visit.origin)
+            body()
+            if body
+            else images_body(generation.resolved, generation.pictures, generation.created, context.origin)
         )
         return ImagesResponse(made, lambda: self.engine.generations.lose(joined))
 
@@ -160,21 +162,23 @@ class BeatingAnswer:
     A blank commits it to status 200. What fails after that breaks it off, and the retry is told the true status.
     """
 
-    def __init__(self, desk: Desk, request: Request, joined: Joined) -> None:
-        self._desk, self._request, self._joined = desk, request, joined
+    def __init__(self, waiting: Waiting, request: Request, joined: Joined) -> None:
+        self._waiting, self._request, self._joined = waiting, request, joined
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold the request and answer it. Raises Failure as long as nothing was sent, then AnswerBroken; CallerLeft."""
-        blanks = Blanks(send, self._desk.engine.settings.timeouts.heartbeat)
-        visit: Visit = self._request.state.visit
+        blanks = Blanks(send, self._waiting.engine.settings.timeouts.heartbeat)
+        context: RequestContext = self._request.state.context
         try:
-            async with blanks.sent(self._desk.engine.clock.sleep, lambda: describe(visit, self._joined.generation)):
-                await self._desk.hold(self._request, self._joined)
-            answer = self._desk.answer(self._request, self._joined)
+            async with blanks.sent(
+                self._waiting.engine.clock.sleep, lambda: describe(context, self._joined.generation)
+            ):
+                await self._waiting.hold(self._request, self._joined)
+            answer = self._waiting.answer(self._request, self._joined)
         except Failure as failure:
             if not blanks.begun:
                 raise
-            self._desk.engine.generations.lose(self._joined)
+            self._waiting.engine.generations.lose(self._joined)
             raise AnswerBroken(failure) from failure
         await (answer.send_body(receive, send) if blanks.begun else answer(scope, receive, send))
 
@@ -195,16 +199,16 @@ def _asked(generation: Generation) -> Candidate:
     return next((one for one in reversed(candidates) if one.route.provider in asked), candidates[0])
 
 
-def describe(visit: Visit, generation: Generation) -> None:
+def describe(context: RequestContext, generation: Generation) -> None:
     """Put into the answer's headers who makes the pictures, by how many submits, and what became of the parameters."""
     made = generation.pictures[0].finished_job.candidate if generation.pictures else None
     candidate = made or _asked(generation)
     translation = candidate.translation
-    visit.attempts = generation.submits
-    headers = visit.headers
+    context.attempts = generation.submits
+    headers = context.headers
     headers["x-images-attempts"] = str(generation.submits)
     if made is not None or generation.submitted:
-        visit.provider = candidate.route.provider
+        context.provider = candidate.route.provider
         headers["x-images-provider"] = candidate.route.provider
         headers["x-images-model"] = candidate.route.model.name
         seed = _first_seed(generation, candidate)
@@ -219,7 +223,7 @@ def describe(visit: Visit, generation: Generation) -> None:
     dropped = shown_names((*translation.dropped, *generation.resolved.checked.unknown))
     if dropped:
         headers["x-images-dropped"] = dropped
-    if visit.reattached:
+    if context.reattached:
         headers["x-images-reattached"] = "true"
 
 
@@ -243,8 +247,8 @@ def job_path(generation: Generation) -> str:
 
 def job_status(generation: Generation, request: Request) -> Response:
     """Return 202 with how the generation is doing."""
-    visit: Visit = request.state.visit
-    describe(visit, generation)
+    context: RequestContext = request.state.context
+    describe(context, generation)
     states = [progress.state for progress in generation.progress]
     fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in generation.progress]
     previews = [progress.preview for progress in generation.progress if progress.preview and progress.state != "done"]
@@ -257,7 +261,7 @@ def job_status(generation: Generation, request: Request) -> Response:
         "progress": round(sum(fractions) / len(fractions), 3),
         "n": generation.resolved.request.n,
         "finished": states.count("done"),
-        "url": f"{visit.origin}{job_path(generation)}",
+        "url": f"{context.origin}{job_path(generation)}",
     }
     if previews:
         body["preview"] = previews[0]

@@ -175,7 +175,7 @@ async def test_big_agi_reads_strictly(service: Service) -> None:
 
 
 async def test_anythingllm(service: Service) -> None:
-    values = {"model": "dall-e-3", "prompt": "a desk", "size": "1024x1024", "n": 1}
+    values = {"model": "dall-e-3", "prompt": "a waiting", "size": "1024x1024", "n": 1}
     address = only(await service.post("/api/v1/images/generations", values), "url")
     assert (await service.get(address)).status == 200
     models = await service.get("/api/v1/models?show_all=true")

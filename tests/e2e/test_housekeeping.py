@@ -166,7 +166,7 @@ async def test_requests_at_the_end_of_a_conversation(service: Service) -> None:
         "summarize the discussion of the two philosophers in one picture",
         "create a poster with the title of the conversation in gold letters",
         "Title: The Old Man and the Sea. Tags: sea, boat, fish",
-        "a translator at her desk, translating",
+        "a translator at her waiting, translating",
         "an emoji of a lighthouse",
         "### Task: paint a lighthouse",
         "User: draw me a sheep",

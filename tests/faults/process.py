@@ -103,7 +103,7 @@ async def main(scenario: str, directory: str) -> None:
         values = {"providers": simulated_providers(upstream), "images": {"directory": directory}}
         app = create_app(compose(values, KEYS), stepping.clock())
         async with serving(app) as port, aiohttp.ClientSession() as http:
-            service = Service(f"http://127.0.0.1:{port}", upstream, app.state.desk.engine, http)
+            service = Service(f"http://127.0.0.1:{port}", upstream, app.state.waiting.engine, http)
             await asyncio.sleep(0.05)
             outcome = await SCENARIOS[scenario](service, stepping)
     print(json.dumps(outcome))  # noqa: T201 (read by the test)
