@@ -36,6 +36,7 @@ _LAYERS = [
     {"proxy.upstream", "proxy.addresses", "proxy.providers"},
     {"proxy.provider", "proxy.image_request", "proxy.pictures"},
     {"proxy.shapes"},
+    {"proxy.state"},
     {"proxy.errors", "proxy.clock", "proxy.logs", "proxy"},
 ]
 # Parts that stand beside the house: what they may import of it, and who may import them.
@@ -83,7 +84,7 @@ def _inside(module: str) -> frozenset[str]:
 
 def _room(module: str) -> str:
     """Return the part of the house a module belongs to: itself, or its package."""
-    for package in ("proxy.api", "proxy.providers", "proxy.simulator"):
+    for package in ("proxy.api", "proxy.providers", "proxy.simulator", "proxy.state"):
         if module == package or module.startswith(f"{package}."):
             return package
     return module

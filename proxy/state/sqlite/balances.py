@@ -1,0 +1,168 @@
+"""Money: room under the limits, entries in the ledger, and the balances that follow from them.
+
+A balance is kept only where there is a limit, and made from the ledger's sums when it is first needed in its period.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from proxy.state.money import Balance, Limit
+from proxy.state.outcomes import OverLimit
+from proxy.state.periods import Period, period_end, period_start
+from proxy.state.records import Account
+from proxy.state.sqlite.session import Counted, Session
+from proxy.state.transitions import Column, Kind
+
+_SUMS: Final = """
+SELECT coalesce(sum(reserved), 0), coalesce(sum(spent), 0), coalesce(sum(unknown), 0),
+       coalesce(sum(reserved_pictures), 0), coalesce(sum(spent_pictures), 0), coalesce(sum(unknown_pictures), 0)
+FROM ledger WHERE """
+_OF_SCOPE: Final = {
+    "all": "? = ''",
+    "key": "key = ?",
+    "owner": "owner = ?",
+    "user": "key = ? AND end_user = ?",
+}
+_FOREVER: Final = 2**62
+_PLACES: Final[dict[Column, int]] = {"reserved": 0, "spent": 1, "unknown": 2}
+
+_Six = tuple[int, int, int, int, int, int]
+
+
+class Charge(NamedTuple):
+    """What an entry is about: one job, who pays for it, and where it is made."""
+
+    generation: str
+    number: int
+    account: Account
+    provider: str
+    model: str
+    day: int
+    price_source: str
+
+
+def room(session: Session, account: Account, day: int, amount: int, pictures: int) -> OverLimit | None:
+    """Return the limit that ``amount`` nano-dollars and so many pictures would pass, None if there is room for them."""
+    for counted in session.counted(account):
+        balance = balance_of(session, counted, day)
+        for limit in counted.limits:
+            allowed, used = limit.allowed(session.now), balance.used(limit.unit)
+            if used + (amount if limit.unit == "dollars" else pictures) > allowed:
+                resets = period_end(counted.period, day)
+                return OverLimit(counted.scope, limit.unit, counted.period, allowed, used, resets)
+    return None
+
+
+def balance_of(session: Session, counted: Counted, day: int) -> Balance:
+    """Return a balance, made from the ledger if it isn't kept yet."""
+    start = period_start(counted.period, day)
+    kept = session.execute(
+        "SELECT reserved, spent, unknown, reserved_pictures, spent_pictures, unknown_pictures FROM spend "
+        "WHERE scope = ? AND period = ? AND start = ?",
+        (counted.scope, counted.period, start),
+    ).fetchone()
+    if kept is not None:
+        return Balance(*kept)
+    balance = summed(session, counted.scope, counted.period, day)
+    session.execute(
+        "INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (counted.scope, counted.period, start, *_six(balance)),
+    )
+    return balance
+
+
+def summed(session: Session, scope: str, period: Period, day: int) -> Balance:
+    """Return what the ledger says of a scope in the period that holds ``day``."""
+    start, end = period_start(period, day), period_end(period, day)
+    what, _, name = scope.partition(":")
+    named = tuple(name.split(":", 1)) if what == "user" else (name,)
+    within = "" if period == "total" else " AND day >= ? AND day < ?"
+    days = () if period == "total" else (start, _FOREVER if end is None else end)
+    return Balance(*session.execute(_SUMS + _OF_SCOPE[what] + within, (*named, *days)).fetchone())
+
+
+def reserve(session: Session, charges: Iterable[Charge], amount: int, *, pictures: int = 1) -> int | None:
+    """Hold ``amount`` nano-dollars for each of one account's jobs, and return what then remains under its tightest
+    dollar limit; ``pictures``: 0 to hold more for the same picture."""
+    charges = list(charges)
+    entry = (amount, 0, 0, pictures, 0, 0)
+    for charge in charges:
+        _write(session, "reserve", charge, entry, "")
+    count = len(charges)
+    return _add(session, charges[0].account, charges[0].day, (amount * count, 0, 0, pictures * count, 0, 0))
+
+
+def move(
+    session: Session,
+    kind: Kind,
+    charge: Charge,
+    before: tuple[Column | None, int],
+    after: tuple[Column | None, int],
+    who: str = "",
+) -> int | None:
+    """Move one job's money from a column to another, and return what then remains under the tightest dollar limit."""
+    six = [0, 0, 0, 0, 0, 0]
+    for (place, amount), sign in ((before, -1), (after, 1)):
+        if place is not None:
+            six[_PLACES[place]] += sign * amount
+            six[_PLACES[place] + 3] += sign
+    change: _Six = (six[0], six[1], six[2], six[3], six[4], six[5])
+    _write(session, kind, charge, change, who)
+    return _add(session, charge.account, charge.day, change)
+
+
+def remaining(limit: Limit, balance: Balance, now: int) -> int:
+    """Return what a limit leaves, never negative."""
+    return max(0, limit.allowed(now) - balance.used(limit.unit))
+
+
+def _six(balance: Balance) -> _Six:
+    return (
+        balance.reserved,
+        balance.spent,
+        balance.unknown,
+        balance.reserved_pictures,
+        balance.spent_pictures,
+        balance.unknown_pictures,
+    )
+
+
+def _write(session: Session, kind: Kind, charge: Charge, change: _Six, who: str) -> None:
+    account = charge.account
+    session.execute(
+        "INSERT INTO ledger VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            session.now,
+            kind,
+            charge.generation,
+            charge.number,
+            account.key,
+            account.key_name,
+            account.owner,
+            account.user,
+            charge.provider,
+            charge.model,
+            charge.day,
+            *change,
+            charge.price_source,
+            who,
+        ),
+    )
+
+
+def _add(session: Session, account: Account, day: int, change: _Six) -> int | None:
+    """Add to every balance that is kept; one that is not will be made from the ledger, this entry included."""
+    least: int | None = None
+    for counted in session.counted(account):
+        kept = session.execute(
+            "UPDATE spend SET reserved = reserved + ?, spent = spent + ?, unknown = unknown + ?, "
+            "reserved_pictures = reserved_pictures + ?, spent_pictures = spent_pictures + ?, "
+            "unknown_pictures = unknown_pictures + ? WHERE scope = ? AND period = ? AND start = ? "
+            "RETURNING reserved, spent, unknown, reserved_pictures, spent_pictures, unknown_pictures",
+            (*change, counted.scope, counted.period, period_start(counted.period, day)),
+        ).fetchall()
+        for limit in counted.limits:
+            if kept and limit.unit == "dollars":
+                left = remaining(limit, Balance(*kept[0]), session.now)
+                least = left if least is None else min(least, left)
+    return least

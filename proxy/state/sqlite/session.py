@@ -1,0 +1,72 @@
+"""A connection with what the operations on it share: the moment of their transaction, and the limits."""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from proxy.state.money import Limit
+from proxy.state.periods import Period
+from proxy.state.records import Account
+
+
+class Counted(NamedTuple):
+    """A balance that has to be kept: of which scope, in which kind of period, under which limits."""
+
+    scope: str
+    period: Period
+    limits: tuple[Limit, ...]
+
+
+_NONE: Final[tuple[Counted, ...]] = ()
+
+
+class Session:
+    """What one thread works with. ``now``: Unix milliseconds, the same for all operations of a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, wall: Callable[[], float]) -> None:
+        self.connection = connection
+        self.execute = connection.execute
+        self.now = 0
+        self._wall = wall
+        self._limits: dict[str, list[Limit]] | None = None
+        self._data_version = -1
+
+    def begin(self, statement: str) -> None:
+        """Begin a transaction. Raises sqlite3.Error."""
+        self.execute(statement)
+        self.now = int(self._wall() * 1000)
+        (version,) = self.execute("PRAGMA data_version").fetchone()
+        if version != self._data_version:  # another process has written: maybe limits
+            self._data_version = version
+            self._limits = None
+
+    def forget_limits(self) -> None:
+        """Read them anew when they are needed next: they were changed, or a change was taken back."""
+        self._limits = None
+
+    def counted(self, account: Account) -> tuple[Counted, ...]:
+        """Return the balances that an account's money moves."""
+        limits = self._limits
+        if limits is None:
+            limits = self._limits = {}
+            for row in self.execute("SELECT * FROM limits ORDER BY scope, period, unit"):
+                limits.setdefault(row[0], []).append(Limit(*row))
+        if not limits:
+            return _NONE
+        found: list[Counted] = []
+        for scope, limited_by in scopes(account):
+            by_period: dict[Period, list[Limit]] = {}
+            for limit in limits.get(limited_by, ()):
+                by_period.setdefault(limit.period, []).append(limit)
+            found += (Counted(scope, period, tuple(several)) for period, several in by_period.items())
+        return tuple(found)
+
+
+def scopes(account: Account) -> list[tuple[str, str]]:
+    """Return the scopes in which an account's money counts, each with the scope that its limits are written under."""
+    found = [(scope, scope) for scope in ("all", f"key:{account.key}")]
+    if account.owner:
+        found.append((f"owner:{account.owner}", f"owner:{account.owner}"))
+    if account.user:
+        found.append((f"user:{account.key}:{account.user}", f"users:{account.key}"))
+    return found

@@ -1,0 +1,145 @@
+"""A thread that works through operations in groups, each group one transaction.
+
+While one group is written to the disk the next one gathers, so the more operations come at once the less each costs.
+Who asked is told after the commit only, all of a group by one call into the event loop.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple, TypeVar
+
+from proxy.state.operations import StateUnavailable
+from proxy.state.sqlite.file import explain
+from proxy.state.sqlite.session import Session
+
+T = TypeVar("T")
+Observe = Callable[[int, float], None]
+"""Is told the number of operations of a group and its seconds, in the thread that wrote it."""
+_MOST: Final = 256
+
+
+class _Task(NamedTuple):
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    future: "asyncio.Future[Any]"
+    loop: asyncio.AbstractEventLoop
+
+
+class _Outcome(NamedTuple):
+    future: "asyncio.Future[Any]"
+    value: Any
+    error: BaseException | None
+
+
+class Writer:
+    """The thread. ``begin``: the statement that opens its transactions."""
+
+    def __init__(self, session: Session, path: Path | None, begin: str, observe: Observe | None = None) -> None:
+        self._session = session
+        self._path = path
+        self._begin = begin
+        self._observe = observe
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="state", daemon=True)
+        self._thread.start()
+
+    @property
+    def pending(self) -> int:
+        """How many operations wait."""
+        return self._tasks.qsize()
+
+    def ask(self, work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
+        """Have ``work(session, *arguments)`` done in a transaction; what it returns or raises is told after the commit.
+
+        Raises StateUnavailable when closed.
+        """
+        if self._closed:
+            raise StateUnavailable("The state is closed.")
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._tasks.put(_Task(work, arguments, future, loop))
+        return future
+
+    def stop(self) -> threading.Thread:
+        """Take no more; the thread returned ends after the last operation, and closes the connection."""
+        if not self._closed:
+            self._closed = True
+            self._tasks.put(None)
+        return self._thread
+
+    def _run(self) -> None:
+        more = True
+        while more:
+            first = self._tasks.get()
+            group = [first] if first is not None else []
+            more = first is not None
+            with contextlib.suppress(Empty):
+                while more and len(group) < _MOST:
+                    task = self._tasks.get_nowait()
+                    if task is None:
+                        more = False
+                    else:
+                        group.append(task)
+            if group:
+                self._work(group)
+        self._session.connection.close()
+
+    def _work(self, group: list[_Task]) -> None:
+        began = time.monotonic()
+        outcomes = self._transaction(group)
+        if self._observe is not None:
+            self._observe(len(group), time.monotonic() - began)
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+        for task, outcome in zip(group, outcomes, strict=True):
+            by_loop.setdefault(task.loop, []).append(outcome)
+        for loop, told in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_tell, told)
+
+    def _transaction(self, group: list[_Task]) -> list[_Outcome]:
+        session = self._session
+        try:
+            session.begin(self._begin)
+            outcomes = [self._one(session, task) for task in group]
+            session.execute("COMMIT")
+        except sqlite3.Error as error:
+            session.forget_limits()
+            with contextlib.suppress(sqlite3.Error):
+                if session.connection.in_transaction:
+                    session.execute("ROLLBACK")
+            explained = explain(error, self._path)
+            return [_Outcome(task.future, None, explained) for task in group]
+        return outcomes
+
+    def _one(self, session: Session, task: _Task) -> _Outcome:
+        """Do one operation; its failure takes back its own writes only. Raises sqlite3.Error if all are taken back."""
+        session.execute("SAVEPOINT one")
+        try:
+            value = task.work(session, *task.arguments)
+        except Exception as error:  # whatever it is, it is for who asked
+            session.forget_limits()
+            if not session.connection.in_transaction:  # a full disk may end the whole transaction
+                raise error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error)) from error
+            session.execute("ROLLBACK TO one")
+            session.execute("RELEASE one")
+            told = explain(error, self._path) if isinstance(error, sqlite3.Error) else error
+            return _Outcome(task.future, None, told)
+        session.execute("RELEASE one")
+        return _Outcome(task.future, value, None)
+
+
+def _tell(outcomes: list[_Outcome]) -> None:
+    for future, value, error in outcomes:
+        if future.done():  # who asked was cancelled
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
