@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from proxy.state.money import Balance, Entry, SpendRow
 from proxy.state.periods import period_end, period_start
@@ -20,23 +20,15 @@ _FOLLOWS: Final[dict[str, tuple[Column | None, ...]]] = {
 """Where the money of a job may lie before an entry of each kind."""
 
 
-class _Sum(NamedTuple):
-    balance: Balance = _NOTHING
-
-    def __add__(self, entry: object) -> "_Sum":
-        if not isinstance(entry, Entry):
-            return NotImplemented
-        old = self.balance
-        return _Sum(
-            Balance(
-                old.reserved + entry.reserved,
-                old.spent + entry.spent,
-                old.unknown + entry.unknown,
-                old.reserved_pictures + entry.reserved_pictures,
-                old.spent_pictures + entry.spent_pictures,
-                old.unknown_pictures + entry.unknown_pictures,
-            )
-        )
+def _added(balance: Balance, entry: Entry) -> Balance:
+    return Balance(
+        balance.reserved + entry.reserved,
+        balance.spent + entry.spent,
+        balance.unknown + entry.unknown,
+        balance.reserved_pictures + entry.reserved_pictures,
+        balance.spent_pictures + entry.spent_pictures,
+        balance.unknown_pictures + entry.unknown_pictures,
+    )
 
 
 def problems(everything: Everything) -> list[str]:
@@ -51,25 +43,25 @@ def problems(everything: Everything) -> list[str]:
 
 def _ledger_of_jobs(everything: Everything) -> Iterator[str]:
     """Each job's entries lead from nothing, step by step, to where its money lies now."""
-    sums: defaultdict[JobId, _Sum] = defaultdict(_Sum)
+    sums: defaultdict[JobId, Balance] = defaultdict(Balance)
     for entry in everything.ledger:
         if entry.kind == "sum":
             if entry.reserved_pictures or entry.unknown_pictures or entry.reserved or entry.unknown:
                 yield f"entry {entry.id}: a sum of ended jobs holds money that is not spent"
             continue
         job = JobId(entry.generation, entry.number)
-        if _place(sums[job].balance) not in _FOLLOWS[entry.kind]:
-            yield f"entry {entry.id}: {entry.kind} of job {job}, whose money lay in {_place(sums[job].balance)}"
-        sums[job] += entry
-        if min(_figures(sums[job].balance)) < 0:
+        if _place(sums[job]) not in _FOLLOWS[entry.kind]:
+            yield f"entry {entry.id}: {entry.kind} of job {job}, whose money lay in {_place(sums[job])}"
+        sums[job] = _added(sums[job], entry)
+        if min(sums[job]) < 0:
             yield f"entry {entry.id}: the balance of job {job} is negative"
     jobs = {job.id: job for job in everything.jobs}
     for found, total in sums.items():
-        if found not in jobs and _place(total.balance) not in (None, "spent"):
-            yield f"job {found}: its row is gone, but its money is still {_place(total.balance)}"
+        if found not in jobs and _place(total) not in (None, "spent"):
+            yield f"job {found}: its row is gone, but its money is still {_place(total)}"
     for job_id, row in jobs.items():
-        if sums[job_id].balance != _expected(row):
-            yield f"job {job_id} is {row.state}: the ledger says {sums[job_id].balance}, the row {_expected(row)}"
+        if sums[job_id] != _expected(row):
+            yield f"job {job_id} is {row.state}: the ledger says {sums[job_id]}, the row {_expected(row)}"
 
 
 def _generations(everything: Everything) -> Iterator[str]:
@@ -92,8 +84,8 @@ def _generation(row: GenerationRow, jobs: list[JobRow], *, late: bool) -> Iterat
     end = verdict(job.state for job in jobs)
     if row.ended_as != end and not (late and row.ended_as is not None):
         yield f"generation {row.id} ended as {row.ended_as}, its jobs say {end}"
-    if (row.ended_as is None) != (row.ended is None):
-        yield f"generation {row.id} ended as {row.ended_as} at {row.ended}"
+    if (end is None) != (row.ended is None):
+        yield f"generation {row.id} is over at {row.ended}, its jobs say {end}"
     for job in jobs:
         if job.state not in ("intended", "released") and job.inherited is None and job.submits < 1:
             yield f"job {job.id} is {job.state}, but was never submitted"
@@ -114,13 +106,13 @@ def _spend(everything: Everything) -> Iterator[str]:
         by_scope[f"owner:{entry.owner}"].append(entry)
         by_scope[f"user:{entry.key}:{entry.end_user}"].append(entry)
     for row in everything.spend:
-        total = _Sum()
+        total = Balance()
         for entry in by_scope[row.scope]:
             if _within(row, entry.day):
-                total += entry
-        if total.balance != row.balance:
-            yield f"{row.scope}, {row.period} {row.start}: kept {row.balance}, the ledger says {total.balance}"
-        if min(_figures(row.balance)) < 0:
+                total = _added(total, entry)
+        if total != row.balance:
+            yield f"{row.scope}, {row.period} {row.start}: kept {row.balance}, the ledger says {total}"
+        if min(row.balance) < 0:
             yield f"{row.scope}, {row.period} {row.start}: negative, {row.balance}"
 
 
@@ -138,10 +130,6 @@ def _within(row: SpendRow, day: int) -> bool:
         return False
     end = period_end(row.period, row.start)
     return day >= row.start and (end is None or day < end)
-
-
-def _figures(balance: Balance) -> tuple[int, ...]:
-    return tuple(getattr(balance, name) for name in Balance.__slots__)
 
 
 def _place(balance: Balance) -> Column | None:

@@ -1,7 +1,6 @@
 """Limits, balances, ledger entries and keys, as plain data: whole nano-dollars, moments in Unix milliseconds."""
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from proxy.state.periods import Period
 from proxy.state.transitions import Kind
@@ -13,8 +12,7 @@ Unit = Literal["dollars", "pictures"]
 """Of a limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """What may be used in each period.
 
     ``scope``: ``all``, ``key:ID``, ``owner:NAME``, or ``users:KEY`` for each end user of a key. ``amount`` and
@@ -33,8 +31,7 @@ class Limit:
         return self.amount + (self.extra if now < self.extra_until else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """Sums in the three places where money can lie, in nano-dollars and pictures."""
 
     reserved: int = 0
@@ -51,8 +48,7 @@ class Balance:
         return self.reserved_pictures + self.spent_pictures + self.unknown_pictures
 
 
-@dataclass(frozen=True, slots=True)
-class SpendRow:
+class SpendRow(NamedTuple):
     """The balance of one scope in one period; kept only where there is a limit, and equal to the ledger's sums."""
 
     scope: str
@@ -68,18 +64,10 @@ class SpendRow:
     @property
     def balance(self) -> Balance:
         """Its figures alone."""
-        return Balance(
-            self.reserved,
-            self.spent,
-            self.unknown,
-            self.reserved_pictures,
-            self.spent_pictures,
-            self.unknown_pictures,
-        )
+        return Balance(*self[3:])
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A ledger entry: how the six balances changed. ``who``: the person who settled an unknown outcome."""
 
     id: int
@@ -104,8 +92,7 @@ class Entry:
     who: str
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRow:
+class KeyRow(NamedTuple):
     """A key. ``digest``: SHA-256 of the secret; ``old_digest`` is accepted until ``old_until`` after a rotation.
 
     ``models``: JSON list of names and wildcards, empty for all. ``per_minute`` and ``at_once``: 0 for no limit.
@@ -131,8 +118,7 @@ class KeyRow:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyChange:
+class KeyChange(NamedTuple):
     """One change to a key: when, by whom, and what, as JSON text."""
 
     id: int

@@ -1,6 +1,6 @@
-"""Generations and jobs as plain data. Moments are Unix milliseconds, money is whole nano-dollars, days are UTC.
+"""Generations and jobs as plain data: moments in Unix milliseconds, whole nano-dollars, days in UTC.
 
-The rows mirror the tables column by column. Nothing here has a place for a prompt, an uploaded picture or a secret.
+A row is a tuple of its table's columns. Nothing here has a place for a prompt, an uploaded picture or a secret.
 """
 
 from dataclasses import dataclass
@@ -52,13 +52,13 @@ class Route:
     price_source: str = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationRow:
+class GenerationRow(NamedTuple):
     """What one request asked for, and its end.
 
     ``idempotency_key``: None without one, or when it was given up. ``fingerprint``: None when no repeat may find it.
     ``request``: JSON text of what an answer needs besides the pictures. ``claim`` counts who took it over; ``waiter``
-    is the holder at which somebody waits. ``seed`` is the first job's. ``hidden``: its caller has given it up.
+    is the holder at which somebody waits. ``seed`` is the first job's. ``ended``: None while
+    a job is open; ``ended_as``: written once, when all of them have ended. ``hidden``: its caller has given it up.
     """
 
     id: str
@@ -86,8 +86,7 @@ class GenerationRow:
         return Account(self.key, self.key_name, self.owner, self.end_user)
 
 
-@dataclass(frozen=True, slots=True)
-class JobRow:
+class JobRow(NamedTuple):
     """One picture being made.
 
     ``handle``: JSON text of the provider's handle. ``expires``: when the provider forgets the result. ``picture``: the
@@ -155,8 +154,7 @@ class Generation(NamedTuple):
     waited_for: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """A process that follows jobs. ``exclusive``: it alone may, as long as it has the file's lock."""
 
     id: str

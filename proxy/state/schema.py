@@ -19,9 +19,10 @@ CREATE TABLE generations(
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX generations_by_idempotency_key ON generations(key, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX generations_to_repeat ON generations(fingerprint, delivered) WHERE idempotency_key IS NULL;
+CREATE INDEX generations_not_told ON generations(fingerprint) WHERE delivered IS NULL;
+CREATE INDEX generations_told ON generations(delivered, fingerprint) WHERE delivered IS NOT NULL;
 CREATE INDEX generations_with_leftovers ON generations(fingerprint) WHERE ended_as IN ('again', 'lost', 'unknown');
-CREATE INDEX generations_open ON generations(key) WHERE ended_as IS NULL;
+CREATE INDEX generations_open ON generations(key) WHERE ended IS NULL;
 CREATE INDEX generations_ended ON generations(ended) WHERE ended IS NOT NULL;
 CREATE TABLE jobs(
     generation TEXT NOT NULL, number INTEGER NOT NULL,
@@ -33,7 +34,6 @@ CREATE TABLE jobs(
     inherited TEXT, taken TEXT, resolved TEXT NOT NULL,
     PRIMARY KEY (generation, number)
 ) WITHOUT ROWID;
-CREATE INDEX jobs_open ON jobs(holder) WHERE state IN ('intended', 'submitting', 'accepted');
 CREATE INDEX jobs_unknown ON jobs(generation) WHERE state = 'unknown' AND resolved = '';
 CREATE TABLE limits(
     scope TEXT NOT NULL, unit TEXT NOT NULL, period TEXT NOT NULL,

@@ -66,7 +66,7 @@ def balance_of(session: Session, counted: Counted, day: int) -> Balance:
     balance = summed(session, counted.scope, counted.period, day)
     session.execute(
         "INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (counted.scope, counted.period, start, *_six(balance)),
+        (counted.scope, counted.period, start, *balance),
     )
     return balance
 
@@ -114,17 +114,6 @@ def move(
 def remaining(limit: Limit, balance: Balance, now: int) -> int:
     """Return what a limit leaves, never negative."""
     return max(0, limit.allowed(now) - balance.used(limit.unit))
-
-
-def _six(balance: Balance) -> _Six:
-    return (
-        balance.reserved,
-        balance.spent,
-        balance.unknown,
-        balance.reserved_pictures,
-        balance.spent_pictures,
-        balance.unknown_pictures,
-    )
 
 
 def _write(session: Session, kind: Kind, charge: Charge, change: _Six, who: str) -> None:

@@ -175,7 +175,7 @@ class SqliteState:
         """See State."""
         return self._reader.ask(repeats.by_idempotency_key, key, idempotency_key)
 
-    def repeatable(self, fingerprint: bytes, delivered_since: int) -> Awaitable[tuple[Generation, ...]]:
+    def repeatable(self, fingerprint: bytes, delivered_since: int | None = None) -> Awaitable[tuple[Generation, ...]]:
         """See State."""
         return self._reader.ask(repeats.repeatable, fingerprint, delivered_since)
 

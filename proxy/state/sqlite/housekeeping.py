@@ -16,7 +16,6 @@ _UNRESOLVED: Final = "EXISTS (SELECT 1 FROM jobs WHERE generation = id AND state
 _OLD: Final = f"""
 SELECT id, {_UNRESOLVED} FROM generations
 WHERE ended IS NOT NULL AND ended <= ?
-  AND NOT EXISTS (SELECT 1 FROM jobs WHERE generation = id AND state IN ('intended', 'submitting', 'accepted'))
   AND (fingerprint IS NOT NULL OR NOT {_UNRESOLVED})
 ORDER BY ended LIMIT ?
 """  # noqa: S608 (nothing of it comes from outside)

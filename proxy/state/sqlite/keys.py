@@ -61,9 +61,8 @@ def forget_user(session: Session, user: str) -> int:
 
 
 def _insert(session: Session, key: KeyRow) -> None:
-    values = tuple([getattr(key, name) for name in KeyRow.__slots__])
     try:
-        session.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        session.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", key)
     except sqlite3.IntegrityError as error:
         raise NameTaken(f"There is a key named {key.name} already.") from error
 
@@ -81,11 +80,11 @@ def _write_limits(session: Session, limits: Sequence[Limit]) -> None:
     """Write limits, and let go of the balances that none of them needs: they would no longer be kept."""
     session.connection.executemany(
         "INSERT INTO limits VALUES (?, ?, ?, ?, ?, ?)",
-        [(one.scope, one.unit, one.period, one.amount, one.extra, one.extra_until) for one in limits],
+        limits,
     )
     session.execute(
         "DELETE FROM spend WHERE NOT EXISTS (SELECT 1 FROM limits WHERE limits.period = spend.period AND ("
         "limits.scope = spend.scope OR spend.scope GLOB 'user:*' "
         "AND limits.scope = 'users:' || substr(spend.scope, 6, instr(substr(spend.scope, 6), ':') - 1)))"
     )
-    session.forget_limits()
+    session.forget()

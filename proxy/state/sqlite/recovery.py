@@ -15,8 +15,8 @@ from proxy.state.sqlite import rows, steps
 from proxy.state.sqlite.session import Session
 
 _OPEN: Final = """
-SELECT generation, number, holder = ? FROM jobs
-WHERE state IN ('intended', 'submitting', 'accepted')
+SELECT generation, number, holder = ? FROM generations JOIN jobs ON generation = id
+WHERE generations.ended IS NULL AND state IN ('intended', 'submitting', 'accepted')
   AND (holder = ? OR holder NOT IN (SELECT id FROM holders WHERE exclusive = 1 OR beat > ?))
 ORDER BY generation, number
 """
@@ -30,6 +30,7 @@ def register(session: Session, holder: str, exclusive: bool) -> None:
         "INSERT INTO holders VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET beat = excluded.beat",
         (holder, session.now, session.now, int(exclusive)),
     )
+    session.serving = holder if exclusive else session.serving
 
 
 def beat(session: Session, holder: str) -> bool:
@@ -42,6 +43,7 @@ def beat(session: Session, holder: str) -> bool:
 
 def retire(session: Session, holder: str) -> None:
     """Take a process away."""
+    session.serving = None
     session.execute("DELETE FROM holders WHERE id = ?", (holder,))
 
 

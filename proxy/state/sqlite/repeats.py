@@ -1,8 +1,19 @@
 """What a repeat finds, and how it takes a generation over."""
 
+from typing import Final
+
 from proxy.state.records import Generation, GenerationRow
 from proxy.state.sqlite import rows
 from proxy.state.sqlite.session import Session
+
+_NOT_TOLD: Final = """
+SELECT * FROM generations WHERE fingerprint = ? AND delivered IS NULL
+  AND idempotency_key IS NULL AND (ended_as IS NULL OR ended_as != 'again')
+"""
+_TOLD: Final = """
+SELECT * FROM generations WHERE fingerprint = ? AND delivered >= ?
+  AND idempotency_key IS NULL AND (ended_as IS NULL OR ended_as != 'again')
+"""
 
 
 def by_id(session: Session, generation: str) -> Generation | None:
@@ -19,16 +30,11 @@ def by_idempotency_key(session: Session, key: str, idempotency_key: str) -> Gene
     return None if row is None else rows.whole(session, GenerationRow(*row))
 
 
-def repeatable(session: Session, fingerprint: bytes, delivered_since: int) -> tuple[Generation, ...]:
+def repeatable(session: Session, fingerprint: bytes, delivered_since: int | None) -> tuple[Generation, ...]:
     """Return what an equal request may take over, the oldest first."""
-    found = session.execute(
-        "SELECT * FROM generations WHERE idempotency_key IS NULL AND fingerprint = ? AND delivered IS NULL "
-        "AND (ended_as IS NULL OR ended_as != 'again') "
-        "UNION ALL "
-        "SELECT * FROM generations WHERE idempotency_key IS NULL AND fingerprint = ? AND delivered >= ? "
-        "AND (ended_as IS NULL OR ended_as != 'again')",
-        (fingerprint, fingerprint, delivered_since),
-    ).fetchall()
+    found = session.execute(_NOT_TOLD, (fingerprint,)).fetchall()
+    if delivered_since is not None:
+        found += session.execute(_TOLD, (fingerprint, delivered_since)).fetchall()
     generations = sorted((GenerationRow(*row) for row in found), key=lambda row: (row.created, row.id))
     return tuple(rows.whole(session, row) for row in generations)
 

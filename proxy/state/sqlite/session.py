@@ -1,4 +1,4 @@
-"""A connection with what the operations on it share: the moment of their transaction, and the limits."""
+"""A connection with what the operations on it share: the moment of their transaction, and what is read often."""
 
 import sqlite3
 from collections.abc import Callable
@@ -21,14 +21,19 @@ _NONE: Final[tuple[Counted, ...]] = ()
 
 
 class Session:
-    """What one thread works with. ``now``: Unix milliseconds, the same for all operations of a transaction."""
+    """What one thread works with. ``now``: Unix milliseconds, the same for all operations of a transaction.
+
+    ``serving``: the holder that has the lock, as far as this session has registered it.
+    """
 
     def __init__(self, connection: sqlite3.Connection, wall: Callable[[], float]) -> None:
         self.connection = connection
         self.execute = connection.execute
         self.now = 0
         self._wall = wall
+        self.serving: str | None = None
         self._limits: dict[str, list[Limit]] | None = None
+        self._prices: dict[str, int] | None = None
         self._data_version = -1
 
     def begin(self, statement: str) -> None:
@@ -36,13 +41,20 @@ class Session:
         self.execute(statement)
         self.now = int(self._wall() * 1000)
         (version,) = self.execute("PRAGMA data_version").fetchone()
-        if version != self._data_version:  # another process has written: maybe limits
+        if version != self._data_version:  # another connection has written
             self._data_version = version
-            self._limits = None
+            self.forget()
 
-    def forget_limits(self) -> None:
-        """Read them anew when they are needed next: they were changed, or a change was taken back."""
-        self._limits = None
+    def forget(self) -> None:
+        """Read all anew when it is needed next: it was changed, or a change was taken back."""
+        self._limits = self._prices = self.serving = None
+
+    @property
+    def prices(self) -> dict[str, int]:
+        """The costs last told, in nano-dollars; who changes a row changes this too."""
+        if self._prices is None:
+            self._prices = dict(self.execute("SELECT name, amount FROM prices").fetchall())
+        return self._prices
 
     def counted(self, account: Account) -> tuple[Counted, ...]:
         """Return the balances that an account's money moves."""

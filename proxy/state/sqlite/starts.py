@@ -13,12 +13,14 @@ from proxy.state.transitions import End, JobState
 
 Outcome = Started | Exists | OverLimit | OverPace | NotLiving
 _MINUTE_MS: Final = 60_000
-_LEFTOVERS: Final = """
-SELECT jobs.*, generations.seed FROM generations JOIN jobs ON jobs.generation = generations.id
-WHERE generations.fingerprint = ? AND generations.ended_as IN ('again', 'lost', 'unknown')
-  AND generations.key = ? AND jobs.state = 'done' AND jobs.taken IS NULL
-ORDER BY generations.created, generations.id
+_INSERT_GENERATION: Final = """
+INSERT INTO generations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
 """
+_FAILED_EQUALS: Final = """
+SELECT id, seed, created FROM generations
+WHERE fingerprint = ? AND ended_as IN ('again', 'lost', 'unknown') AND key = ?
+"""
+_NOT_TAKEN: Final = "SELECT * FROM jobs WHERE generation = ? AND number < ? AND state = 'done' AND taken IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,18 @@ class _Leftovers:
 
 def start(session: Session, wanted: Start) -> Outcome:
     """Write a generation, its jobs and their reservations, or say why not."""
-    known = session.execute("SELECT * FROM generations WHERE id = ?", (wanted.id,)).fetchone()
-    if known is not None:  # our own, whose commit was not acknowledged
-        return Started(rows.whole(session, GenerationRow(*known)))
+    outcome = _start(session, wanted)
+    if not isinstance(outcome, Started):
+        own = rows.find(session, wanted.id)
+        if own is not None:  # written by an earlier try whose outcome nobody was told
+            return Started(own)
+    if outcome is None:
+        raise LookupError(f"The generation {wanted.id} is there and is not.")
+    return outcome
+
+
+def _start(session: Session, wanted: Start) -> Outcome | None:
+    """Return None when there is a generation with this id already."""
     if not rows.lives(session, wanted.holder):
         return NotLiving(wanted.holder)
     given_up: str | None = None
@@ -62,11 +73,13 @@ def _by_idempotency_key(session: Session, key: str, idempotency_key: str) -> Gen
 def _leftovers(session: Session, wanted: Start) -> _Leftovers:
     pictures: dict[int, JobRow] = {}
     seed = wanted.seed
-    for *columns, first_seed in session.execute(_LEFTOVERS, (wanted.fingerprint, wanted.account.key)):
-        job = JobRow(*columns)
-        if job.number < wanted.n and job.number not in pictures:
-            seed = seed if pictures else first_seed
-            pictures[job.number] = job
+    failed = session.execute(_FAILED_EQUALS, (wanted.fingerprint, wanted.account.key)).fetchall()
+    for generation, first_seed, _ in sorted(failed, key=lambda row: (row[2], row[0])):
+        for row in session.execute(_NOT_TAKEN, (generation, wanted.n)).fetchall():
+            job = JobRow(*row)
+            if job.number not in pictures:
+                seed = seed if pictures else first_seed
+                pictures[job.number] = job
     return _Leftovers(pictures, seed)
 
 
@@ -82,7 +95,8 @@ def _refusal(session: Session, wanted: Start, missing: int) -> OverLimit | OverP
 def _over_pace(session: Session, wanted: Start, pace: Pace) -> OverPace | None:
     if pace.at_once:
         (open_now,) = session.execute(
-            "SELECT count(*) FROM generations WHERE ended_as IS NULL AND key = ? AND (? OR end_user = ?)",
+            "SELECT count(*) FROM generations WHERE ended IS NULL AND ended_as IS NULL "
+            "AND key = ? AND (? OR end_user = ?)",
             (wanted.account.key, not pace.scope.startswith("user:"), wanted.account.user),
         ).fetchone()
         if open_now >= pace.at_once:
@@ -96,7 +110,7 @@ def _over_pace(session: Session, wanted: Start, pace: Pace) -> OverPace | None:
     return None
 
 
-def _write(session: Session, wanted: Start, leftovers: _Leftovers, missing: list[int]) -> Started:
+def _write(session: Session, wanted: Start, leftovers: _Leftovers, missing: list[int]) -> Started | None:
     ended_as: End | None = None if missing else "ok"
     account = wanted.account
     row = GenerationRow(
@@ -118,9 +132,8 @@ def _write(session: Session, wanted: Start, leftovers: _Leftovers, missing: list
         delivered=None,
         ended_as=ended_as,
     )
-    session.execute(
-        "INSERT INTO generations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _values(row)
-    )
+    if not session.execute(_INSERT_GENERATION, row).rowcount:
+        return None
     submitting = set(missing[: wanted.submit])
     jobs = tuple(
         _inherited(session, wanted, leftovers.pictures[number])
@@ -131,14 +144,10 @@ def _write(session: Session, wanted: Start, leftovers: _Leftovers, missing: list
     for job in jobs:
         session.execute(
             "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            _values(job),
+            job,
         )
     left = _reserve(session, wanted, missing) if missing else None
     return Started(Generation(row, jobs, row.waiter is not None), left)
-
-
-def _values(row: GenerationRow | JobRow) -> tuple[object, ...]:
-    return tuple([getattr(row, name) for name in row.__slots__])
 
 
 def _reserve(session: Session, wanted: Start, missing: list[int]) -> int | None:

@@ -16,6 +16,11 @@ SELECT state, epoch, holder, handle, picture, price, price_source, day, reserved
 FROM jobs JOIN generations ON id = generation WHERE generation = ? AND number = ?
 """
 
+_ACCEPT: Final = """
+UPDATE jobs SET state = 'accepted', handle = ?, expires = ?
+WHERE generation = ? AND number = ? AND state = 'submitting' AND epoch = ? AND holder = ?
+"""
+
 
 class Present(NamedTuple):
     """A job as it stands, with what a step needs of its generation."""
@@ -111,6 +116,8 @@ def submit(session: Session, job: JobId, epoch: int, holder: str, route: Route) 
 
 def accept(session: Session, job: JobId, epoch: int, holder: str, handle: str, expires: int | None = None) -> Change:
     """Keep the provider's handle; after an unknown outcome under a new epoch."""
+    if session.execute(_ACCEPT, (handle, expires, *job, epoch, holder)).rowcount:  # as nearly always
+        return Change(True, "accepted", epoch, None)
     present = find(session, job)
     if present is None:
         return _GONE
@@ -124,6 +131,8 @@ def accept(session: Session, job: JobId, epoch: int, holder: str, handle: str, e
         "failure = '' WHERE generation = ? AND number = ? AND state = ?",
         (handle, expires, holder, new, *job, present.state),
     )
+    if present.ended_as is not None:  # told already, but something is to be followed again
+        session.execute("UPDATE generations SET ended = NULL WHERE id = ?", (job.generation,))
     left = move(session, job, present, "accepted")
     return Change(True, "accepted", new, present.ended_as, left)
 
@@ -223,7 +232,7 @@ def move(
 
 def close(session: Session, generation: str, present: Present, to: JobState) -> End | None:
     """Write the generation's end if this was the last of its jobs, once: later evidence doesn't change it."""
-    if present.ended_as is not None or to not in ENDED:
+    if to not in ENDED:
         return present.ended_as
     states: list[Any] = [to]
     if present.n > 1:
@@ -231,15 +240,13 @@ def close(session: Session, generation: str, present: Present, to: JobState) -> 
     ended_as = verdict(states)
     if ended_as is not None:
         session.execute(
-            "UPDATE generations SET ended_as = ?, ended = ? WHERE id = ? AND ended_as IS NULL",
+            "UPDATE generations SET ended_as = coalesce(ended_as, ?), ended = ? WHERE id = ? AND ended IS NULL",
             (ended_as, session.now, generation),
         )
-    return ended_as
+    return present.ended_as or ended_as
 
 
 def _remember(session: Session, price_name: str, cost: int) -> None:
-    session.execute(
-        "INSERT INTO prices VALUES (?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET amount = excluded.amount, at = excluded.at WHERE amount != excluded.amount",
-        (price_name, cost, session.now),
-    )
+    if session.prices.get(price_name) != cost:
+        session.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?)", (price_name, cost, session.now))
+        session.prices[price_name] = cost

@@ -104,27 +104,45 @@ class Writer:
                 loop.call_soon_threadsafe(_tell, told)
 
     def _transaction(self, group: list[_Task]) -> list[_Outcome]:
-        session = self._session
+        """Do all as one; when one fails, take all back and do them once more, each so that it can fail alone."""
         try:
-            session.begin(self._begin)
-            outcomes = [self._one(session, task) for task in group]
-            session.execute("COMMIT")
+            return self._attempt(group, _plainly)
+        except Exception as error:  # noqa: BLE001 (told to whoever asked, or again below)
+            self._take_back()
+            if not isinstance(error, sqlite3.Error) or len(group) > 1:
+                return self._separately(group)
+            return self._failed(group, error)
+
+    def _separately(self, group: list[_Task]) -> list[_Outcome]:
+        try:
+            return self._attempt(group, self._alone)
         except sqlite3.Error as error:
-            session.forget_limits()
-            with contextlib.suppress(sqlite3.Error):
-                if session.connection.in_transaction:
-                    session.execute("ROLLBACK")
-            explained = explain(error, self._path)
-            return [_Outcome(task.future, None, explained) for task in group]
+            self._take_back()
+            return self._failed(group, error)
+
+    def _attempt(self, group: list[_Task], do: Callable[[Session, _Task], _Outcome]) -> list[_Outcome]:
+        self._session.begin(self._begin)
+        outcomes = [do(self._session, task) for task in group]
+        self._session.execute("COMMIT")
         return outcomes
 
-    def _one(self, session: Session, task: _Task) -> _Outcome:
+    def _take_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._session.connection.in_transaction:
+                self._session.execute("ROLLBACK")
+        self._session.forget()
+
+    def _failed(self, group: list[_Task], error: sqlite3.Error) -> list[_Outcome]:
+        explained = explain(error, self._path)
+        return [_Outcome(task.future, None, explained) for task in group]
+
+    def _alone(self, session: Session, task: _Task) -> _Outcome:
         """Do one operation; its failure takes back its own writes only. Raises sqlite3.Error if all are taken back."""
         session.execute("SAVEPOINT one")
         try:
             value = task.work(session, *task.arguments)
-        except Exception as error:  # whatever it is, it is for who asked
-            session.forget_limits()
+        except Exception as error:
+            session.forget()
             if not session.connection.in_transaction:  # a full disk may end the whole transaction
                 raise error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error)) from error
             session.execute("ROLLBACK TO one")
@@ -133,6 +151,10 @@ class Writer:
             return _Outcome(task.future, None, told)
         session.execute("RELEASE one")
         return _Outcome(task.future, value, None)
+
+
+def _plainly(session: Session, task: _Task) -> _Outcome:
+    return _Outcome(task.future, task.work(session, *task.arguments), None)
 
 
 def _tell(outcomes: list[_Outcome]) -> None:
