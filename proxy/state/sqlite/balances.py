@@ -47,7 +47,8 @@ def room(session: Session, account: Account, day: int, amount: int, pictures: in
         balance = balance_of(session, counted, day)
         for limit in counted.limits:
             allowed, used = limit.allowed(session.now), balance.used(limit.unit)
-            if used + (amount if limit.unit == "dollars" else pictures) > allowed:
+            more = amount if limit.unit == "dollars" else pictures
+            if more and used + more > allowed:
                 resets = period_end(counted.period, day)
                 return OverLimit(counted.scope, limit.unit, counted.period, allowed, used, resets)
     return None
