@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import encoding, held, lag, overhead, start, throughput
+from tests.benchmarks import encoding, held, lag, overhead, start, state, throughput
 from tests.benchmarks.machine import raise_limits
 from tests.benchmarks.table import Figure, circumstances, show
 
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "held": held,
     "base64": encoding,
     "start": start,
+    "state": state,
 }
 QUICK_SCALE = 0.2
 
