@@ -131,9 +131,13 @@ class State(Protocol):
         """Find what an Idempotency-Key of one key stands for."""
         ...
 
-    def repeatable(self, fingerprint: bytes, delivered_since: int | None = None) -> Awaitable[tuple[Generation, ...]]:
-        """Find what an equal request may take over: not told yet, or not before ``delivered_since``; none that ended as
-        "again", none with an Idempotency-Key."""
+    def repeatable(
+        self, key: str, fingerprint: bytes, delivered_since: int | None = None
+    ) -> Awaitable[tuple[Generation, ...]]:
+        """Find what an equal request of a key may take over: not told yet, or not before ``delivered_since``.
+
+        None that ended as "again", none with an Idempotency-Key.
+        """
         ...
 
     def unknown_jobs(self) -> Awaitable[tuple[JobRow, ...]]:

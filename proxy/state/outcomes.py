@@ -23,7 +23,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A generation to be started.
+    """A generation to be started. ``id``: from ``generation_id``, since what is old is found by it.
 
     ``reserve``: nano-dollars held for each picture, the dearest candidate's price. ``submit``: so many of its jobs have
     a slot, and are written as submitting at once. ``waiter``: whether the holder has somebody who waits.

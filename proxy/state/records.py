@@ -32,7 +32,12 @@ def generation_id(now: int) -> str:
 
     Names of one time stand side by side in the tables, which halves what is written for each.
     """
-    return f"imggen_{now:012x}{secrets.token_hex(10)}"
+    return f"{id_prefix(now)}{secrets.token_hex(10)}"
+
+
+def id_prefix(now: int) -> str:
+    """Return how the names of a moment begin; those of earlier ones are less."""
+    return f"imggen_{now:012x}"
 
 
 @dataclass(frozen=True, slots=True)

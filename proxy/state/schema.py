@@ -19,11 +19,9 @@ CREATE TABLE generations(
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX generations_by_idempotency_key ON generations(key, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX generations_not_told ON generations(fingerprint) WHERE delivered IS NULL;
+CREATE INDEX generations_current ON generations(key, fingerprint) WHERE delivered IS NULL OR ended IS NULL;
 CREATE INDEX generations_told ON generations(delivered, fingerprint) WHERE delivered IS NOT NULL;
 CREATE INDEX generations_with_leftovers ON generations(fingerprint) WHERE ended_as IN ('again', 'lost', 'unknown');
-CREATE INDEX generations_open ON generations(key) WHERE ended IS NULL;
-CREATE INDEX generations_ended ON generations(ended) WHERE ended IS NOT NULL;
 CREATE TABLE jobs(
     generation TEXT NOT NULL, number INTEGER NOT NULL,
     state TEXT NOT NULL, holder TEXT NOT NULL, epoch INTEGER NOT NULL,
@@ -54,7 +52,9 @@ CREATE TABLE ledger(
     reserved_pictures INTEGER NOT NULL, spent_pictures INTEGER NOT NULL, unknown_pictures INTEGER NOT NULL,
     price_source TEXT NOT NULL, who TEXT NOT NULL
 );
-CREATE INDEX ledger_by_day ON ledger(day);
+CREATE TABLE ledger_days(
+    day INTEGER PRIMARY KEY, first INTEGER NOT NULL, summed INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE INDEX ledger_by_user ON ledger(key, end_user) WHERE end_user != '';
 CREATE TABLE pace(
     scope TEXT NOT NULL, minute INTEGER NOT NULL, requests INTEGER NOT NULL, PRIMARY KEY (scope, minute)
@@ -73,7 +73,11 @@ CREATE TABLE key_changes(
     id INTEGER PRIMARY KEY, at INTEGER NOT NULL, key TEXT NOT NULL, who TEXT NOT NULL, change TEXT NOT NULL
 );
 """
-"""Version 1."""
+"""Version 1.
+
+Each index is paid for with every picture, so there are few. Those of generations hold what is in the making or was told
+lately, and stay in few pages; ids are ordered by time, and ``ledger_days`` says where a day's entries begin.
+"""
 
 MIGRATIONS: Final[Sequence[str]] = (TABLES,)
 """Each script leads from the version of its index to the next. Written once, never changed: a file in the field may

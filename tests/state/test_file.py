@@ -1,6 +1,7 @@
 """The file: its modes, its version, its copies, and what happens when it can't be used."""
 
 import asyncio
+import re
 import sqlite3
 import stat
 from pathlib import Path
@@ -14,6 +15,7 @@ from proxy.state.money import Balance, Entry, KeyChange, KeyRow, Limit, SpendRow
 from proxy.state.operations import LEASE_MS, StateUnavailable, StateUnusable
 from proxy.state.outcomes import NotLiving
 from proxy.state.records import GenerationRow, Holder, JobId, JobRow
+from proxy.state.sqlite import housekeeping, recovery, repeats, rows, starts, steps
 from proxy.state.sqlite.engine import SqliteState, open_sqlite
 from proxy.state.sqlite.file import migrate
 from tests.state.parts import ME, ROUTE, Life, Wall, dollars, total, wanted
@@ -125,6 +127,30 @@ def test_the_records_are_the_tables(tmp_path: Path) -> None:
     named = {row[1] for table in mirrors for row in connection.execute(f"PRAGMA table_info({table})")}
     assert not named & {"prompt", "upload", "image", "secret", "token"}  # there is no place for these
     assert set(Balance._fields) <= set(SpendRow._fields)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        starts._FAILED_EQUALS,
+        starts._OPEN_NOW,
+        repeats._NOT_TOLD,
+        repeats._TOLD,
+        rows.BY_IDEMPOTENCY_KEY,
+        recovery._OPEN,
+        steps._FIND,
+        housekeeping._OLD,
+    ],
+)
+def test_nothing_is_found_by_looking_at_everything(query: str) -> None:
+    """Generations that are over cost nothing but their place."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(schema.TABLES)
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", (0,) * query.count("?")).fetchall()
+    steps_of_plan = [row[3] for row in plan]
+    whole = [step for step in steps_of_plan if re.fullmatch(r"SCAN (generations|jobs|ledger)", step)]
+    assert whole == [], steps_of_plan
     connection.close()
 
 

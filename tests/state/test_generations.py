@@ -157,10 +157,10 @@ async def test_what_an_equal_request_may_take_over(state: State, wall: Wall) -> 
     wall.now += 60
     await state.finish(JobId(ids[2], 0), 0, "p")
     assert await state.deliver(ids[2], 0)
-    assert [found.row.id for found in await state.repeatable(equal)] == [ids[3]]
-    recent = await state.repeatable(equal, wall.ms - 10_000)
+    assert [found.row.id for found in await state.repeatable("k1", equal)] == [ids[3]]
+    recent = await state.repeatable("k1", equal, wall.ms - 10_000)
     assert {found.row.id for found in recent} == {ids[2], ids[3]}
-    every = await state.repeatable(equal, 0)
+    every = await state.repeatable("k1", equal, 0)
     assert {found.row.id for found in every} == set(ids[1:])
 
 
@@ -201,7 +201,7 @@ async def test_a_hidden_generation_is_found_by_nobody_and_its_jobs_go_on(state: 
     assert await state.hide(start.id)
     assert await state.generation(start.id) is None
     assert await state.by_idempotency_key("k1", "once") is None
-    assert await state.repeatable(start.fingerprint, 0) == ()
+    assert await state.repeatable("k1", start.fingerprint, 0) == ()
     assert (await state.recover(ME, [JobId(start.id, 0)])).jobs == ()
     assert (await state.accept(JobId(start.id, 0), 0, ME, "{}")).applied
     assert (await state.recover(ME, [])).jobs == (JobId(start.id, 0),)

@@ -112,7 +112,7 @@ async def test_what_nobody_knows_stays_but_no_repeat_finds_it(state: State, wall
     assert (await state.sweep(result_ms=1000)).generations == 0
     assert (await state.sweep(result_ms=1000)).generations == 0
     assert await state.by_idempotency_key("k1", "once") is None
-    assert await state.repeatable(fingerprint("k1 a fox"), 0) == ()
+    assert await state.repeatable("k1", fingerprint("k1 a fox"), 0) == ()
     assert len(await state.unknown_jobs()) == 2
     assert (await life.accept()).applied
     assert await state.resolve(other.job, "free", "me")

@@ -6,7 +6,7 @@ A balance is kept only where there is a limit, and made from the ledger's sums w
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from proxy.state.money import Balance, Limit
+from proxy.state.money import Balance, Limit, SpendRow
 from proxy.state.outcomes import OverLimit
 from proxy.state.periods import Period, period_end, period_start
 from proxy.state.records import Account
@@ -23,7 +23,7 @@ _OF_SCOPE: Final = {
     "owner": "owner = ?",
     "user": "key = ? AND end_user = ?",
 }
-_FOREVER: Final = 2**62
+_WITHIN: Final = " AND id >= (SELECT min(first) FROM ledger_days WHERE ledger_days.day >= ?) AND day >= ? AND day < ?"
 _PLACES: Final[dict[Column, int]] = {"reserved": 0, "spent": 1, "unknown": 2}
 
 _Six = tuple[int, int, int, int, int, int]
@@ -56,19 +56,12 @@ def room(session: Session, account: Account, day: int, amount: int, pictures: in
 
 def balance_of(session: Session, counted: Counted, day: int) -> Balance:
     """Return a balance, made from the ledger if it isn't kept yet."""
-    start = period_start(counted.period, day)
-    kept = session.execute(
-        "SELECT reserved, spent, unknown, reserved_pictures, spent_pictures, unknown_pictures FROM spend "
-        "WHERE scope = ? AND period = ? AND start = ?",
-        (counted.scope, counted.period, start),
-    ).fetchone()
-    if kept is not None:
-        return Balance(*kept)
-    balance = summed(session, counted.scope, counted.period, day)
-    session.execute(
-        "INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (counted.scope, counted.period, start, *balance),
-    )
+    place = (counted.scope, counted.period, period_start(counted.period, day))
+    balance = session.balances.get(place)
+    if balance is None:
+        row = session.execute("SELECT * FROM spend WHERE scope = ? AND period = ? AND start = ?", place).fetchone()
+        balance = summed(session, counted.scope, counted.period, day) if row is None else SpendRow(*row).balance
+        session.keep(place, balance)
     return balance
 
 
@@ -77,8 +70,8 @@ def summed(session: Session, scope: str, period: Period, day: int) -> Balance:
     start, end = period_start(period, day), period_end(period, day)
     what, _, name = scope.partition(":")
     named = tuple(name.split(":", 1)) if what == "user" else (name,)
-    within = "" if period == "total" else " AND day >= ? AND day < ?"
-    days = () if period == "total" else (start, _FOREVER if end is None else end)
+    within = "" if end is None else _WITHIN
+    days = () if end is None else (start, start, end)
     return Balance(*session.execute(_SUMS + _OF_SCOPE[what] + within, (*named, *days)).fetchone())
 
 
@@ -87,10 +80,11 @@ def reserve(session: Session, charges: Iterable[Charge], amount: int, *, picture
     dollar limit; ``pictures``: 0 to hold more for the same picture."""
     charges = list(charges)
     entry = (amount, 0, 0, pictures, 0, 0)
+    count = len(charges)
+    left = _add(session, charges[0].account, charges[0].day, (amount * count, 0, 0, pictures * count, 0, 0))
     for charge in charges:
         _write(session, "reserve", charge, entry, "")
-    count = len(charges)
-    return _add(session, charges[0].account, charges[0].day, (amount * count, 0, 0, pictures * count, 0, 0))
+    return left
 
 
 def move(
@@ -108,8 +102,9 @@ def move(
             six[_PLACES[place]] += sign * amount
             six[_PLACES[place] + 3] += sign
     change: _Six = (six[0], six[1], six[2], six[3], six[4], six[5])
+    left = _add(session, charge.account, charge.day, change)
     _write(session, kind, charge, change, who)
-    return _add(session, charge.account, charge.day, change)
+    return left
 
 
 def remaining(limit: Limit, balance: Balance, now: int) -> int:
@@ -119,7 +114,7 @@ def remaining(limit: Limit, balance: Balance, now: int) -> int:
 
 def _write(session: Session, kind: Kind, charge: Charge, change: _Six, who: str) -> None:
     account = charge.account
-    session.execute(
+    written = session.execute(
         "INSERT INTO ledger VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             session.now,
@@ -138,21 +133,23 @@ def _write(session: Session, kind: Kind, charge: Charge, change: _Six, who: str)
             who,
         ),
     )
+    if charge.day not in session.days:
+        session.execute(
+            "INSERT INTO ledger_days VALUES (?, ?, 0) ON CONFLICT DO UPDATE SET summed = 0",
+            (charge.day, written.lastrowid),
+        )
+        session.days.add(charge.day)
 
 
 def _add(session: Session, account: Account, day: int, change: _Six) -> int | None:
-    """Add to every balance that is kept; one that is not will be made from the ledger, this entry included."""
+    """Add an entry, before it is written, to the balances in which it counts."""
     least: int | None = None
     for counted in session.counted(account):
-        kept = session.execute(
-            "UPDATE spend SET reserved = reserved + ?, spent = spent + ?, unknown = unknown + ?, "
-            "reserved_pictures = reserved_pictures + ?, spent_pictures = spent_pictures + ?, "
-            "unknown_pictures = unknown_pictures + ? WHERE scope = ? AND period = ? AND start = ? "
-            "RETURNING reserved, spent, unknown, reserved_pictures, spent_pictures, unknown_pictures",
-            (*change, counted.scope, counted.period, period_start(counted.period, day)),
-        ).fetchall()
+        old = balance_of(session, counted, day)
+        balance = Balance(*[before + more for before, more in zip(old, change, strict=True)])
+        session.keep((counted.scope, counted.period, period_start(counted.period, day)), balance)
         for limit in counted.limits:
-            if kept and limit.unit == "dollars":
-                left = remaining(limit, Balance(*kept[0]), session.now)
+            if limit.unit == "dollars":
+                left = remaining(limit, balance, session.now)
                 least = left if least is None else min(least, left)
     return least

@@ -175,9 +175,11 @@ class SqliteState:
         """See State."""
         return self._reader.ask(repeats.by_idempotency_key, key, idempotency_key)
 
-    def repeatable(self, fingerprint: bytes, delivered_since: int | None = None) -> Awaitable[tuple[Generation, ...]]:
+    def repeatable(
+        self, key: str, fingerprint: bytes, delivered_since: int | None = None
+    ) -> Awaitable[tuple[Generation, ...]]:
         """See State."""
-        return self._reader.ask(repeats.repeatable, fingerprint, delivered_since)
+        return self._reader.ask(repeats.repeatable, key, fingerprint, delivered_since)
 
     def unknown_jobs(self) -> Awaitable[tuple[JobRow, ...]]:
         """See State."""

@@ -7,28 +7,32 @@ from typing import Final
 
 from proxy.state.outcomes import Swept
 from proxy.state.periods import day_of
+from proxy.state.records import id_prefix
 from proxy.state.sqlite.session import Session
 
 _PAGES: Final = 64
 """Given back to the disk at a time."""
 _DAY_MS: Final = 86_400_000
-_UNRESOLVED: Final = "EXISTS (SELECT 1 FROM jobs WHERE generation = id AND state = 'unknown' AND resolved = '')"
-_OLD: Final = f"""
-SELECT id, {_UNRESOLVED} FROM generations
-WHERE ended IS NOT NULL AND ended <= ?
-  AND (fingerprint IS NOT NULL OR NOT {_UNRESOLVED})
-ORDER BY ended LIMIT ?
-"""  # noqa: S608 (nothing of it comes from outside)
-_CLOSED: Final = """
-day < ? AND kind != 'sum' AND NOT EXISTS (
+_OLD: Final = """
+SELECT id, EXISTS (SELECT 1 FROM jobs WHERE generation = id AND state = 'unknown' AND resolved = '') AS unresolved
+FROM generations WHERE id < ? AND ended <= ? AND (fingerprint IS NOT NULL OR NOT unresolved) LIMIT ?
+"""
+_OLDEST_DAY: Final = "SELECT day FROM ledger_days WHERE day < ? AND NOT summed ORDER BY day LIMIT 1"
+_ENTRIES: Final = """
+FROM ledger WHERE id >= (SELECT first FROM ledger_days WHERE day = :day)
+  AND id < coalesce((SELECT min(first) FROM ledger_days WHERE day > :day + 7), :end)
+  AND day = :day AND kind != 'sum' AND NOT EXISTS (
     SELECT 1 FROM jobs WHERE jobs.generation = ledger.generation AND jobs.number = ledger.number)
 """
+"""Of one day and of jobs that are gone: nothing can happen to their money any more."""
 
 
 def sweep(session: Session, result_ms: int, keep_ledger_days: int, limit: int) -> Swept:
     """Remove what is over. A generation with an outcome that nobody knows stays until that is settled, but no repeat
     finds it."""
-    old = session.execute(_OLD, (session.now - result_ms, limit)).fetchall()
+    before = session.now - result_ms
+    # What ended by then was started by then, and so has an id below the first of the next millisecond.
+    old = session.execute(_OLD, (id_prefix(before + 1), before, limit)).fetchall()
     for generation, unresolved in old:
         if unresolved:
             session.execute(
@@ -41,7 +45,7 @@ def sweep(session: Session, result_ms: int, keep_ledger_days: int, limit: int) -
     session.execute("DELETE FROM holders WHERE exclusive = 0 AND beat < ?", (session.now - _DAY_MS,))
     entries = _sum_up(session, day_of(session.now) - keep_ledger_days) if keep_ledger_days else 0
     _give_back(session)
-    return Swept(sum(not unresolved for _, unresolved in old), entries, len(old) == limit)
+    return Swept(sum(not unresolved for _, unresolved in old), entries, len(old) == limit or entries > 0)
 
 
 def _give_back(session: Session) -> None:
@@ -52,19 +56,22 @@ def _give_back(session: Session) -> None:
 
 
 def _sum_up(session: Session, before_day: int) -> int:
-    """Put a sum for each day, account and route in the place of old entries, so that no balance changes."""
-    found = session.execute(f"SELECT EXISTS (SELECT 1 FROM ledger WHERE {_CLOSED})", (before_day,)).fetchone()  # noqa: S608
-    if not found[0]:
+    """Put a sum for each account and route in the place of one old day's entries, so that no balance changes."""
+    found = session.execute(_OLDEST_DAY, (before_day,)).fetchone()
+    if found is None:
         return 0
     (last,) = session.execute("SELECT max(id) FROM ledger").fetchone()
+    which = {"day": found[0], "end": last + 1, "now": session.now}
     session.execute(
-        "INSERT INTO ledger SELECT NULL, ?, 'sum', '', 0, key, key_name, owner, end_user, provider, model, day, "  # noqa: S608
+        "INSERT INTO ledger SELECT NULL, :now, 'sum', '', 0, key, key_name, owner, end_user, provider, model, day, "
         "sum(reserved), sum(spent), sum(unknown), sum(reserved_pictures), sum(spent_pictures), sum(unknown_pictures), "
-        f"'', '' FROM ledger WHERE {_CLOSED} "
-        "GROUP BY key, key_name, owner, end_user, provider, model, day",
-        (session.now, before_day),
+        f"'', '' {_ENTRIES} GROUP BY key, key_name, owner, end_user, provider, model",
+        which,
     )
-    return session.execute(f"DELETE FROM ledger WHERE id <= ? AND {_CLOSED}", (last, before_day)).rowcount  # noqa: S608
+    removed = session.execute(f"DELETE {_ENTRIES}", which).rowcount
+    session.execute("UPDATE ledger_days SET summed = 1 WHERE day = ?", found)
+    session.days.discard(found[0])
+    return removed
 
 
 def copy(source: sqlite3.Connection, file: Path) -> None:

@@ -52,11 +52,13 @@ def set_limits(session: Session, limits: Sequence[Limit]) -> None:
 
 def forget_user(session: Session, user: str) -> int:
     """Remove an end user's name from all rows."""
+    session.write_balances()
     named = session.execute("SELECT DISTINCT key FROM ledger WHERE end_user = ?", (user,)).fetchall()
     for (key,) in named:
         session.execute("DELETE FROM spend WHERE scope = ?", (f"user:{key}:{user}",))
         session.execute("DELETE FROM pace WHERE scope = ?", (f"user:{key}:{user}",))
     session.execute("UPDATE generations SET end_user = '' WHERE end_user = ?", (user,))
+    session.forget()
     return session.execute("UPDATE ledger SET end_user = '' WHERE end_user = ?", (user,)).rowcount
 
 
@@ -78,6 +80,7 @@ def _replace_limits(session: Session, key: str, limits: Sequence[Limit]) -> None
 
 def _write_limits(session: Session, limits: Sequence[Limit]) -> None:
     """Write limits, and let go of the balances that none of them needs: they would no longer be kept."""
+    session.write_balances()
     session.connection.executemany(
         "INSERT INTO limits VALUES (?, ?, ?, ?, ?, ?)",
         limits,

@@ -15,11 +15,12 @@ from proxy.state.sqlite import rows, steps
 from proxy.state.sqlite.session import Session
 
 _OPEN: Final = """
-SELECT generation, number, holder = ? FROM generations JOIN jobs ON generation = id
-WHERE generations.ended IS NULL AND state IN ('intended', 'submitting', 'accepted')
+SELECT generation, number, holder = ? FROM generations CROSS JOIN jobs ON generation = id
+WHERE (delivered IS NULL OR generations.ended IS NULL) AND generations.ended IS NULL
+  AND state IN ('intended', 'submitting', 'accepted')
   AND (holder = ? OR holder NOT IN (SELECT id FROM holders WHERE exclusive = 1 OR beat > ?))
-ORDER BY generation, number
 """
+"""In the order of its tables: those in the making are few."""
 
 
 def register(session: Session, holder: str, exclusive: bool) -> None:
@@ -52,11 +53,11 @@ def recover(session: Session, holder: str, tasks: Collection[JobId], limit: int,
     fresh = session.now - LEASE_MS
     if adopt:  # who wakes up after its jobs were taken must see that it was given up
         session.execute("DELETE FROM holders WHERE exclusive = 0 AND beat <= ? AND id != ?", (fresh, holder))
-    found = [
+    found = sorted(
         JobId(generation, number)
         for generation, number, own in session.execute(_OPEN, (holder, holder, fresh))
         if (own or adopt) and not (own and (generation, number) in tasks)
-    ]
+    )
     follow: dict[str, Generation] = {}
     jobs: list[JobId] = []
     unknown: list[JobRow] = []

@@ -7,11 +7,11 @@ from proxy.state.sqlite import rows
 from proxy.state.sqlite.session import Session
 
 _NOT_TOLD: Final = """
-SELECT * FROM generations WHERE fingerprint = ? AND delivered IS NULL
+SELECT * FROM generations WHERE key = ? AND fingerprint = ? AND delivered IS NULL
   AND idempotency_key IS NULL AND (ended_as IS NULL OR ended_as != 'again')
 """
 _TOLD: Final = """
-SELECT * FROM generations WHERE fingerprint = ? AND delivered >= ?
+SELECT * FROM generations WHERE key = ? AND fingerprint = ? AND delivered >= ?
   AND idempotency_key IS NULL AND (ended_as IS NULL OR ended_as != 'again')
 """
 
@@ -24,17 +24,15 @@ def by_id(session: Session, generation: str) -> Generation | None:
 
 def by_idempotency_key(session: Session, key: str, idempotency_key: str) -> Generation | None:
     """Return what an Idempotency-Key of one key stands for."""
-    row = session.execute(
-        "SELECT * FROM generations WHERE key = ? AND idempotency_key = ?", (key, idempotency_key)
-    ).fetchone()
-    return None if row is None else rows.whole(session, GenerationRow(*row))
+    row = rows.by_idempotency_key(session, key, idempotency_key)
+    return None if row is None else rows.whole(session, row)
 
 
-def repeatable(session: Session, fingerprint: bytes, delivered_since: int | None) -> tuple[Generation, ...]:
+def repeatable(session: Session, key: str, fingerprint: bytes, delivered_since: int | None) -> tuple[Generation, ...]:
     """Return what an equal request may take over, the oldest first."""
-    found = session.execute(_NOT_TOLD, (fingerprint,)).fetchall()
+    found = session.execute(_NOT_TOLD, (key, fingerprint)).fetchall()
     if delivered_since is not None:
-        found += session.execute(_TOLD, (fingerprint, delivered_since)).fetchall()
+        found += session.execute(_TOLD, (key, fingerprint, delivered_since)).fetchall()
     generations = sorted((GenerationRow(*row) for row in found), key=lambda row: (row.created, row.id))
     return tuple(rows.whole(session, row) for row in generations)
 

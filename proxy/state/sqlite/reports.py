@@ -22,6 +22,7 @@ _COLUMNS: Final[dict[By, str]] = {
 
 def standing(session: Session, account: Account) -> tuple[Standing, ...]:
     """Return every limit that holds for an account, with what is used of it."""
+    session.write_balances()
     day = day_of(session.now)
     found: list[Standing] = []
     for counted in session.counted(account):
@@ -45,11 +46,12 @@ def usage(session: Session, by: By, since_day: int, key: str | None) -> tuple[Us
     # The column comes from the table above, never from a caller.
     query = (
         f"SELECT {_COLUMNS[by]}, sum(reserved), sum(spent), sum(unknown), sum(reserved_pictures), "  # noqa: S608
-        "sum(spent_pictures), sum(unknown_pictures) FROM ledger WHERE day >= ? AND (? IS NULL OR key = ?) "
+        "sum(spent_pictures), sum(unknown_pictures) FROM ledger "
+        "WHERE id >= (SELECT min(first) FROM ledger_days WHERE day >= ?1) AND day >= ?1 AND (?2 IS NULL OR key = ?2) "
         "GROUP BY 1 ORDER BY 1"
     )
     return tuple(
-        Usage(str(name), Balance(*sums)) for name, *sums in session.execute(query, (since_day, key, key)).fetchall()
+        Usage(str(name), Balance(*sums)) for name, *sums in session.execute(query, (since_day, key)).fetchall()
     )
 
 
@@ -77,6 +79,7 @@ def prices(session: Session) -> dict[str, int]:
 
 def everything(session: Session) -> Everything:
     """Return all rows."""
+    session.write_balances()
     return Everything(
         tuple(GenerationRow(*row) for row in session.execute("SELECT * FROM generations ORDER BY created, id")),
         tuple(JobRow(*row) for row in session.execute("SELECT * FROM jobs ORDER BY generation, number")),

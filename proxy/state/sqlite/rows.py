@@ -1,8 +1,12 @@
 """Rows read as records."""
 
+from typing import Final
+
 from proxy.state.operations import LEASE_MS
 from proxy.state.records import Generation, GenerationRow, JobId, JobRow
 from proxy.state.sqlite.session import Session
+
+BY_IDEMPOTENCY_KEY: Final = "SELECT * FROM generations WHERE key = ? AND idempotency_key = ?"
 
 
 def find(session: Session, generation: str) -> Generation | None:
@@ -16,6 +20,12 @@ def whole(session: Session, row: GenerationRow) -> Generation:
     jobs = session.execute("SELECT * FROM jobs WHERE generation = ? ORDER BY number", (row.id,)).fetchall()
     waited_for = row.waiter is not None and lives(session, row.waiter)
     return Generation(row, tuple(JobRow(*job) for job in jobs), waited_for)
+
+
+def by_idempotency_key(session: Session, key: str, idempotency_key: str) -> GenerationRow | None:
+    """Return the generation that an Idempotency-Key of one key stands for."""
+    row = session.execute(BY_IDEMPOTENCY_KEY, (key, idempotency_key)).fetchone()
+    return None if row is None else GenerationRow(*row)
 
 
 def job(session: Session, wanted: JobId) -> JobRow | None:

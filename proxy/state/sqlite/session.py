@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from proxy.state.money import Limit
+from proxy.state.money import Balance, Limit
 from proxy.state.periods import Period
 from proxy.state.records import Account
 
@@ -17,13 +17,17 @@ class Counted(NamedTuple):
     limits: tuple[Limit, ...]
 
 
+Place = tuple[str, Period, int]
+"""Of a balance: its scope, its period, and the period's first day."""
 _NONE: Final[tuple[Counted, ...]] = ()
+_MOST_BALANCES: Final = 10_000
 
 
 class Session:
     """What one thread works with. ``now``: Unix milliseconds, the same for all operations of a transaction.
 
-    ``serving``: the holder that has the lock, as far as this session has registered it.
+    ``serving``: the holder that has the lock, as far as this session has registered it. ``days``: those of which it is
+    known where their entries begin. ``balances``: as they are, those not yet written included.
     """
 
     def __init__(self, connection: sqlite3.Connection, wall: Callable[[], float]) -> None:
@@ -32,6 +36,9 @@ class Session:
         self.now = 0
         self._wall = wall
         self.serving: str | None = None
+        self.days: set[int] = set()
+        self.balances: dict[Place, Balance] = {}
+        self._changed: set[Place] = set()
         self._limits: dict[str, list[Limit]] | None = None
         self._prices: dict[str, int] | None = None
         self._data_version = -1
@@ -48,6 +55,23 @@ class Session:
     def forget(self) -> None:
         """Read all anew when it is needed next: it was changed, or a change was taken back."""
         self._limits = self._prices = self.serving = None
+        self.balances.clear()
+        self._changed.clear()
+        self.days.clear()
+
+    def keep(self, place: Place, balance: Balance) -> None:
+        """Change a balance; it is written with the others of the same transaction."""
+        self.balances[place] = balance
+        self._changed.add(place)
+
+    def write_balances(self) -> None:
+        """Write the balances that have changed. Raises sqlite3.Error."""
+        if self._changed:
+            rows = [(*place, *self.balances[place]) for place in self._changed]
+            self.connection.executemany("INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._changed.clear()
+            if len(self.balances) > _MOST_BALANCES:
+                self.balances.clear()
 
     @property
     def prices(self) -> dict[str, int]:

@@ -20,6 +20,10 @@ _FAILED_EQUALS: Final = """
 SELECT id, seed, created FROM generations
 WHERE fingerprint = ? AND ended_as IN ('again', 'lost', 'unknown') AND key = ?
 """
+_OPEN_NOW: Final = """
+SELECT count(*) FROM generations
+WHERE key = ? AND (delivered IS NULL OR ended IS NULL) AND ended IS NULL AND ended_as IS NULL AND (? OR end_user = ?)
+"""
 _NOT_TAKEN: Final = "SELECT * FROM jobs WHERE generation = ? AND number < ? AND state = 'done' AND taken IS NULL"
 
 
@@ -49,7 +53,7 @@ def _start(session: Session, wanted: Start) -> Outcome | None:
         return NotLiving(wanted.holder)
     given_up: str | None = None
     if wanted.idempotency_key is not None:
-        held = _by_idempotency_key(session, wanted.account.key, wanted.idempotency_key)
+        held = rows.by_idempotency_key(session, wanted.account.key, wanted.idempotency_key)
         if held is not None and held.ended_as != "again":
             return Exists(rows.whole(session, held))
         given_up = held.id if held is not None else None
@@ -61,13 +65,6 @@ def _start(session: Session, wanted: Start) -> Outcome | None:
     if given_up is not None:
         session.execute("UPDATE generations SET idempotency_key = NULL WHERE id = ?", (given_up,))
     return _write(session, wanted, leftovers, missing)
-
-
-def _by_idempotency_key(session: Session, key: str, idempotency_key: str) -> GenerationRow | None:
-    row = session.execute(
-        "SELECT * FROM generations WHERE key = ? AND idempotency_key = ?", (key, idempotency_key)
-    ).fetchone()
-    return None if row is None else GenerationRow(*row)
 
 
 def _leftovers(session: Session, wanted: Start) -> _Leftovers:
@@ -95,9 +92,7 @@ def _refusal(session: Session, wanted: Start, missing: int) -> OverLimit | OverP
 def _over_pace(session: Session, wanted: Start, pace: Pace) -> OverPace | None:
     if pace.at_once:
         (open_now,) = session.execute(
-            "SELECT count(*) FROM generations WHERE ended IS NULL AND ended_as IS NULL "
-            "AND key = ? AND (? OR end_user = ?)",
-            (wanted.account.key, not pace.scope.startswith("user:"), wanted.account.user),
+            _OPEN_NOW, (wanted.account.key, not pace.scope.startswith("user:"), wanted.account.user)
         ).fetchone()
         if open_now >= pace.at_once:
             return OverPace(pace.scope, pace.at_once, None)

@@ -123,6 +123,7 @@ class Writer:
     def _attempt(self, group: list[_Task], do: Callable[[Session, _Task], _Outcome]) -> list[_Outcome]:
         self._session.begin(self._begin)
         outcomes = [do(self._session, task) for task in group]
+        self._session.write_balances()
         self._session.execute("COMMIT")
         return outcomes
 
@@ -141,6 +142,7 @@ class Writer:
         session.execute("SAVEPOINT one")
         try:
             value = task.work(session, *task.arguments)
+            session.write_balances()
         except Exception as error:
             session.forget()
             if not session.connection.in_transaction:  # a full disk may end the whole transaction
