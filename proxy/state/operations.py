@@ -112,11 +112,11 @@ class State(Protocol):
         ...
 
     def deliver(self, generation: str, claim: int) -> Awaitable[bool]:
-        """Note that its end was told to whoever has this claim."""
+        """Note that its end was told to whoever has this claim. Not to be waited for: it is written within 50 ms."""
         ...
 
     def leave(self, generation: str, claim: int) -> Awaitable[bool]:
-        """Note that whoever has this claim waits no longer."""
+        """Note that whoever has this claim waits no longer. Not to be waited for, as ``deliver``."""
         ...
 
     def hide(self, generation: str) -> Awaitable[bool]:

@@ -157,11 +157,11 @@ class SqliteState:
 
     def deliver(self, generation: str, claim: int) -> Awaitable[bool]:
         """See State."""
-        return self._writer.ask(repeats.deliver, generation, claim)
+        return self._writer.ask_later(repeats.deliver, generation, claim)
 
     def leave(self, generation: str, claim: int) -> Awaitable[bool]:
         """See State."""
-        return self._writer.ask(repeats.leave, generation, claim)
+        return self._writer.ask_later(repeats.leave, generation, claim)
 
     def hide(self, generation: str) -> Awaitable[bool]:
         """See State."""

@@ -1,14 +1,17 @@
 """A thread that works through operations in groups, each group one transaction.
 
-While one group is written to the disk the next one gathers, so the more operations come at once the less each costs.
-Who asked is told after the commit only, all of a group by one call into the event loop.
+While one group is written to the disk the next one gathers, so the more operations come at once the less each costs;
+where several come at once, groups follow each other no faster than every few milliseconds. What nobody waits for goes
+along with the next group. Who asked is told after the commit only, all of a group by one call into the event loop.
 """
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -18,10 +21,15 @@ from proxy.state.operations import StateUnavailable
 from proxy.state.sqlite.file import explain
 from proxy.state.sqlite.session import Session
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 Observe = Callable[[int, float], None]
 """Is told the number of operations of a group and its seconds, in the thread that wrote it."""
 _MOST: Final = 256
+_SPACE_S: Final = 0.002
+"""Between the beginnings of two groups, when the first had more than one operation."""
+_LATER_S: Final = 0.05
+"""The longest that an operation without hurry waits for others."""
 
 
 class _Task(NamedTuple):
@@ -46,6 +54,9 @@ class Writer:
         self._begin = begin
         self._observe = observe
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._later: deque[_Task] = deque()
+        self._nudged = False
+        self._not_before = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="state", daemon=True)
         self._thread.start()
@@ -53,19 +64,36 @@ class Writer:
     @property
     def pending(self) -> int:
         """How many operations wait."""
-        return self._tasks.qsize()
+        return self._tasks.qsize() + len(self._later)
 
     def ask(self, work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
         """Have ``work(session, *arguments)`` done in a transaction; what it returns or raises is told after the commit.
 
         Raises StateUnavailable when closed.
         """
+        task = self._task(work, arguments)
+        self._tasks.put(task)
+        return task.future
+
+    def ask_later(self, work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
+        """Do the same as ``ask`` for what nobody waits for: soon, with the next that is asked for."""
+        task = self._task(work, arguments)
+        self._later.append(task)
+        if not self._nudged:
+            self._nudged = True
+            task.loop.call_later(_LATER_S, self._nudge)
+        return task.future
+
+    def _task(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> _Task:
         if self._closed:
             raise StateUnavailable("The state is closed.")
         loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        self._tasks.put(_Task(work, arguments, future, loop))
-        return future
+        return _Task(work, arguments, loop.create_future(), loop)
+
+    def _nudge(self) -> None:
+        self._nudged = False
+        if self._later and not self._closed:
+            self._tasks.put(self._later.popleft())
 
     def stop(self) -> threading.Thread:
         """Take no more; the thread returned ends after the last operation, and closes the connection."""
@@ -78,30 +106,42 @@ class Writer:
         more = True
         while more:
             first = self._tasks.get()
-            group = [first] if first is not None else []
+            if first is not None:
+                time.sleep(max(0.0, self._not_before - time.monotonic()))
             more = first is not None
+            hurried = [first] if first is not None else []
             with contextlib.suppress(Empty):
-                while more and len(group) < _MOST:
+                while more and len(hurried) < _MOST:
                     task = self._tasks.get_nowait()
                     if task is None:
                         more = False
                     else:
-                        group.append(task)
+                        hurried.append(task)
+            group = [*self._waiting(), *hurried]
             if group:
+                self._not_before = time.monotonic() + _SPACE_S if len(hurried) > 1 else 0.0
                 self._work(group)
         self._session.connection.close()
+
+    def _waiting(self) -> list[_Task]:
+        """Return what could wait, which was asked for before the rest."""
+        return [self._later.popleft() for _ in range(len(self._later))]
 
     def _work(self, group: list[_Task]) -> None:
         began = time.monotonic()
         outcomes = self._transaction(group)
-        if self._observe is not None:
-            self._observe(len(group), time.monotonic() - began)
+        took_s = time.monotonic() - began
         by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
         for task, outcome in zip(group, outcomes, strict=True):
             by_loop.setdefault(task.loop, []).append(outcome)
         for loop, told in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(_tell, told)
+        if self._observe is not None:
+            try:
+                self._observe(len(group), took_s)
+            except Exception:  # noqa: BLE001 (a metric must not end the thread)
+                _log.exception("The state's observer failed.")
 
     def _transaction(self, group: list[_Task]) -> list[_Outcome]:
         """Do all as one; when one fails, take all back and do them once more, each so that it can fail alone."""
