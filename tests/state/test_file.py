@@ -256,7 +256,9 @@ async def test_a_command_recovers_only_its_own_jobs_and_serve_those_of_dead_ones
     assert (await state.recover(ME, [served.job])).released == 0
     wall.now += LEASE_MS / 1000
     assert (await state.recover(ME, [served.job])).released == 1
+    wall.now -= 1  # a clock that is set back makes nobody alive again
     assert not await command.beat("command")
+    wall.now += 1
     assert await command.start(wanted(holder="command")) == NotLiving("command")
     assert not (await command.end(left.job, 0, "release")).applied
     assert await command.submit(left.job, 0, "command", ROUTE) == (False, "released", 1, "again", None)
@@ -287,9 +289,52 @@ async def test_the_event_loop_goes_on_while_another_process_holds_the_file(file:
 async def test_what_comes_at_once_is_written_at_once(file: Path) -> None:
     groups: list[int] = []
     state = await opened(file, observe=lambda size, _seconds: groups.append(size))
-    await asyncio.gather(*(state.start(wanted()) for _ in range(100)))
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    starts_asked = [asyncio.ensure_future(state.start(wanted())) for _ in range(100)]
+    await asyncio.sleep(0.01)
+    other.execute("ROLLBACK")
+    await asyncio.gather(*starts_asked)
+    other.close()
+    await state.close()
     assert sum(groups) == 101
-    assert len(groups) < 50
+    assert len(groups) <= 3 + 1  # the first, what came while it waited, and the rest
+
+
+async def test_what_nobody_waits_for_is_written_all_the_same(file: Path) -> None:
+    state = await opened(file)
+    life = await Life(state).to("done")
+    told = state.deliver(life.job.generation, 0)
+    assert state.pending == 1
+    assert await told
+    last = state.leave(life.job.generation, 0)
+    await state.close()
+    assert await last
+
+
+async def test_a_failing_observer_ends_nothing(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def observe(_size: int, _seconds: float) -> None:
+        raise ValueError("observer")
+
+    state = await opened(file, observe=observe)
+    await Life(state).to("done")
+    await state.close()
+    assert "observer failed" in caplog.text
+
+
+def move(source: Path, target: Path) -> None:
+    source.rename(target)
+
+
+async def test_a_file_that_was_moved_away_is_not_written_on(file: Path) -> None:
+    """What is written to a file without a name would be gone after the next start."""
+    state = await opened(file)
+    await Life(state).to("done")
+    move(file, file.with_name("elsewhere"))
+    with pytest.raises(StateUnusable, match="moved"):
+        await state.start(wanted())
+    move(file.with_name("elsewhere"), file)
+    await Life(state).to("done")
     await state.close()
 
 

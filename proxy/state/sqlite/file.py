@@ -77,11 +77,13 @@ def connect(path: Path | None, synchronous: Synchronous) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only counts before the first table
-        connection.execute("PRAGMA journal_mode = WAL")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if path is not None and mode != "wal":
+            raise StateUnusable(f"The folder of {path} can't hold a database that several use: choose a local disk.")
         connection.execute(f"PRAGMA synchronous = {synchronous.upper()}")
         connection.execute("PRAGMA journal_size_limit = 16777216")
         connection.execute("PRAGMA temp_store = MEMORY")
-    except sqlite3.Error:
+    except BaseException:
         connection.close()
         raise
     return connection

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
 
-from proxy.state.operations import StateUnavailable
+from proxy.state.operations import StateUnavailable, StateUnusable
 from proxy.state.sqlite.file import explain
 from proxy.state.sqlite.session import Session
 
@@ -51,6 +51,7 @@ class Writer:
     def __init__(self, session: Session, path: Path | None, begin: str, observe: Observe | None = None) -> None:
         self._session = session
         self._path = path
+        self._file = _identity(path)
         self._begin = begin
         self._observe = observe
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
@@ -147,20 +148,24 @@ class Writer:
         """Do all as one; when one fails, take all back and do them once more, each so that it can fail alone."""
         try:
             return self._attempt(group, _plainly)
+        except StateUnusable as error:
+            return self._failed(group, error)
         except Exception as error:  # noqa: BLE001 (told to whoever asked, or again below)
             self._take_back()
             if not isinstance(error, sqlite3.Error) or len(group) > 1:
                 return self._separately(group)
-            return self._failed(group, error)
+            return self._failed(group, explain(error, self._path))
 
     def _separately(self, group: list[_Task]) -> list[_Outcome]:
         try:
             return self._attempt(group, self._alone)
         except sqlite3.Error as error:
             self._take_back()
-            return self._failed(group, error)
+            return self._failed(group, explain(error, self._path))
 
     def _attempt(self, group: list[_Task], do: Callable[[Session, _Task], _Outcome]) -> list[_Outcome]:
+        if _identity(self._path) != self._file:
+            raise StateUnusable(f"The state {self._path} was moved or removed. Put it back, or start again without it.")
         self._session.begin(self._begin)
         outcomes = [do(self._session, task) for task in group]
         self._session.write_balances()
@@ -173,9 +178,8 @@ class Writer:
                 self._session.execute("ROLLBACK")
         self._session.forget()
 
-    def _failed(self, group: list[_Task], error: sqlite3.Error) -> list[_Outcome]:
-        explained = explain(error, self._path)
-        return [_Outcome(task.future, None, explained) for task in group]
+    def _failed(self, group: list[_Task], error: StateUnavailable) -> list[_Outcome]:
+        return [_Outcome(task.future, None, error) for task in group]
 
     def _alone(self, session: Session, task: _Task) -> _Outcome:
         """Do one operation; its failure takes back its own writes only. Raises sqlite3.Error if all are taken back."""
@@ -193,6 +197,15 @@ class Writer:
             return _Outcome(task.future, None, told)
         session.execute("RELEASE one")
         return _Outcome(task.future, value, None)
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Return what tells a file from another of the same name, None without one."""
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _plainly(session: Session, task: _Task) -> _Outcome:
