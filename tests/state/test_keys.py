@@ -155,6 +155,18 @@ async def test_old_entries_become_a_sum_and_no_balance_changes(state: State, wal
     assert day_of(wall.ms) == day_of(int(NOON * 1000)) + 40
 
 
+async def test_what_is_settled_late_is_summed_up_too(state: State, wall: Wall) -> None:
+    await Life(state).to("done")
+    life = await Life(state).to("unknown")
+    wall.now += 40 * DAY_S
+    assert (await state.sweep(result_ms=1000, keep_ledger_days=30)).entries == 2
+    assert (await state.sweep(result_ms=1000, keep_ledger_days=30)).entries == 0
+    assert await state.resolve(life.job, "paid", "me")
+    assert (await state.sweep(result_ms=1000, keep_ledger_days=30)).entries == 3
+    assert {entry.kind for entry in await state.ledger()} == {"sum"}
+    assert (await total(state)) == Balance(spent=2 * PRICE, spent_pictures=2)
+
+
 async def test_the_checker_sees_what_is_wrong(state: State) -> None:
     await state.set_limits([dollars("all", 100 * PRICE)])
     life = await Life(state).to("accepted")

@@ -46,8 +46,8 @@ class Lock:
         os.close(self._file)
 
 
-def explain(error: sqlite3.Error, path: Path | None) -> StateUnavailable:
-    """Return our exception for SQLite's."""
+def explain(error: Exception, path: Path | None) -> StateUnavailable:
+    """Return our exception for SQLite's, or for whatever else befell a transaction."""
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
     if name.startswith(_UNUSABLE):
         return StateUnusable(

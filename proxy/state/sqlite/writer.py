@@ -159,7 +159,9 @@ class Writer:
     def _separately(self, group: list[_Task]) -> list[_Outcome]:
         try:
             return self._attempt(group, self._alone)
-        except sqlite3.Error as error:
+        except StateUnavailable as error:
+            return self._failed(group, error)
+        except Exception as error:  # noqa: BLE001 (the thread goes on)
             self._take_back()
             return self._failed(group, explain(error, self._path))
 
