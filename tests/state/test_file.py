@@ -312,6 +312,18 @@ async def test_what_nobody_waits_for_is_written_all_the_same(file: Path) -> None
     assert await last
 
 
+async def test_what_can_wait_among_what_cant(file: Path) -> None:
+    state = await opened(file)
+    generation = (await Life(state).to("accepted")).job.generation
+    told = []
+    for _ in range(100):
+        told.append(state.leave(generation, 0))
+        await asyncio.gather(*(state.beat(ME) for _ in range(3)))
+        await asyncio.sleep(0.001)
+    assert await asyncio.gather(*told) == [True] * 100
+    await state.close()
+
+
 async def test_a_failing_observer_ends_nothing(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     def observe(_size: int, _seconds: float) -> None:
         raise ValueError("observer")

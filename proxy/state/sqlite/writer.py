@@ -94,7 +94,7 @@ class Writer:
     def _nudge(self) -> None:
         self._nudged = False
         if self._later and not self._closed:
-            self._tasks.put(self._later.popleft())
+            self.ask(_nothing)  # only the thread takes from what waits
 
     def stop(self) -> threading.Thread:
         """Take no more; the thread returned ends after the last operation, and closes the connection."""
@@ -208,6 +208,10 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     except OSError:
         return None
     return None if found is None else (found.st_dev, found.st_ino)
+
+
+def _nothing(_session: Session) -> None:
+    """Only wakes the thread up."""
 
 
 def _plainly(session: Session, task: _Task) -> _Outcome:
