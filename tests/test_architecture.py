@@ -31,6 +31,7 @@ _LAYERS = [
     {"proxy.jobs"},
     {"proxy.config"},
     {"proxy.requests", "proxy.metrics"},
+    {"proxy.state"},
     {"proxy.upstream"},
     {"proxy.providers"},
     {"proxy.pictures"},

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import encoding, held, lag, overhead, responsiveness, start, throughput
+from tests.benchmarks import encoding, held, lag, overhead, responsiveness, start, state, throughput
 from tests.benchmarks.machine import raise_limits
 from tests.benchmarks.table import Figure, circumstances, show
 
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "base64": encoding,
     "responsiveness": responsiveness,
     "start": start,
+    "state": state,
 }
 QUICK_SCALE = 0.2
 
