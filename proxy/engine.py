@@ -1,19 +1,16 @@
 """Everything behind the HTTP surface, put together; the command line uses it as well."""
 
 import asyncio
-import contextlib
-import json
-import logging
 import os
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from proxy import background
 from proxy.clock import Clock
 from proxy.config import Configuration
-from proxy.errors import InvalidRequest, ProviderBadResponse, ProviderFailure
+from proxy.errors import InvalidRequest, ProviderBadResponse
 from proxy.generations.results import Picture, Results
 from proxy.generations.runner import Generations
 from proxy.jobs.breaker import Breaker
@@ -29,13 +26,7 @@ from proxy.requests.image_request import parse
 from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import ModelCatalogue, Routing
 from proxy.upstream.addresses import ResultAddresses
-from proxy.upstream.client import MAX_CATALOGUE, Interrupted, NotSent, Upstream
-
-_SWEEP_S = 5.0
-_CATALOGUE_S = 3600.0
-_LAG_EVERY_S, _LAG_SAMPLES = 0.5, 20
-_LEARNED_FILE = "poll-schedule.json"
-_log = logging.getLogger("proxy")
+from proxy.upstream.client import Interrupted, NotSent, Upstream
 
 
 class Engine:
@@ -87,10 +78,15 @@ class Engine:
     async def open(self) -> None:
         """Prepare the folder, load what the schedule had learned, start the housekeeping. Raises OSError."""
         self.store.open()
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            self.schedule.load(json.loads((self.store.directory / _LEARNED_FILE).read_text()))
+        background.load_learned(self.schedule, self.store.directory)
         loop = asyncio.get_running_loop()
-        work = (self._sweep(), self._refresh_catalogues(), self._watch_loop())
+        work = (
+            background.sweep(self.clock, (self.generations.sweep, self.store.sweep)),
+            background.refresh_catalogues(
+                self.clock, self.runtimes, self.catalogues, timeout_s=self.settings.timeouts.submit
+            ),
+            background.watch_loop(self.clock, self.metrics.loop_lag_seconds.set),
+        )
         self._background = [loop.create_task(task) for task in work]
 
     async def close(self) -> None:
@@ -102,7 +98,7 @@ class Engine:
         for runtime in self.runtimes.values():
             await runtime.upstream.close()
         self.converter.close()
-        self._save_learned()
+        background.save_learned(self.schedule, self.store.directory)
 
     @property
     def draining(self) -> bool:
@@ -147,7 +143,8 @@ class Engine:
         owner: str = "",
         ignored: Sequence[str] = (),
         pictures_param: str = "image",
-        **pictures: Any,
+        images: tuple[InputPicture, ...] = (),
+        mask: InputPicture | None = None,
     ) -> ResolvedRequest:
         """Check a request's ``values`` and pictures and find its routes. Raises Failure, before any call.
 
@@ -156,12 +153,12 @@ class Engine:
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
-        checked = CheckedRequest(request, (*unknown, *ignored), operation, owner=owner, arrived=arrived, **pictures)
+        checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, owner, arrived)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
         resolved = resolve(checked, public, strict=self.settings.server.strict_params, able=able)
-        self._refuse_larger(pictures_param, checked.images)
-        self._refuse_larger("mask", (checked.mask,) if checked.mask else ())
+        self._refuse_larger(pictures_param, images)
+        self._refuse_larger("mask", (mask,) if mask else ())
         return resolved
 
     def _refuse_larger(self, param: str, pictures: Sequence[InputPicture]) -> None:
@@ -244,48 +241,6 @@ class Engine:
         after_s = self.clock.monotonic() - finished
         self.metrics.added_seconds.observe(submitted - resolved.checked.arrived + after_s)
         return picture
-
-    async def _watch_loop(self) -> None:
-        """Measure how late the event loop wakes this task; what is told is the longest of the last ten seconds."""
-        late_s: deque[float] = deque(maxlen=_LAG_SAMPLES)
-        while True:
-            due = self.clock.monotonic() + _LAG_EVERY_S
-            await self.clock.sleep(_LAG_EVERY_S)
-            late_s.append(max(0.0, self.clock.monotonic() - due))
-            self.metrics.loop_lag_seconds.set(max(late_s))
-
-    async def _sweep(self) -> None:
-        while True:
-            await self.clock.sleep(_SWEEP_S)
-            self.generations.sweep()
-            self.store.sweep()
-
-    async def _refresh_catalogues(self) -> None:
-        """Ask the providers that can tell for their models, now and every hour; the built-in lists serve till then."""
-        while True:
-            for name, runtime in self.runtimes.items():
-                calls = runtime.provider.catalogue()
-                if not calls:
-                    continue
-                try:
-                    replies = [
-                        await runtime.upstream.send(call, self.settings.timeouts.submit, MAX_CATALOGUE)
-                        for call in calls
-                    ]
-                    if all(reply.status == 200 for reply in replies):
-                        self.catalogues[name].offer(runtime.provider.read_catalogue(replies))
-                except (NotSent, Interrupted, ProviderFailure, ValueError):
-                    _log.warning("the models of %s could not be listed; the built-in list serves", name)
-            await self.clock.sleep(_CATALOGUE_S)
-
-    def _save_learned(self) -> None:
-        path = self.store.directory / _LEARNED_FILE
-        draft = path.with_suffix(".new")
-        try:
-            draft.write_text(json.dumps(self.schedule.dump()))
-            draft.rename(path)
-        except OSError as error:
-            _log.warning("what the poll schedule has learned could not be saved: %s", error.strerror)
 
 
 def _cache_directory() -> Path:

@@ -27,6 +27,7 @@ _LAYERS = [
     {"proxy.app"},
     {"proxy.api"},
     {"proxy.engine"},
+    {"proxy.background"},
     {"proxy.generations"},
     {"proxy.jobs"},
     {"proxy.config"},

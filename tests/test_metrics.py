@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy import __version__
+from proxy import __version__, background
 from proxy.clock import Clock
 from proxy.config import compose
 from proxy.engine import Engine
@@ -176,7 +176,7 @@ async def test_the_longest_lag_of_the_last_ten_seconds_is_told(on_time_after: in
 
     engine = Engine(compose({}, {}), Clock(monotonic=lambda: now, sleep=sleep))
     with pytest.raises(asyncio.CancelledError):
-        await engine._watch_loop()
+        await background.watch_loop(engine.clock, engine.metrics.loop_lag_seconds.set)
     assert engine.metrics.registry.get_sample_value("images_proxy_event_loop_lag_seconds") == pytest.approx(told)
 
 
