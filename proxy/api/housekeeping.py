@@ -70,7 +70,7 @@ def _topic(talk: Talk) -> str:
     return talk.topic
 
 
-def _last_wish(talk: Talk) -> str:
+def _last_request(talk: Talk) -> str:
     """Return what the user said last."""
     return talk.quoted[-1].strip() if talk.quoted else talk.topic
 
@@ -150,7 +150,7 @@ _TASK_KEYS: tuple[tuple[str, Callable[[Talk], object]], ...] = (
     ("follow_ups", lambda _: []),
     ("queries", lambda _: []),
     ("text", lambda _: ""),
-    ("prompt", _last_wish),
+    ("prompt", _last_request),
 )
 _WITH_DOCUMENTS = re.compile(r"\s*#+[ \t]*Task:\s{0,9}Respond to the user query using the provided context")
 

@@ -18,12 +18,14 @@ the same picture or the same failure. One that ended "again" bought nothing that
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from proxy.clock import Clock
 from proxy.errors import IdempotencyKeyReused
 from proxy.generations.record import Generation
+from proxy.generations.results import Picture
 
 RECLAIMABLE_S = 10.0
 """A written answer is not a received one: so long a counted retry may still take over what was delivered."""
@@ -211,6 +213,44 @@ class Registry:
     def _forget_key(self, generation: Generation) -> None:
         if generation.key is not None and self._by_key.get((generation.owner, generation.key)) is generation:
             del self._by_key[generation.owner, generation.key]
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """What a failed generation has all the same: its pictures by number, the first seed, and when it is given up."""
+
+    pictures: dict[int, Picture]
+    seed: int
+    until: float
+
+
+class Salvages:
+    """The salvage of each request, oldest first. ``release`` is told of pictures that nobody came back for."""
+
+    def __init__(self, release: Callable[[Picture], None]) -> None:
+        self._release = release
+        self._waiting: dict[bytes, deque[Salvage]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def keep(self, fingerprint: bytes, salvage: Salvage) -> None:
+        """Keep a failed generation's pictures for an equal request."""
+        self._waiting.setdefault(fingerprint, deque()).append(salvage)
+
+    def take(self, fingerprint: bytes) -> Salvage | None:
+        """Give the oldest salvage of a request away."""
+        waiting = self._waiting.get(fingerprint)
+        return waiting.popleft() if waiting else None
+
+    def sweep(self, now: float) -> None:
+        """Forget what has waited long enough; ``now`` is on the clock of ``until``."""
+        for fingerprint, waiting in tuple(self._waiting.items()):
+            while waiting and waiting[0].until <= now:
+                for picture in waiting.popleft().pictures.values():
+                    self._release(picture)
+            if not waiting:
+                del self._waiting[fingerprint]
 
 
 def _count_out(counter: Counter[T], name: T) -> None:

@@ -15,9 +15,8 @@ from typing import Any
 from proxy.clock import Clock, Deadline
 from proxy.errors import Failure, InternalError, JobLost, Overloaded
 from proxy.generations.record import Generation, badness, end_of
-from proxy.generations.registry import Registry, Sign
+from proxy.generations.registry import Registry, Salvage, Salvages, Sign
 from proxy.generations.results import Picture
-from proxy.generations.salvage import Salvage, Salvages
 from proxy.jobs.run import FinishedJob
 from proxy.jobs.runtime import Progress
 from proxy.requests.resolve import ResolvedRequest
