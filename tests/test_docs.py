@@ -1,5 +1,6 @@
 """The documentation: short where it is read first, its links lead somewhere, its commands work, its tables are true."""
 
+import html
 import json
 import os
 import re
@@ -195,6 +196,12 @@ def test_every_fault_is_listed() -> None:
     known = {name for name, _ in faults.FAULTS}
     page = (_ROOT / "docs/operations.md").read_text(encoding="utf-8").partition("### Every fault")[2]
     assert set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)) == known
+
+
+def test_the_page_lists_every_fault() -> None:
+    page = (_ROOT / "proxy/page/index.html").read_text(encoding="utf-8")
+    listed = re.findall(r"<dt><code>\[fault:([\w-]+)\]</code></dt><dd>(.*?)</dd>", page)
+    assert [(name, html.unescape(text)) for name, text in listed] == list(faults.FAULTS)
 
 
 @pytest.mark.parametrize(("language", "text"), [each for path in _PAGES for each in _runnable(path, "toml")])
