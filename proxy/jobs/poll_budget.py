@@ -1,4 +1,8 @@
-"""A provider's poll budget: no more polls per second than were agreed, and the price that makes jobs want no more."""
+"""A provider's poll budget: no more polls per second than were agreed, and the price that keeps jobs from wanting more.
+
+Time is cut into windows that hold a whole number of polls. A poll is booked in its window when it is planned, so the
+limit holds by construction; the price makes jobs plan fewer, for a late poll is better than a crowded queue of them.
+"""
 
 import math
 from random import Random
@@ -24,6 +28,7 @@ class Budget:
 
     def book(self, at: float, wanted_per_s: float, chance: Random) -> float:
         """Return the moment, ``at`` or later, that is free for a job which would like ``wanted_per_s`` polls."""
+        # Windows before ``_full`` are known to be full, so that a busy provider's bookings don't search them again.
         window = first = max(int(at // self._width_s), self._full)
         while (booked := self._booked.get(window, (0, 0.0)))[0] >= self._capacity:
             window += 1
@@ -32,4 +37,5 @@ class Budget:
         self._booked[window] = booked[0] + 1, booked[1] + wanted_per_s
         self._wanted_per_s += wanted_per_s
         start = window * self._width_s
+        # Anywhere within the window that was found: all at its beginning would be a burst.
         return at if start <= at else start + chance.random() * self._width_s

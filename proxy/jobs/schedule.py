@@ -1,8 +1,9 @@
 """When to poll next, learned from how long pictures take.
 
 With ``rho`` the seconds of lag that one poll is worth and ``h`` the hazard (the chance per second that a job finishes
-that hasn't yet), lag + rho * polls is least at sqrt(h / 2 rho) polls per second (reliability.md 3.2, after Keller
-1974). Gaps grow with sqrt(rho), so a budget is a price: where jobs want q times the polls there are, q times the gap.
+that hasn't yet), lag + rho * polls is least at sqrt(h / 2 rho) polls per second: J. B. Keller, "Optimum checking
+schedules for systems subject to random failure", Management Science 21 (1974), 256-260. Gaps grow with sqrt(rho), so a
+budget is a price: where jobs want q times the polls there are, q times the gap.
 """
 
 import math
@@ -208,6 +209,7 @@ class Pace:
             self._failures += 1
             return
         before, self._seen, self._failures, self._left_s = self._seen, self._looked(now), 0, None
+        # It began somewhere between the last poll that saw it queued and this one; the middle is the best guess.
         if state == "generating" and self._began is None:
             self._began = (before + self._seen) / 2
         if self._began is not None and progress is not None and 0 < progress < 1 and self._seen > self._began:
@@ -215,13 +217,14 @@ class Pace:
             self._predictions.append((self._seen, self._left_s))
 
     def _gap(self, price: float) -> float:
-        if self._failures:
+        if self._failures:  # an answer that said nothing teaches nothing: double the wait
             return 0.5 * 2.0 ** min(self._failures - 1, 10)
         total, generation, progress = self._learned
         source, elapsed, root = total, self._seen - self._start, self._root * price
+        # Once a job is out of the queue, how long the making takes tells more than how long everything takes.
         if self._began is not None and generation.samples >= WARM:
             source, elapsed = generation, self._seen - self._began
-        if source.samples < WARM:
+        if source.samples < WARM:  # nothing learned yet: half a second, then ever longer
             return 0.5 * 1.3 ** min(self._polls, 20) * price
         gap = source.gap(elapsed, root)
         if self._left_s and progress.samples >= WARM:
@@ -229,6 +232,7 @@ class Pace:
             scale = math.sqrt(self._left_s)
             if progress.cost(0) * scale < source.cost(elapsed):
                 gap = progress.gap(0, root / scale) * self._left_s
+        # In the queue nothing can finish before the quickest pictures are made: no poll comes before that.
         if self._began is None and generation.samples >= WARM:
             return max(gap, 0.8 * generation.quantile(0.05))
         return gap
