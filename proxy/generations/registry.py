@@ -225,7 +225,7 @@ class Salvage:
 
 
 class Salvages:
-    """The salvage of each request, oldest first. ``release`` is told of pictures that nobody came back for."""
+    """The salvage of each request, oldest first. ``release`` is called with pictures that nobody came back for."""
 
     def __init__(self, release: Callable[[Picture], None]) -> None:
         self._release = release

@@ -1,7 +1,7 @@
 """What a caller may ask for: OpenAI's image parameters and the providers' own, checked before anything is sent.
 
 Clients are many and sloppy, so ``null`` and empty strings mean absent, numbers and booleans may be strings, and
-unknown fields are collected rather than refused. What is wrong beyond that is told in OpenAI's words and codes.
+unknown fields are collected rather than refused. What is wrong beyond that is reported in OpenAI's words and codes.
 """
 
 import re
@@ -184,7 +184,7 @@ def parse(values: Mapping[str, Any]) -> tuple[ImageRequest, tuple[str, ...]]:
 
 
 def _invalid(errors: list[ErrorDetails]) -> InvalidRequest:
-    """Tell the first problem in OpenAI's words; the prompt goes first, as theirs does."""
+    """Report the first problem in OpenAI's words; the prompt comes first, as it does there."""
     error = min(errors, key=lambda item: item["loc"][:1] != ("prompt",))
     name = str(error["loc"][0])
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
