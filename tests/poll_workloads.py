@@ -177,13 +177,13 @@ def simulate(workload: Workload, policy: Policy, count: int, seed: int = 1) -> O
     junk = seeded(seed + 2)
     clock = 0.0
     watch = policy(lambda: clock)
-    resolved = itertools.count()
+    tie = itertools.count()
     lags: list[float] = []
     polls = 0
     # A place in the queue is a moment at which an answer arrives, and when the provider looked to give it.
     queue: list[tuple[float, int, float, SimulatedJob, Follower | None]] = []
     for job in jobs(workload, count, seed):
-        heapq.heappush(queue, (job.submitted, next(resolved), job.submitted, job, None))
+        heapq.heappush(queue, (job.submitted, next(tie), job.submitted, job, None))
     while queue:
         clock, _, looked, job, follower = heapq.heappop(queue)
         follower = follower or watch()
@@ -201,7 +201,7 @@ def simulate(workload: Workload, policy: Policy, count: int, seed: int = 1) -> O
         polls += 1
         trip = ROUND_TRIP_S * math.exp(chance.gauss(0, ROUND_TRIP_SIGMA))
         sent = clock + wait
-        heapq.heappush(queue, (sent + trip, next(resolved), sent + trip / 2, job, follower))
+        heapq.heappush(queue, (sent + trip, next(tie), sent + trip / 2, job, follower))
     lags.sort()
     return Outcome(
         sum(lags) / len(lags), lags[len(lags) // 2], lags[int(0.95 * len(lags))], polls / count, 1 - len(lags) / count

@@ -107,8 +107,8 @@ def test_imports_run_one_way(module: str) -> None:
 
 
 def test_there_are_no_import_cycles() -> None:
-    resolved = list(TopologicalSorter({module: _inside(module) for module in _MODULES}).static_order())
-    assert len(resolved) == len(_MODULES)
+    layered = list(TopologicalSorter({module: _inside(module) for module in _MODULES}).static_order())
+    assert len(layered) == len(_MODULES)
 
 
 def _importers(package: str) -> set[str]:

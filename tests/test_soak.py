@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +22,8 @@ from tests.faults.wire import LABS, LEGACY, SCHNELL, V1, Line, eventually
 from tests.service import Answer, Service, running
 
 REQUESTS, FULL_REQUESTS, AT_ONCE = 2000, 20_000, 60
+RESULT_S = 3
+"""So long ended generations are kept. Once longer has passed, as many are forgotten as come."""
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.soak,
@@ -45,17 +49,14 @@ class Crowd:
 
     service: Service
     random: Random
-    to_come: int
     requests: int = 0
     intents: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
-    measured: int = 0
+    _numbers: Iterator[int] = field(default_factory=count)
 
     async def call(self, body: Mapping[str, Any], headers: Mapping[str, str], leave_s: float | None = None) -> Answer:
         """Call once; ``leave_s``: hang up after so long, in one of the ways there are."""
         self.requests += 1
-        if self.requests >= self.to_come / 4 and not self.measured:
-            self.measured = resident_bytes()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         async with Line.to(self.service) as line:
             line.post(body, lines)
@@ -83,6 +84,15 @@ class Crowd:
                 continue
             if answer.headers["x-should-retry" if answer.status >= 400 else "x-request-id"] != "true":
                 return
+
+    async def keep_coming(self, enough: Callable[[], bool]) -> None:
+        """Be one caller after the other, many at a time, until it is ``enough``."""
+
+        async def keep_coming() -> None:
+            while not enough():
+                await self.come(next(self._numbers))
+
+        await asyncio.gather(*(keep_coming() for _ in range(AT_ONCE)))
 
     async def come(self, number: int) -> None:
         """Be one caller with one intent."""
@@ -176,33 +186,28 @@ async def test_soak(monkeypatch: pytest.MonkeyPatch, full: bool, pytestconfig: p
     monkeypatch.setattr("proxy.generations.results._FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("proxy.jobs.breaker._IN_A_ROW", 10**9)
     monkeypatch.setattr("proxy.jobs.breaker._LEAST_CALLS", 10**9)
-    timeouts = {"hold": 1, "submit": 0.3, "lifetime": 3, "result": 30}
+    timeouts = {"hold": 1, "submit": 0.3, "lifetime": 3, "result": RESULT_S}
     async with running(timeouts=timeouts, providers={"max_jobs": 40}) as service:
         await service.generate("warm up [seconds:0] [bytes:3000]", model=SCHNELL)
         await rest(service)
         files, running_tasks = open_files(), tasks()
         requests = pytestconfig.getoption("--soak-requests") or (FULL_REQUESTS if full else REQUESTS)
         chance = Random(pytestconfig.getoption("--soak-seed"))  # noqa: S311 (seeded on purpose)
-        crowd = Crowd(service, chance, requests)
+        crowd = Crowd(service, chance)
         with burning(pytestconfig.getoption("--soak-burners")):
-            await _let_them_come(crowd)
+            warm = time.monotonic() + 2 * RESULT_S
+            await crowd.keep_coming(lambda: time.monotonic() >= warm and crowd.requests >= requests / 4)
+            await rest(service)
+            before, last = resident_bytes(), crowd.requests + requests
+            await crowd.keep_coming(lambda: crowd.requests >= last)
         await rest(service)
+        after = resident_bytes()
+        assert crowd.statuses[200] > crowd.requests / 4
+        assert crowd.statuses[502] > crowd.requests / 40
+        assert crowd.statuses[500] == 0
         await _assert_nothing_is_left(service, files, running_tasks)
         await _assert_nothing_is_paid_twice(crowd)
-        assert resident_bytes() <= crowd.measured * 1.1
-
-
-async def _let_them_come(crowd: Crowd) -> None:
-    numbers = iter(range(10**6))
-
-    async def keep_coming() -> None:
-        while crowd.requests < crowd.to_come:
-            await crowd.come(next(numbers))
-
-    await asyncio.gather(*(keep_coming() for _ in range(AT_ONCE)))
-    assert crowd.statuses[200] > crowd.to_come / 4
-    assert crowd.statuses[502] > crowd.to_come / 40
-    assert crowd.statuses[500] == 0
+        assert after <= before * 1.1
 
 
 async def _assert_nothing_is_left(service: Service, files: int, running_tasks: Counter[str]) -> None:

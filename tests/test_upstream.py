@@ -24,11 +24,17 @@ from proxy.upstream.client import MAX_ANSWER, Interrupted, NotSent, ResultNotRea
 from proxy.upstream.incoming import NotWhole
 from tests.providers.examples import content
 from tests.providers.raw_server import Request, Script, answer, hang_up, raw_server, saying, silent
+from tests.time_skip import backend
 
 pytestmark = pytest.mark.anyio
 
 PICTURE = padded_png(8, 8, 16_000)
 Connect = Callable[..., Upstream]
+
+
+@pytest.fixture
+def anyio_backend(full: bool) -> tuple[str, dict[str, Any]]:
+    return backend(skip=not full)
 
 
 @pytest.fixture

@@ -133,10 +133,10 @@ async def _round(
 ) -> list[list[float]]:
     """Run the batch in every arm at once; returns each arm's lags."""
     tasks: list[list[asyncio.Task[float]]] = [[] for _ in arms]
-    resolved = list(range(len(arms)))
+    turns = list(range(len(arms)))
     for job in batch:
-        random.shuffle(resolved)
-        for number in resolved:
+        random.shuffle(turns)
+        for number in turns:
             tag = _tag(mark, number)
             tasks[number].append(asyncio.create_task(_ask(session, arms[number], job, tag)))
             await asyncio.sleep(APART_S / SCALE)

@@ -65,19 +65,19 @@ class Caller(asyncio.Protocol):
             self.answered.set_result(status)
 
 
-def requests(resolved: dict[str, Any]) -> Iterator[bytes]:
+def requests(told: dict[str, Any]) -> Iterator[bytes]:
     """Yield calls whose prompts differ, as callers' do, unless the order has a key that makes them one."""
     for number in itertools.count():
-        prompt = resolved["prompt"] + ("" if resolved.get("key") else f" {resolved['mark']}-{number}")
-        body = json.dumps({"prompt": prompt, "model": resolved["model"], "response_format": resolved["form"]}).encode()
+        prompt = told["prompt"] + ("" if told.get("key") else f" {told['mark']}-{number}")
+        body = json.dumps({"prompt": prompt, "model": told["model"], "response_format": told["form"]}).encode()
         head = [
             "POST /v1/images/generations HTTP/1.1",
-            f"host: 127.0.0.1:{resolved['port']}",
+            f"host: 127.0.0.1:{told['port']}",
             "content-type: application/json",
             "accept: */*",
             "user-agent: benchmark",
             f"content-length: {len(body)}",
-            *([f"idempotency-key: {resolved['key']}"] if resolved.get("key") else []),
+            *([f"idempotency-key: {told['key']}"] if told.get("key") else []),
         ]
         yield "\r\n".join([*head, "", ""]).encode() + body
 
@@ -89,12 +89,12 @@ class Load:
         self.callers: list[Caller] = []
         self.answers: list[asyncio.Future[int]] = []
 
-    async def run(self, resolved: dict[str, Any]) -> dict[str, Any]:
+    async def run(self, told: dict[str, Any]) -> dict[str, Any]:
         """Call for ``seconds``, at least once each; the figures are over the answers that came."""
-        calls, until = requests(resolved), time.monotonic() + resolved["seconds"]
+        calls, until = requests(told), time.monotonic() + told["seconds"]
         times: list[float] = []
         errors = 0
-        callers = await self._connect(resolved["port"], resolved["callers"])
+        callers = await self._connect(told["port"], told["callers"])
 
         async def call(caller: Caller) -> None:
             nonlocal errors
@@ -113,11 +113,11 @@ class Load:
             caller.transport.close()
         return {"times": sorted(times), "errors": errors, "seconds": took}
 
-    async def hold(self, resolved: dict[str, Any]) -> dict[str, Any]:
+    async def hold(self, told: dict[str, Any]) -> dict[str, Any]:
         """Send one call on each of ``callers`` connections."""
-        calls, began = requests(resolved), time.monotonic()
-        for first in range(0, resolved["callers"], BATCH):
-            batch = await self._connect(resolved["port"], min(BATCH, resolved["callers"] - first))
+        calls, began = requests(told), time.monotonic()
+        for first in range(0, told["callers"], BATCH):
+            batch = await self._connect(told["port"], min(BATCH, told["callers"] - first))
             self.callers += batch
             self.answers += [caller.send(next(calls)) for caller in batch]
             await asyncio.sleep(0.01)
@@ -144,8 +144,8 @@ async def main() -> None:
     load = Load()
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        resolved = json.loads(line)
-        outcome = await getattr(load, resolved["do"])(resolved)
+        told = json.loads(line)
+        outcome = await getattr(load, told["do"])(told)
         sys.stdout.write(json.dumps(outcome) + "\n")
         sys.stdout.flush()
 

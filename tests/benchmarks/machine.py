@@ -35,10 +35,10 @@ class Program:
         self.process = process
         self._proc = Path(f"/proc/{process.pid}")
 
-    def tell(self, **resolved: Any) -> dict[str, Any]:
+    def tell(self, **told: Any) -> dict[str, Any]:
         """Send a JSON line and read the one that comes back."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(resolved) + "\n")
+        self.process.stdin.write(json.dumps(told) + "\n")
         self.process.stdin.flush()
         answer: dict[str, Any] = json.loads(self.read_line())
         return answer

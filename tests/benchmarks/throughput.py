@@ -38,23 +38,23 @@ def measure(rounds: int, scale: float) -> Iterator[Figure]:
 
     Each kind has processes of its own: what the service forgets after a while would cost the next kind time.
     """
-    for kind, (resolved, numbers) in KINDS.items():
+    for kind, (told, numbers) in KINDS.items():
         with module("upstream", str(ORDINARY)) as (_, upstream), both(upstream) as programs, callers() as load:
             for name in PROGRAMS:
-                load.tell(**resolved, port=programs[name][1], callers=WARM_JOBS, seconds=0, mark=f"warm-{name}")
+                load.tell(**told, port=programs[name][1], callers=WARM_JOBS, seconds=0, mark=f"warm-{name}")
             for number, seconds in numbers.items():
                 samples = {name: Samples() for name in PROGRAMS}
                 for turn in range(rounds):
                     for name in PROGRAMS if turn % 2 else reversed(PROGRAMS):
                         program, port = programs[name]
-                        asked = {**resolved, "port": port, "callers": number, "mark": f"{number}-{turn}"}
+                        asked = {**told, "port": port, "callers": number, "mark": f"{number}-{turn}"}
                         _sample(samples[name], load, program, {**asked, "seconds": seconds * scale})
                 yield from _figures(kind, number, samples)
 
 
-def _sample(samples: Samples, load: Program, program: Program, resolved: dict[str, object]) -> None:
+def _sample(samples: Samples, load: Program, program: Program, told: dict[str, object]) -> None:
     before = program.cpu_s()
-    outcome = load.tell(**resolved)
+    outcome = load.tell(**told)
     pictures = len(outcome["times"])
     samples.cpu_ms.append((program.cpu_s() - before) / pictures * 1000)
     samples.rates.append(pictures / outcome["seconds"])

@@ -157,7 +157,7 @@ async def test_requests_at_the_end_of_a_conversation(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "request",
+    "prompt",
     [
         'draw a book cover with the title "Conversations"',
         "generate a title page for a fantasy novel",
@@ -166,7 +166,7 @@ async def test_requests_at_the_end_of_a_conversation(service: Service) -> None:
         "summarize the discussion of the two philosophers in one picture",
         "create a poster with the title of the conversation in gold letters",
         "Title: The Old Man and the Sea. Tags: sea, boat, fish",
-        "a translator at her waiting, translating",
+        "a translator at her desk, translating",
         "an emoji of a lighthouse",
         "### Task: paint a lighthouse",
         "User: draw me a sheep",
@@ -174,9 +174,9 @@ async def test_requests_at_the_end_of_a_conversation(service: Service) -> None:
         "the task: a knight before a dragon",
     ],
 )
-async def test_ordinary_requests_buy_a_picture(service: Service, checked: str) -> None:
+async def test_ordinary_requests_buy_a_picture(service: Service, prompt: str) -> None:
     before = await submits(service)
-    values = {"model": "dall-e-2", "size": "256x256", "messages": [{"role": "user", "content": checked}]}
+    values = {"model": "dall-e-2", "size": "256x256", "messages": [{"role": "user", "content": prompt}]}
     answer = await service.post(CHAT, values)
     assert "![image]" in answer.json["choices"][0]["message"]["content"]
     assert await submits(service) == before + 1

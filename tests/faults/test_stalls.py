@@ -5,8 +5,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 ROOT = Path(__file__).parents[2]
 INTENTS = 10
+_numbers = count()
 
 
 class Stalled:
@@ -44,20 +46,27 @@ class Stalled:
         self.upstream = upstream
         self._process = process
 
-    def stop(self) -> None:
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let the process stand still meanwhile."""
         self._process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
-    def go_on(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-    async def submits(self) -> int:
-        async with aiohttp.ClientSession() as http, http.get(f"{self.upstream}/_counts") as response:
+    async def submits(self, tag: str) -> int:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"{self.upstream}/_counts", params={"tag": tag}) as response,
+        ):
             return int((await response.json())["submits"])
 
 
-@asynccontextmanager
-async def stallable(directory: Path) -> AsyncIterator[Stalled]:
+@pytest.fixture(scope="module")
+async def service(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stalled]:  # noqa: ARG001 (it chooses the loop)
+    directory = tmp_path_factory.mktemp("stalls")
     async with serving(create_simulator(speed=20.0)) as port:
         upstream = f"http://127.0.0.1:{port}"
         lines = [f'[images]\ndirectory = "{directory / "pictures"}"']
@@ -95,67 +104,70 @@ def leave(line: Line, how: str) -> None:
         {"close": line.writer.close, "reset": line.reset, "half-close": line.half_close}[how]()
 
 
-def body(number: int, model: str) -> dict[str, str]:
-    return {"prompt": f"a fox {number} [seconds:0.1]", "model": model, "size": "256x256"}
+@pytest.fixture
+def tag() -> str:
+    """A tag for the simulator's counts that no other test uses."""
+    return f"t{next(_numbers)}"
+
+
+def body(number: int, model: str, tag: str, seconds: float = 0.1) -> dict[str, str]:
+    prompt = f"a fox {number} [seconds:{seconds}] [tag:{tag}]"
+    return {"prompt": prompt, "model": model, "size": "256x256", "response_format": "b64_json"}
 
 
 @pytest.mark.parametrize("model", [SCHNELL, LABS])
 @pytest.mark.parametrize("connections", ["fresh", "kept alive"])
 @pytest.mark.parametrize("how", ["close", "reset", "half-close", "stays"])
 async def test_a_retry_that_is_read_with_what_it_repeats_buys_nothing_more(
-    tmp_path: Path, how: str, connections: str, model: str
+    service: Stalled, tag: str, how: str, connections: str, model: str
 ) -> None:
-    async with stallable(tmp_path) as service, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         lines = [await stack.enter_async_context(Line.to(service)) for _ in range(2 * INTENTS)]
         if connections == "kept alive":
             for line in lines:
                 line.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert (await line.answer()).status == 200
-        service.stop()
-        for number, line in enumerate(lines[:INTENTS]):
-            line.post(body(number, model))
-        await asyncio.sleep(0.05)
-        for line in lines[:INTENTS]:
-            leave(line, how)
-        for number, line in enumerate(lines[INTENTS:]):
-            line.post(body(number, model), "x-stainless-retry-count: 1\r\n")
-        await asyncio.sleep(0.05)
-        service.go_on()
+        with service.stopped():
+            for number, line in enumerate(lines[:INTENTS]):
+                line.post(body(number, model, tag))
+            await asyncio.sleep(0.02)
+            for line in lines[:INTENTS]:
+                leave(line, how)
+            for number, line in enumerate(lines[INTENTS:]):
+                line.post(body(number, model, tag), "x-stainless-retry-count: 1\r\n")
+            await asyncio.sleep(0.02)
         answers = await asyncio.gather(*(line.answer() for line in lines[INTENTS:]))
         assert [answer.status for answer in answers] == [200] * INTENTS
-        assert await service.submits() == INTENTS
+        assert await service.submits(tag) == INTENTS
 
 
 @pytest.mark.parametrize("how", ["close", "stays"])
-async def test_equal_calls_repeated_in_a_stall_stay_as_many_pictures(tmp_path: Path, how: str) -> None:
-    async with stallable(tmp_path) as service, AsyncExitStack() as stack:
+async def test_equal_calls_repeated_in_a_stall_stay_as_many_pictures(service: Stalled, tag: str, how: str) -> None:
+    async with AsyncExitStack() as stack:
         lines = [await stack.enter_async_context(Line.to(service)) for _ in range(8)]
         for line in lines[:4]:
-            line.post(body(0, SCHNELL) | {"prompt": "a fox [seconds:1.5]", "response_format": "b64_json"})
-        while await service.submits() < 4:  # noqa: ASYNC110 (the count is asked for over HTTP)
+            line.post(body(0, SCHNELL, tag, 0.5))
+        while await service.submits(tag) < 4:  # noqa: ASYNC110 (the count is asked for over HTTP)
             await asyncio.sleep(0.01)
-        service.stop()
-        for line in lines[:4]:
-            leave(line, how)
-        for line in lines[4:]:
-            prompt = {"prompt": "a fox [seconds:1.5]", "response_format": "b64_json"}
-            line.post(body(0, SCHNELL) | prompt, "x-stainless-retry-count: 1\r\n")
-        await asyncio.sleep(0.05)
-        service.go_on()
+        with service.stopped():
+            for line in lines[:4]:
+                leave(line, how)
+            for line in lines[4:]:
+                line.post(body(0, SCHNELL, tag, 0.5), "x-stainless-retry-count: 1\r\n")
+            await asyncio.sleep(0.02)
         answers = await asyncio.gather(*(line.answer() for line in lines[4:]))
         assert len({answer.json["data"][0]["b64_json"] for answer in answers}) == 4
-        assert await service.submits() == 4
+        assert await service.submits(tag) == 4
 
 
-async def test_a_caller_who_left_before_the_start_starts_nothing_by_key_either(tmp_path: Path) -> None:
-    async with stallable(tmp_path) as service, AsyncExitStack() as stack:
+async def test_a_caller_who_left_before_the_start_starts_nothing_by_key_either(service: Stalled, tag: str) -> None:
+    async with AsyncExitStack() as stack:
         lines = [await stack.enter_async_context(Line.to(service)) for _ in range(4)]
-        service.stop()
-        for line in lines:
-            line.post(body(1, SCHNELL), "idempotency-key: k\r\n")
-        for line in lines[:3]:
-            line.writer.close()
-        await asyncio.sleep(0.05)
-        service.go_on()
+        with service.stopped():
+            for line in lines:
+                line.post(body(1, SCHNELL, tag), "idempotency-key: k\r\n")
+            for line in lines[:3]:
+                line.writer.close()
+            await asyncio.sleep(0.02)
         assert (await lines[3].answer()).status == 200
-        assert await service.submits() == 1
+        assert await service.submits(tag) == 1

@@ -229,10 +229,10 @@ def test_an_error_in_the_job_part_wins_over_its_outputs(values: dict[str, Any], 
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
-def test_of_several_pictures_the_first_output_alone_is_written(resolved: int, piece: int) -> None:
+def test_of_several_pictures_the_first_output_alone_is_written(order: int, piece: int) -> None:
     parts = [job_part(), ("input", "a", "image/png", WEBP), output_part(b"RIF"), output_part(JPEG), output_part(PNG)]
-    said = streamed(SUBMIT, multipart(*parts[::resolved]), FORM, piece)
-    assert said.picture == cast("Path", JPEG if resolved == 1 else PNG)
+    said = streamed(SUBMIT, multipart(*parts[::order]), FORM, piece)
+    assert said.picture == cast("Path", JPEG if order == 1 else PNG)
     assert sorted(name for name, _ in said.parts) == ["input", "job", "output", "output", "output"]
 
 

@@ -1,4 +1,4 @@
-"""Servers to talk to with plain sockets: one in a thread for each loop, and processes of their own."""
+"""Servers to talk to with plain sockets: two in a thread for each loop, and processes of their own."""
 
 import asyncio
 import signal
@@ -25,11 +25,11 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 
 
 class Background:
-    """A served ``Service`` on a loop of its own."""
+    """A ``Service`` on a loop of its own, served with the usual limits and, at ``hasty_port``, with ``QUICK`` ones."""
 
     def __init__(self, loop_name: str) -> None:
         self.service = Service()
-        self.port = 0
+        self.port = self.hasty_port = 0
         self._started = threading.Event()
         self._loop = LOOPS[loop_name]()
         self._over = asyncio.Event()
@@ -42,7 +42,7 @@ class Background:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        async with serving(self.service, limits=QUICK) as self.port:
+        async with serving(self.service) as self.port, serving(self.service, limits=QUICK) as self.hasty_port:
             self._started.set()
             await self._over.wait()
 
@@ -55,6 +55,8 @@ class Background:
         async def turn() -> None:
             for _ in range(20):
                 await asyncio.sleep(0)
+            while self.service.running:  # noqa: ASYNC110 (the application tells nobody)
+                await asyncio.sleep(0.001)
 
         asyncio.run_coroutine_threadsafe(turn(), self._loop).result(10)
 
@@ -84,6 +86,13 @@ def service(background: Background) -> Iterator[Service]:
 @pytest.fixture
 def client(background: Background, service: Service) -> Iterator[Client]:  # noqa: ARG001 - cleared afterwards
     with Client(background.port) as connection:
+        yield connection
+
+
+@pytest.fixture
+def hasty(background: Background, service: Service) -> Iterator[Client]:  # noqa: ARG001 - cleared afterwards
+    """A client of whom the next byte is expected within a fifth of a second."""
+    with Client(background.hasty_port) as connection:
         yield connection
 
 

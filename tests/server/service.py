@@ -28,6 +28,7 @@ class Service:
     refused: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
     broken_startup: bool = False
+    running: int = 0
 
     @property
     def paths(self) -> list[str]:
@@ -51,7 +52,11 @@ class Service:
             "/idle": self.read_late,
             "/readyz": self.tell_readiness,
         }
-        await answers.get(scope["path"], self.echo)(receive, send)
+        self.running += 1
+        try:
+            await answers.get(scope["path"], self.echo)(receive, send)
+        finally:
+            self.running -= 1
 
     async def live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -82,7 +87,7 @@ class Service:
             await answer(send, 200, {"read": len(body)})
 
     async def read_late(self, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.1)
         await self.echo(receive, send)
 
     async def refuse_unread(self, _receive: Receive, send: Send) -> None:
@@ -150,6 +155,7 @@ def main() -> int:
     parser.add_argument("--notice", type=float, default=0.0)
     parser.add_argument("--finish", type=float, default=0.0, help="seconds after which held requests succeed")
     parser.add_argument("--files", type=int, default=0, help="most open files")
+    parser.add_argument("--quick", action="store_true", help="wait a fifth of a second for what a client sends")
     options = parser.parse_args()
     if options.files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (options.files, options.files))
@@ -167,7 +173,7 @@ def main() -> int:
         service,
         host="127.0.0.1",
         port=0,
-        limits=QUICK,
+        limits=QUICK if options.quick else WireLimits(),
         drain_s=options.drain,
         notice_s=options.notice,
         on_drain=drain,

@@ -106,7 +106,7 @@ def resident(service: Process) -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory use from /proc")
 @pytest.mark.fuzz
 def test_broken_requests_neither_kill_nor_grow_the_process(start: Start, full: bool) -> None:
-    service = start()
+    service = start("--quick")
     chance = random.Random(20260512)  # noqa: S311 - repeatable on purpose
     requests = [mutate(chance) for _ in range(FULL_REQUESTS if full else REQUESTS)]
     asyncio.run(attack_all(service.port, requests[:500]))

@@ -10,11 +10,12 @@ from queue import Queue
 
 import pytest
 
+from proxy.server.exchange import WireLimits
 from proxy.server.process import loop_factory, serve
 
 from .client import Client
 from .conftest import Start
-from .service import QUICK, Service
+from .service import Service
 
 pytestmark = pytest.mark.realtime
 HELD = b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -115,7 +116,7 @@ def serve_here(started: Callable[[], None], on_drain: Callable[[float], None]) -
         Service(),
         host="127.0.0.1",
         port=0,
-        limits=QUICK,
+        limits=WireLimits(),
         drain_s=7,
         on_drain=on_drain,
         on_started=lambda _: started(),
@@ -152,7 +153,7 @@ def test_cancelling_the_server_is_not_a_clean_end() -> None:
                 Service(),
                 host="127.0.0.1",
                 port=0,
-                limits=QUICK,
+                limits=WireLimits(),
                 drain_s=1,
                 on_drain=lambda _: None,
                 on_started=lambda _: None,
