@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout
-from proxy.server.exchange import Cork, Exchange, WireLimits, check_coding, origin_form, render
+from proxy.server.exchange import Exchange, WireLimits, check_coding, origin_form, render
 
 TRANSPORT = "images_proxy.transport"
 """The extension in each request's scope that lends the connection's ``transport`` (an asyncio.Transport)."""
@@ -239,9 +239,6 @@ class GuardedProtocol(HttpToolsProtocol):
     def refuse(self, failure: Failure) -> None:
         """Answer with ``failure`` if no answer has begun, tell the application of a disconnect, and end."""
         begun = self.answering and self.cycle.response_started
-        if begun and isinstance(self.cycle.transport, Cork):
-            self.cycle.transport.drop()
-            begun = False
         if self.answering:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
