@@ -3,7 +3,6 @@
 Pure ASGI: behind Starlette's BaseHTTPMiddleware a handler could not see its caller leave.
 """
 
-import secrets
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -15,13 +14,13 @@ from proxy.api.access import Access
 from proxy.api.base_url import base_of
 from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext, log_request
-from proxy.api.errors import write_failure
+from proxy.api.errors import respond
 from proxy.api.headers import RequestHeaders
 from proxy.api.paths import canonical
 from proxy.api.responses import AnswerBroken
 from proxy.clock import Clock
 from proxy.config import ServerSettings
-from proxy.errors import Failure, InternalError, UnsupportedContentEncoding
+from proxy.errors import Failure, InternalError, UnsupportedContentEncoding, new_request_id
 from proxy.metrics import Metrics
 
 _EXPOSED = (
@@ -66,9 +65,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(
-            f"req_{secrets.token_hex(16)}", self._clock.monotonic(), RequestHeaders(scope["headers"])
-        )
+        context = RequestContext(new_request_id(), self._clock.monotonic(), RequestHeaders(scope["headers"]))
         context.has_left = scope.get("extensions", {}).get(_HAS_LEFT, context.has_left)
         scope["path"], context.deployment = canonical(scope["path"])
         scope.setdefault("state", {})["context"] = context
@@ -137,7 +134,7 @@ class Edge:
         if answer.started:
             # Too late for a status: break the stream, so that nobody takes half an answer for a whole one.
             raise failure
-        await write_failure(failure)(scope, receive, answer.send)
+        await respond(failure)(scope, receive, answer.send)
 
     def _close(self, scope: Scope, context: RequestContext) -> None:
         context.closed = True

@@ -18,7 +18,6 @@ pins the version and tests/server holds every promise below.
 
 import asyncio
 import logging
-import uuid
 from typing import Any
 
 import httptools
@@ -27,8 +26,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout
-from proxy.server.exchange import Exchange, WireLimits, check_coding, origin_form, render
+from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout, new_request_id
+from proxy.server.exchange import Exchange, WireLimits, check_coding, origin_form, refusal
 
 TRANSPORT = "images_proxy.transport"
 """The extension in each request's scope that lends the connection's ``transport`` (an asyncio.Transport)."""
@@ -247,9 +246,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if begun:  # a truncated answer is the only sign left
             self.transport.close()
             return
-        request_id = f"req_{uuid.uuid4().hex}"
+        request_id = new_request_id()
         logger.info("refused %s: %d %s", request_id, failure.status, failure.code)
-        self.transport.write(render(failure, request_id, self.server_state.default_headers))
+        self.transport.write(refusal(failure, request_id, self.server_state.default_headers))
         self._linger()
 
     def _linger(self) -> None:

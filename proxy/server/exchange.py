@@ -1,9 +1,7 @@
 """What crosses the wire around the application: the limits, one exchange of request and answer, a refusal's bytes."""
 
 import asyncio
-import json
 import logging
-import math
 import os
 import re
 import select
@@ -24,6 +22,7 @@ from proxy.errors import (
     Overloaded,
     RequestTimeout,
     UnknownCoding,
+    write,
 )
 
 SMALL_BODY = 1024 * 1024
@@ -191,19 +190,15 @@ def _hung_up(transport: asyncio.BaseTransport) -> bool:
             return True
 
 
-def render(failure: Failure, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+def refusal(failure: Failure, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
     """Return the whole answer to a refused request: OpenAI's envelope, readable from any origin."""
-    body = json.dumps(failure.body()).encode()
+    written, body = write(failure)
     headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
+        **written,
         "x-request-id": request_id,
-        "x-should-retry": "true" if failure.should_retry else "false",
         "access-control-allow-origin": "*",
         "connection": "close",
     }
-    if failure.retry_after is not None:
-        headers["retry-after"] = str(math.ceil(failure.retry_after))
     lines = [f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}".encode()]
     lines += [name + b": " + value for name, value in default_headers]
     lines += [f"{name}: {value}".encode() for name, value in headers.items()]
