@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext
-from proxy.api.headers import hold_s
 from proxy.api.responses import MARK, PIECE_BYTES, PicturesBody, departure, facts, files_of, usage
 from proxy.api.waiting import Waiting, describe, pending
 from proxy.clock import Deadline
@@ -112,7 +111,7 @@ class HeldStream:
         engine = self._waiting.engine
         context: RequestContext = self._request.state.context
         timeouts = engine.settings.timeouts
-        until = Deadline.after(engine.clock, hold_s(context.asked, timeouts.hold))
+        until = Deadline.after(engine.clock, min(timeouts.hold, context.patience_s))
         stream = Stream(send)
         happening: Happening = "left"
         with self._waiting.admission.hold(context.owner):

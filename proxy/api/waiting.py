@@ -12,9 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
-from proxy.api.closing import log_unattended_end
 from proxy.api.context import RequestContext
-from proxy.api.headers import attempt_of, hold_s, idempotency_key, preferences
+from proxy.api.log_lines import log_unattended_end
 from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, PicturesBody, images_body
 from proxy.clock import Deadline
 from proxy.engine import Engine
@@ -50,14 +49,14 @@ class Waiting:
                 raise Overloaded("This service is shutting down.", retry_after=2.0)
             self._may_start(context.owner)
         except (Overloaded, RateLimited):
-            key, attempt = idempotency_key(context.asked), attempt_of(context.asked)
-            if not self.engine.generations.expects(context.owner, key=key, attempt=attempt):
+            key = context.idempotency_key
+            if not self.engine.generations.expects(context.owner, key=key, attempt=context.attempt):
                 raise
 
     async def join(self, request: Request, resolved: ResolvedRequest) -> Joined:
         """Find or start its generation. Raises Failure; CallerLeft if nobody is there to start it for."""
         context: RequestContext = request.state.context
-        key, attempt = idempotency_key(context.asked), attempt_of(context.asked)
+        key, attempt = context.idempotency_key, context.attempt
         self._arriving.discard(context)
         if attempt and not self.engine.generations.knows(resolved, key=key, attempt=attempt):
             await self._let_arrivals_be_read(context.owner)
@@ -103,7 +102,7 @@ class Waiting:
         joined = await self.join(request, resolved)
         generation = joined.generation
         context: RequestContext = request.state.context
-        preferred = preferences(context.asked)
+        preferred = context.preferences
         if "respond-async" in preferred and "wait" not in preferred and not generation.done:
             self.engine.generations.leave(joined, delivered=False)
             self.engine.generations.hand_over(generation)
@@ -123,7 +122,7 @@ class Waiting:
         """Wait for the generation's end. Raises GenerationPending, Overloaded when draining, CallerLeft."""
         context: RequestContext = request.state.context
         generation = joined.generation
-        until = Deadline.after(self.engine.clock, hold_s(context.asked, self.engine.settings.timeouts.hold))
+        until = Deadline.after(self.engine.clock, min(self.engine.settings.timeouts.hold, context.patience_s))
         ending = "left"
         with self.admission.hold(context.owner):
             try:
