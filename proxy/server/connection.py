@@ -1,8 +1,8 @@
 """One connection, guarded: uvicorn's httptools protocol with the limits it lacks.
 
 Out of the box it takes headers of any size and waits for ever for them and for the body, and one pipelined request
-hides the client's disconnect (facts/reliability.md 0.4, 0.5, 1.6). It leans on uvicorn's inside, so the lock file
-pins the version and tests/server holds every promise below.
+hides the client's disconnect. What this stands on inside uvicorn is listed in the package's introduction, and
+tests/server holds every promise below.
 
 * Request line and headers: at most so many bytes and lines (431) within ``header_s`` of the connection's start, or
   of a later request's first byte (408).
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class GuardedConfig(uvicorn.Config):
-    """uvicorn's settings as this service uses them (facts/reliability.md 4.2), and the limits."""
+    """uvicorn's settings as this service uses them, and the limits."""
 
     def __init__(self, app: ASGIApp, limits: WireLimits, *, cut_s: int) -> None:
         """``cut_s``: seconds that a stop waits for running handlers before it cancels them."""

@@ -147,7 +147,6 @@ def main() -> int:
     """Serve until a signal; print ``port N`` once bound and ``drain S`` when told to drain."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--drain", type=float, default=5.0)
-    parser.add_argument("--notice", type=float, default=0.0)
     parser.add_argument("--finish", type=float, default=0.0, help="seconds after which held requests succeed")
     parser.add_argument("--files", type=int, default=0, help="most open files")
     options = parser.parse_args()
@@ -169,7 +168,6 @@ def main() -> int:
         port=0,
         limits=QUICK,
         drain_s=options.drain,
-        notice_s=options.notice,
         on_drain=drain,
         on_started=lambda addresses: print(f"port {addresses[0][1]}", flush=True),  # noqa: T201
     )
