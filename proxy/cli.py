@@ -5,9 +5,9 @@ import asyncio
 import gc
 import os
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from starlette.applications import Starlette
 
@@ -15,7 +15,8 @@ from proxy import __version__, config, logs
 from proxy.app import create_app
 from proxy.server.exchange import WireLimits
 from proxy.server.process import PortInUse, StartupFailed, loop_factory, raise_file_limit, serve
-from proxy.start import enter_configuration
+
+Command = Callable[[argparse.Namespace, config.Configuration], Coroutine[Any, Any, int]]
 
 _CURL = """\
   curl {base}/v1/images/generations -H 'Content-Type: application/json'{key} \\
@@ -50,14 +51,27 @@ def _fail(problems: list[str]) -> NoReturn:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.command == "serve":
-        work = _serve(options)
-    else:
+    command: Command = _serve
+    if options.command != "serve":
         from proxy import commands  # noqa: PLC0415 (the service starts faster without what draws tables and bars)
 
-        work = commands.COMMANDS[options.command](options)
+        command = commands.COMMANDS[options.command]
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(work)
+        return runner.run(_start(command, options))
+
+
+async def _start(command: Command, options: argparse.Namespace) -> int:
+    """Run a command with the configuration that its options name; for the demo the simulator is started first."""
+    given = {"host": getattr(options, "host", None), "port": getattr(options, "port", None)}
+    server = {name: value for name, value in given.items() if value is not None}
+    overrides = {"server": server} if server else {}
+    path = config.find_file(options.config, os.environ, look_here=not options.demo)
+    if not options.demo:
+        return await command(options, config.load(path, os.environ, **overrides))
+    from proxy.demo import simulated  # noqa: PLC0415 (only the demo draws pictures)
+
+    async with simulated(path, os.environ, options.demo_speed, **overrides) as configuration:
+        return await command(options, configuration)
 
 
 def _parser() -> _Parser:
@@ -100,26 +114,24 @@ def _speed(text: str) -> float:
     return speed
 
 
-async def _serve(options: argparse.Namespace) -> int:
-    async with AsyncExitStack() as stack:
-        configuration = await enter_configuration(stack, options)
-        server = configuration.settings.server
-        logs.set_up(server.log)
-        app = create_app(configuration)
-        _make_folder(app.state.waiting.engine.store.directory)
-        timeouts = configuration.settings.timeouts
-        raise_file_limit()
-        _spare_the_collector()
-        return await serve(
-            app,
-            host=server.host,
-            port=server.port,
-            limits=WireLimits(header_s=timeouts.header, body_s=timeouts.body),
-            drain_s=timeouts.drain,
-            on_drain=app.state.waiting.engine.drain,
-            busy=lambda: app.state.waiting.engine.busy,
-            on_started=lambda bound: _greet(app, bound[0][1], demo=options.demo),
-        )
+async def _serve(options: argparse.Namespace, configuration: config.Configuration) -> int:
+    server, timeouts = configuration.settings.server, configuration.settings.timeouts
+    logs.set_up(server.log)
+    app = create_app(configuration)
+    engine = app.state.waiting.engine
+    _make_folder(engine.store.directory)
+    raise_file_limit()
+    _spare_the_collector()
+    return await serve(
+        app,
+        host=server.host,
+        port=server.port,
+        limits=WireLimits(header_s=timeouts.header, body_s=timeouts.body),
+        drain_s=timeouts.drain,
+        on_drain=engine.drain,
+        busy=lambda: engine.busy,
+        on_started=lambda bound: _greet(app, bound[0][1], demo=options.demo),
+    )
 
 
 def _spare_the_collector() -> None:

@@ -15,19 +15,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from proxy.config import Configuration
 from proxy.engine import Engine
 from proxy.errors import Failure, NotConfigured, UnknownModel
 from proxy.generations.record import Generation
-from proxy.start import enter_configuration
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _REDRAW_S = 0.1
 
 
-async def generate(options: argparse.Namespace) -> int:
+async def generate(options: argparse.Namespace, configuration: Configuration) -> int:
     """Make pictures through the same engine as the service and write them to files."""
     async with AsyncExitStack() as stack:
-        configuration = await enter_configuration(stack, options)
         output = Path(options.output or "image.png")
         picture_format = _FORMATS.get(output.suffix.lower())
         if picture_format is None:
@@ -116,31 +115,30 @@ def _write(source: Path, path: Path, *, force: bool) -> Path:
             return target
 
 
-async def models(options: argparse.Namespace) -> int:
+async def models(options: argparse.Namespace, configuration: Configuration) -> int:  # noqa: ARG001 (a command's signature)
     """Print every public name, its routes, and whether it can be used."""
-    async with AsyncExitStack() as stack:
-        engine = Engine(await enter_configuration(stack, options))
-        table = Table("model", Column("routes", overflow="fold"), "usable", Column("skipped", overflow="fold"))
-        alike: dict[tuple[str, ...], list[str]] = {}
-        for name, settings in engine.routing.configured():
-            alike.setdefault(settings.routes, []).append(name)
-        for routes, names in alike.items():
-            reasons = {route: engine.routing.why_unusable(route) for route in routes}
-            usable = any(not reason for reason in reasons.values())
-            why = sorted({f"{route.partition('/')[0]}: {reason}" for route, reason in reasons.items() if reason})
-            table.add_row(*map(Text, ("\n".join(names), "\n".join(routes), "yes" if usable else "no", "\n".join(why))))
-        for name, catalogue in engine.catalogues.items():
-            usable = not catalogue.why_not
-            models = f"{len(catalogue.models)} models"
-            table.add_row(*map(Text, (f"{name}/…", models, "yes" if usable else "no", catalogue.why_not)))
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
-        return 0
+    engine = Engine(configuration)
+    table = Table("model", Column("routes", overflow="fold"), "usable", Column("skipped", overflow="fold"))
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, settings in engine.routing.configured():
+        alike.setdefault(settings.routes, []).append(name)
+    for routes, names in alike.items():
+        reasons = {route: engine.routing.why_unusable(route) for route in routes}
+        usable = any(not reason for reason in reasons.values())
+        why = sorted({f"{route.partition('/')[0]}: {reason}" for route, reason in reasons.items() if reason})
+        table.add_row(*map(Text, ("\n".join(names), "\n".join(routes), "yes" if usable else "no", "\n".join(why))))
+    for name, catalogue in engine.catalogues.items():
+        usable = not catalogue.why_not
+        models = f"{len(catalogue.models)} models"
+        table.add_row(*map(Text, (f"{name}/…", models, "yes" if usable else "no", catalogue.why_not)))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    return 0
 
 
-async def check(options: argparse.Namespace) -> int:
+async def check(options: argparse.Namespace, configuration: Configuration) -> int:  # noqa: ARG001 (a command's signature)
     """Validate the configuration (done by loading it) and ask each usable provider for a sign of life."""
     async with AsyncExitStack() as stack:
-        engine = Engine(await enter_configuration(stack, options))
+        engine = Engine(configuration)
         stack.push_async_callback(engine.close)
         await engine.open()
         problems = 0
@@ -178,7 +176,7 @@ def _dead_ends(engine: Engine) -> list[str]:
     return lines
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, int]]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace, Configuration], Coroutine[Any, Any, int]]] = {
     "generate": generate,
     "models": models,
     "check": check,

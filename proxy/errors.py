@@ -1,4 +1,4 @@
-"""Every failure that a caller can see: one tree, written to the wire by one function (``api.errors``).
+"""Every failure that a caller can see: one tree, and one function that writes it, for the API and for the connection.
 
 Failure
 ├── InvalidRequest          400  the caller's words: JSON, type, value, size, content encoding …
@@ -22,7 +22,12 @@ Failure
 Statuses, types and codes are the README's table; a test compares the two. Messages are ours, never a provider's.
 """
 
+import json
+import math
+import secrets
 from typing import Any, ClassVar
+
+_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 30
 
 
 class Failure(Exception):
@@ -57,6 +62,27 @@ class Failure(Exception):
     def body(self) -> dict[str, Any]:
         """Return OpenAI's envelope; all four keys are always there."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def write(failure: Failure) -> tuple[dict[str, str], bytes]:
+    """Return the headers and the body of the answer that reports ``failure``; its status is the failure's own.
+
+    Retry-After is 1 to 30 whole seconds, and always there when the call should be repeated.
+    """
+    body = json.dumps(failure.body()).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **failure.headers}
+    headers["x-should-retry"] = "true" if failure.should_retry else "false"
+    if failure.retry_after is not None:
+        seconds = max(_SHORTEST_RETRY_S, min(_LONGEST_RETRY_S, math.ceil(failure.retry_after)))
+        headers["retry-after"] = str(seconds)
+    elif failure.should_retry:
+        headers["retry-after"] = str(_SHORTEST_RETRY_S)
+    return headers, body
+
+
+def new_request_id() -> str:
+    """Return a name for a request, for its answer and its log line."""
+    return f"req_{secrets.token_hex(16)}"
 
 
 class InternalError(Failure):

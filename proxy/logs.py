@@ -44,8 +44,6 @@ def set_up(style: Literal["json", "text", "auto"]) -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    # What no line tells is not looked up for each (logging's own HOWTO, "Optimization").
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _outline(error: BaseException | None) -> str:

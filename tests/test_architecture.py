@@ -22,7 +22,6 @@ _MAX_FUNCTION_LINES = 45
 _LAYERS = [
     {"proxy.__main__"},
     {"proxy.cli", "proxy.commands"},
-    {"proxy.start"},
     {"proxy.demo"},
     {"proxy.app"},
     {"proxy.api"},

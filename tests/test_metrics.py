@@ -65,6 +65,28 @@ def test_every_family_is_there() -> None:
     assert {name: families.get(name) for name in FAMILIES} == FAMILIES
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_surfaces_waits_are_counted_as_its_own(*, stream: bool) -> None:
+    async with running() as service:
+        talk = {"messages": [{"role": "user", "content": "a hill"}], "model": POLLED, "stream": stream}
+        async with service.http.post(f"{service.url}/v1/chat/completions", json=talk) as response:
+            assert response.status == 200
+            await response.read()
+        async with service.http.post(f"{service.url}/sdapi/v1/txt2img", json={"prompt": "a hill"}) as response:
+            assert response.status == 200
+            await response.read()
+        await service.generate("a hill", model=POLLED)
+        async with service.http.post(
+            f"{service.url}/v1/images/generations", json={"prompt": "a hill", "stream": True}
+        ) as response:
+            await response.read()
+        seen = await figures(service)
+    counts = {
+        surface: seen[key("hold_seconds_count", route=surface)] for surface in ("images", "stream", "chat", "sdapi")
+    }
+    assert counts == {"images": 1, "stream": 1, "chat": 1, "sdapi": 1}
+
+
 async def test_a_polled_picture_is_counted() -> None:
     async with running() as service:
         answer = await service.generate("a hill [seconds:0.3] [tag:polled]", model=POLLED)

@@ -89,3 +89,13 @@ def test_everything_beside_the_code_is_shipped() -> None:
 def test_the_repository_has_what_a_convention_puts_there() -> None:
     for name in ("README.md", "LICENSE", "CHANGELOG.md", "Makefile", "Dockerfile", "config.example.toml"):
         assert (_ROOT / name).is_file(), name
+
+
+def test_only_the_uvicorn_that_the_server_was_written_for_is_allowed() -> None:
+    pin = next(each for each in _PROJECT["dependencies"] if each.startswith("uvicorn"))
+    locked = re.search(
+        r"^uvicorn==(\d+)\.(\d+)", (_ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert locked is not None
+    major, minor = map(int, locked.groups())
+    assert pin == f"uvicorn>={major}.{minor},<{major}.{minor + 1}"

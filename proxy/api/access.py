@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from proxy.api.headers import RequestHeaders
+from starlette.datastructures import Headers
+
 from proxy.config import ServerSettings, is_loopback
 from proxy.errors import NotAuthenticated, OriginNotAllowed
 
@@ -30,12 +31,7 @@ class Access:
         self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
         self._public_host = urlsplit(server.public_url).netloc.lower()
 
-    @property
-    def asks_for_keys(self) -> bool:
-        """Whether a key is needed."""
-        return bool(self._digests)
-
-    def owner(self, headers: RequestHeaders) -> str:
+    def owner(self, headers: Headers) -> str:
         """Return a short name for the caller's key, empty when none is asked for. Raises NotAuthenticated."""
         if not self._digests:
             return ""
@@ -95,13 +91,13 @@ class Access:
         return is_loopback(name) or (bool(host) and host in (*self._hosts, self._public_host)) or name in self._hosts
 
 
-def _key(headers: RequestHeaders) -> bytes:
+def _key(headers: Headers) -> bytes:
     """Return the key of ``Authorization: Bearer`` (any case, extra blanks) or ``api-key``; two of a kind are none."""
-    given = headers.every("authorization")
+    given = headers.getlist("authorization")
     if given:
         scheme, _, value = given[0].strip(_BLANKS).partition(" ")
         return value.strip(_BLANKS).encode("latin-1") if len(given) == 1 and scheme.lower() == "bearer" else _NO_KEY
-    keys = headers.every("api-key")
+    keys = headers.getlist("api-key")
     return keys[0].strip(_BLANKS).encode("latin-1") if len(keys) == 1 else b""
 
 

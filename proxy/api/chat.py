@@ -75,9 +75,9 @@ async def complete_chat(request: Request) -> ASGIApp:
     generation = joined.generation
     reply = _Reply(talk, resolved, generation, context)
     if talk.stream:
-        return HeldStream(waiting, request, joined, changed=reply.begin, finished=reply.pictures, failed=reply.failure)
-    await waiting.hold(request, joined)
-    return waiting.answer(request, joined, reply.answer)
+        return HeldStream(waiting, request, joined, "chat", finished=reply.pictures, failed=reply.failure)
+    await waiting.hold(request, joined, "chat")
+    return waiting.answer(joined, reply.answer)
 
 
 def _read(body: Pictured) -> tuple[Conversation, str | None]:
@@ -197,9 +197,6 @@ class _Reply(_Completion):
     ) -> None:
         super().__init__(talk, resolved.public.name, generation.created, resolved.request.n)
         self._resolved, self._generation, self._context = resolved, generation, context
-
-    async def begin(self, stream: Stream) -> None:
-        """Say nothing before there is something to say: a failure then still has its own status."""
 
     def pictures(self) -> Iterator[bytes]:
         """Yield the finished pictures as chunks; each one's Markdown goes whole into one."""

@@ -1,14 +1,31 @@
-"""What is known of one request from its arrival to its log line."""
+"""What is known of one request: what its path and headers say, read once, and what becomes of it until its log line."""
 
-import logging
+import ipaddress
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.api.headers import RequestHeaders
-from proxy.errors import Failure
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
-_log = logging.getLogger("proxy.requests")
+from proxy.config import ServerSettings
+from proxy.errors import Failure, InvalidRequest, new_request_id
+
+_SHORTEST_HOLD_S, _BEFORE_CALLER_S = 1.0, 2.0
+_MAX_KEY = 255
+_SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?")
+_HOST = re.compile(r"[A-Za-z0-9._\-\[\]:]{1,255}\Z")
+_SLASHES = re.compile(r"/{2,}")
+_DEPLOYMENT = re.compile(r"(?:/v1)?(?:/openai)?/deployments/(?P<model>.+?)(?P<rest>/(?:images|chat)/.+)\Z")
+_PREFIX = re.compile(r"\A(?:/(?:api|openai|v1))*/v1(?=/)")
+_GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|sdapi)(?:/|\Z))")
+_MAX_PATH = 1024
+"""A longer path is none of ours; the expressions above are not asked about it."""
+_BARE = re.compile(r"/(?:images/(?:generations(?:/[^/]+)?|edits|variations)|models(?:/.+)?|chat/completions)\Z")
+_HAS_LEFT = "images_proxy.has_left"
+"""An extension of ASGI that our server offers: a function that says whether the peer has hung up."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -16,15 +33,21 @@ class RequestContext:
     """One request: ``asked`` are its headers, ``headers`` those that its answer gets beside the usual ones.
 
     ``has_left``: whether its caller has hung up, even if nobody has read that from the connection yet.
-    ``owner`` tells callers apart without naming their key; ``origin`` is our base as they see it.
+    ``origin`` is our base URL as the caller sees it; ``owner`` tells callers apart without naming their key.
+    ``key`` is the Idempotency-Key as it came, ``attempt`` the SDK's retry counter, 0 where there is none.
+    ``patience_s``: how long the caller can be held, by what it says of itself. ``preferences``: those of ``Prefer``.
     """
 
     request_id: str
     started: float
-    asked: RequestHeaders
+    asked: Headers
+    origin: str
+    key: str | None
+    attempt: int
+    preferences: dict[str, str]
+    patience_s: float
     has_left: Callable[[], bool] = lambda: False
     owner: str = ""
-    origin: str = ""
     deployment: str = ""
     route: str = ""
     status: int = 0
@@ -38,6 +61,35 @@ class RequestContext:
     cause: BaseException | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, scope: Scope, started: float, server: ServerSettings) -> "RequestContext":
+        """Return the context of a request that came at ``started`` (monotonic seconds)."""
+        headers = Headers(scope=scope)
+        preferred = _preferences(headers)
+        context = cls(
+            new_request_id(),
+            started,
+            headers,
+            base_url(scope, headers, server),
+            headers.get("idempotency-key"),
+            _attempt(headers),
+            preferred,
+            _patience_s(headers, preferred),
+        )
+        context.has_left = scope.get("extensions", {}).get(_HAS_LEFT, context.has_left)
+        return context
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The Idempotency-Key without quotes. Raises InvalidRequest when it is empty or too long."""
+        if self.key is None:
+            return None
+        key = self.key.strip().strip('"')
+        if not key or len(key) > _MAX_KEY:
+            message = f"The Idempotency-Key must have 1 to {_MAX_KEY} characters."
+            raise InvalidRequest(message, param="Idempotency-Key")
+        return key
+
     def name_model(self, values: dict[str, Any]) -> None:
         """Put the model that the path names into a request's values, unless they name one themselves."""
         if self.deployment and values.get("model") in (None, ""):
@@ -49,47 +101,81 @@ class RequestContext:
         self.cause = failure.__cause__ if failure.status == 500 else None
 
 
-_QUIET = frozenset({"healthz", "readyz", "asset", "icon"})
-_POLL = "job"
+def _attempt(headers: Headers) -> int:
+    value = headers.get("x-stainless-retry-count", "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 4 else 0
 
 
-def _level(context: RequestContext, method: str, status: int) -> int:
-    """Return how loud a request's line is: what comes every second and went well is for debugging only."""
-    if context.cause is not None:
-        return logging.ERROR
-    quiet = context.route in _QUIET or (context.route == _POLL and method != "DELETE")
-    return logging.DEBUG if quiet and status < 400 else logging.INFO
+def _patience_s(headers: Headers, preferred: dict[str, str]) -> float:
+    """Return the seconds to hold: two less than the caller announces to wait, at least one; infinite without a word."""
+    announced = [headers.get(name, "") for name in ("x-stainless-read-timeout", "x-stainless-timeout")]
+    seconds = [float(value) for value in announced if _SECONDS.fullmatch(value.strip())]
+    wait = preferred.get("wait", "")
+    if wait.isascii() and wait.isdigit() and len(wait) < 6:
+        seconds.append(float(wait) + _BEFORE_CALLER_S)
+    return min((max(_SHORTEST_HOLD_S, value - _BEFORE_CALLER_S) for value in seconds), default=math.inf)
 
 
-def log_request(context: RequestContext, method: str, status: int, milliseconds: int) -> None:
-    """Write a request's line; 499 stands for a caller who left."""
-    level = _level(context, method, status)
-    if not _log.isEnabledFor(level):
-        return
-    fields: dict[str, object] = {
-        "id": context.request_id,
-        "method": method,
-        "route": context.route,
-        "status": status,
-        "ms": milliseconds,
-    }
-    optional = {
-        "code": context.code,
-        "model": context.model,
-        "provider": context.provider,
-        "key": context.owner,
-        "submits": context.attempts,
-        "reattached": context.reattached,
-    }
-    fields.update((name, value) for name, value in optional.items() if value)
-    write_line(_log, level, "request", fields, context.cause)
+def _preferences(headers: Headers) -> dict[str, str]:
+    """Return the preferences of ``Prefer`` (RFC 7240), names in lower case."""
+    found: dict[str, str] = {}
+    for value in headers.getlist("prefer"):
+        for part in value.split(","):
+            name, _, setting = part.partition(";")[0].partition("=")
+            found.setdefault(name.strip().lower(), setting.strip().strip('"'))
+    return found
 
 
-def write_line(
-    log: logging.Logger, level: int, message: str, fields: dict[str, object], cause: BaseException | None
-) -> None:
-    """Write one line; with a ``cause`` it is an error."""
-    level = logging.ERROR if cause is not None else level
-    exception = (type(cause), cause, cause.__traceback__) if cause is not None else None
-    # Made and handled here: Logger.log would walk the stack for a place in the code that nobody is told.
-    log.handle(log.makeRecord(log.name, level, "", 0, message, (), exception, extra={"fields": fields}))
+def base_url(scope: Scope, headers: Headers, server: ServerSettings) -> str:
+    """Return ``public_url``, else scheme and host of the request; forwarded ones only from a trusted proxy."""
+    if server.public_url:
+        return server.public_url.rstrip("/")
+    own_scheme, own_host = scope.get("scheme", "http"), headers.get("host", "")
+    scheme, host = own_scheme, own_host
+    if "x-forwarded-host" in headers or "x-forwarded-proto" in headers:
+        client = scope.get("client")
+        if client and _is_trusted(client[0], server):
+            scheme = (headers.get("x-forwarded-proto") or scheme).partition(",")[0].strip().lower()
+            host = (headers.get("x-forwarded-host") or host).partition(",")[0].strip()
+    if scheme not in ("http", "https"):
+        scheme = own_scheme
+    host = next((name for name in (host, own_host) if _HOST.match(name)), None) or _bound(scope)
+    return f"{scheme}://{host}"
+
+
+def _bound(scope: Scope) -> str:
+    """Return the address that the request came to, for callers who name no host."""
+    name, port = scope.get("server") or ("127.0.0.1", None)
+    name = f"[{name}]" if ":" in name else name
+    return f"{name}:{port}" if port else name
+
+
+def _is_trusted(client: str, server: ServerSettings) -> bool:
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return False
+    return any(address in ipaddress.ip_network(trusted, strict=False) for trusted in server.trusted_proxies)
+
+
+def canonical(path: str) -> tuple[str, str]:
+    """Return the path in the one form that is routed, and the model that the path names, if any.
+
+    Clients differ in whether their base URL ends in ``/v1``, in slashes, and in Azure's way of naming the model in the
+    path. They are served without a redirect: some clients lose the body when they follow one.
+    """
+    if len(path) > _MAX_PATH or not path.isprintable():
+        return path, ""
+    path = _SLASHES.sub("/", path)
+    if len(path) > 1:
+        path = path.rstrip("/") or "/"
+    deployment = _DEPLOYMENT.match(path)
+    if deployment:
+        return f"/v1{deployment['rest']}", deployment["model"]
+    path = _GLUED.sub("/v1/", path, count=1)
+    path = _PREFIX.sub("/v1", path, count=1)
+    if path.startswith("/v1/sdapi/"):  # its own base has no version, but the one of the models and of Connect has
+        return path.removeprefix("/v1"), ""
+    if _BARE.match(path):
+        path = f"/v1{path}"
+    return path, ""

@@ -3,21 +3,19 @@
 Pure ASGI: behind Starlette's BaseHTTPMiddleware a handler could not see its caller leave.
 """
 
-import secrets
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxy.api.access import Access
-from proxy.api.base_url import base_of
 from proxy.api.body import CallerLeft
-from proxy.api.context import RequestContext, log_request
-from proxy.api.errors import write_failure
-from proxy.api.headers import RequestHeaders
-from proxy.api.paths import canonical
+from proxy.api.context import RequestContext, canonical
+from proxy.api.errors import respond
+from proxy.api.log_lines import log_request
 from proxy.api.responses import AnswerBroken
 from proxy.clock import Clock
 from proxy.config import ServerSettings
@@ -29,8 +27,6 @@ _EXPOSED = (
     b"x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-generation, "
     b"x-images-fallback, x-images-seed"
 )
-_HAS_LEFT = "images_proxy.has_left"
-"""An extension of ASGI that our server offers: a function that says whether the peer has hung up."""
 _UNMATCHED = "unmatched"
 _HEALTH = frozenset({"/healthz", "/readyz"})
 _WITHOUT_KEY = _HEALTH | {"/", "/openapi.json", "/favicon.ico"}
@@ -66,10 +62,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(
-            f"req_{secrets.token_hex(16)}", self._clock.monotonic(), RequestHeaders(scope["headers"])
-        )
-        context.has_left = scope.get("extensions", {}).get(_HAS_LEFT, context.has_left)
+        context = RequestContext.of(scope, self._clock.monotonic(), self._server)
         scope["path"], context.deployment = canonical(scope["path"])
         scope.setdefault("state", {})["context"] = context
         answer = _Answer(self, scope, context, send)
@@ -95,11 +88,11 @@ class Edge:
         finally:
             self._close(scope, context)
 
-    def allow_origin(self, scope: Scope, headers: RequestHeaders) -> str | None:
+    def allow_origin(self, scope: Scope, headers: Headers) -> str | None:
         """Return the value of Access-Control-Allow-Origin for this request's answer."""
         if scope["path"].startswith("/images/"):
             return "*"
-        return self._access.cors(headers.first("origin") or None, headers.first("host"))
+        return self._access.cors(headers.get("origin") or None, headers.get("host", ""))
 
     def processing_ms(self, context: RequestContext) -> int:
         """Return the milliseconds since the request came."""
@@ -107,21 +100,20 @@ class Edge:
 
     def _admit(self, scope: Scope, context: RequestContext) -> None:
         headers = context.asked
-        path, host = scope["path"], headers.first("host")
-        context.origin = base_of(scope, headers, self._server)
+        path, host = scope["path"], headers.get("host", "")
         picture = path.startswith("/images/") and scope["method"] in ("GET", "HEAD")
         if not picture and path not in _HEALTH:
             self._check_host(host)
-            self._access.check_origin(", ".join(headers.every("origin")) or None, host)
+            self._access.check_origin(", ".join(headers.getlist("origin")) or None, host)
         if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
             return
         context.owner = self._access.owner(headers)
-        if headers.first("content-encoding").lower() not in ("", "identity"):
+        if headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise UnsupportedContentEncoding("Compressed request bodies are not accepted.")
 
     @staticmethod
-    def _preflight(headers: RequestHeaders) -> Response:
-        asked = headers.first("access-control-request-headers")
+    def _preflight(headers: Headers) -> Response:
+        asked = headers.get("access-control-request-headers")
         answer = {
             "access-control-allow-methods": _METHODS,
             # By name: a "*" would not cover Authorization.
@@ -129,7 +121,7 @@ class Edge:
             "access-control-max-age": "86400",
             "allow": _METHODS,
         }
-        if headers.first("access-control-request-private-network") == "true":
+        if headers.get("access-control-request-private-network") == "true":
             answer["access-control-allow-private-network"] = "true"
         return Response(status_code=204, headers=answer)
 
@@ -137,7 +129,7 @@ class Edge:
         if answer.started:
             # Too late for a status: break the stream, so that nobody takes half an answer for a whole one.
             raise failure
-        await write_failure(failure)(scope, receive, answer.send)
+        await respond(failure)(scope, receive, answer.send)
 
     def _close(self, scope: Scope, context: RequestContext) -> None:
         context.closed = True

@@ -1,34 +1,25 @@
-"""The one writer of errors: OpenAI's envelope, always JSON, always with what a client needs to decide on a retry."""
-
-import json
-import math
+"""Failures as Starlette's responses, its own 404 and 405 included."""
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proxy.errors import Failure, InvalidRequest, MethodNotAllowed, NotFound
+from proxy.errors import Failure, InvalidRequest, MethodNotAllowed, NotFound, write
 
 _MAX_PATH = 200
 
 
-def write_failure(failure: Failure) -> Response:
-    """Return the response for ``failure``. Status, envelope, x-should-retry and Retry-After come from it alone."""
-    headers = dict(failure.headers)
-    headers["x-should-retry"] = "true" if failure.should_retry else "false"
-    if failure.retry_after is not None:
-        headers["retry-after"] = str(max(1, min(30, math.ceil(failure.retry_after))))
-    elif failure.should_retry:
-        headers["retry-after"] = "1"
-    body = json.dumps(failure.body()).encode()
-    return Response(body, failure.status, headers, media_type="application/json")
+def respond(failure: Failure) -> Response:
+    """Return the response for ``failure``."""
+    headers, body = write(failure)
+    return Response(body, failure.status, headers)
 
 
 async def on_failure(request: Request, failure: Exception) -> Response:
     """Starlette's handler for Failure; not a plain function, for Starlette would send that through a thread."""
     assert isinstance(failure, Failure)  # noqa: S101 (registered for this class only)
     request.state.context.failed(failure)
-    return write_failure(failure)
+    return respond(failure)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

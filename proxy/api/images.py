@@ -1,15 +1,18 @@
 """POST /v1/images/generations, /edits and /variations, and the jobs that were handed over."""
 
+from typing import Any
+
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.body import read_json
 from proxy.api.context import RequestContext
+from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, images_body
 from proxy.api.streaming import image_stream
 from proxy.api.uploads import read_upload
-from proxy.api.waiting import Waiting, job_status
-from proxy.errors import InvalidRequest, NotFound
+from proxy.api.waiting import Waiting, address, describe
+from proxy.errors import Failure, GenerationPending, InvalidRequest, NotFound
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
 from proxy.pictures.codec import NotAPicture
@@ -53,8 +56,9 @@ async def _get_job(request: Request) -> ASGIApp:
     waiting: Waiting = request.app.state.waiting
     generation = _generation(request)
     if not generation.done:
-        return job_status(generation, request)
-    answer = waiting.answer(request, Joined(generation, claim=generation.claim))
+        return _state(generation, request.state.context)
+    describe(request.state.context, generation)
+    answer = _answer(waiting, request, Joined(generation, claim=generation.claim))
     if request.method == "GET":
         waiting.engine.generations.deliver(generation)
     return answer
@@ -101,11 +105,83 @@ async def _readable(waiting: Waiting, given: InputPicture) -> InputPicture:
 
 
 async def _serve(waiting: Waiting, request: Request, resolved: ResolvedRequest, kind: str) -> ASGIApp:
-    if not resolved.request.stream:
-        return await waiting.serve(request, resolved)
-    if resolved.request.n > 1:
+    """Answer ``resolved`` in the way that the caller prefers: held, streamed, or handed over. Raises Failure."""
+    if resolved.request.stream and resolved.request.n > 1:
         raise InvalidRequest("Streaming is only supported with n=1.", param="n")
-    return image_stream(waiting, request, await waiting.join(request, resolved), kind)
+    joined = await waiting.join(request, resolved)
+    if resolved.request.stream:
+        return image_stream(waiting, request, joined, kind)
+    generation, generations = joined.generation, waiting.engine.generations
+    context: RequestContext = request.state.context
+    wait = "wait" in context.preferences
+    if "respond-async" in context.preferences and not wait and not generation.done:
+        generations.leave(joined, delivered=False)
+        generations.hand_over(generation)
+        return _state(generation, context)
+    if waiting.engine.settings.timeouts.heartbeat and not wait:
+        return BeatingAnswer(waiting, request, joined)
+    try:
+        await waiting.hold(request, joined, "images")
+    except GenerationPending:
+        if not wait:
+            raise
+        generations.hand_over(generation)
+        return _state(generation, context)
+    return _answer(waiting, request, joined)
+
+
+def _answer(waiting: Waiting, request: Request, joined: Joined) -> ImagesResponse:
+    """Return OpenAI's answer for an ended generation. Raises its Failure."""
+    generation, origin = joined.generation, request.state.context.origin
+    return waiting.answer(
+        joined, lambda: images_body(generation.resolved, generation.pictures, generation.created, origin)
+    )
+
+
+class BeatingAnswer:
+    """An answer that begins with blanks when it is long in coming, for balancers that cut silent connections.
+
+    A blank commits it to status 200. What fails after that breaks it off, and the retry is told the true status.
+    """
+
+    def __init__(self, waiting: Waiting, request: Request, joined: Joined) -> None:
+        self._waiting, self._request, self._joined = waiting, request, joined
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold the request and answer it. Raises Failure as long as nothing was sent, then AnswerBroken; CallerLeft."""
+        blanks = Blanks(send)
+        every_s = self._waiting.engine.settings.timeouts.heartbeat
+        try:
+            await self._waiting.hold(self._request, self._joined, "images", beat=blanks.send, beat_s=every_s)
+            answer = _answer(self._waiting, self._request, self._joined)
+        except Failure as failure:
+            if not blanks.begun:
+                raise
+            self._waiting.engine.generations.lose(self._joined)
+            raise AnswerBroken(failure) from failure
+        await (answer.send_body(receive, send) if blanks.begun else answer(scope, receive, send))
+
+
+def _state(generation: Generation, context: RequestContext) -> Response:
+    """Return 202 with how the generation is doing."""
+    describe(context, generation)
+    states = [progress.state for progress in generation.progress]
+    fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in generation.progress]
+    previews = [progress.preview for progress in generation.progress if progress.preview and progress.state != "done"]
+    running = any(state in ("generating", "done") for state in states)
+    body: dict[str, Any] = {
+        "id": generation.id,
+        "object": "image.generation",
+        "created_at": generation.created,
+        "status": "in_progress" if running else "queued",
+        "progress": round(sum(fractions) / len(fractions), 3),
+        "n": generation.resolved.request.n,
+        "finished": states.count("done"),
+        "url": f"{context.origin}{address(generation)}",
+    }
+    if previews:
+        body["preview"] = previews[0]
+    return JSONResponse(body, 202, {"location": address(generation), "retry-after": "1"})
 
 
 def _generation(request: Request) -> Generation:

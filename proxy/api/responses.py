@@ -4,8 +4,8 @@ import asyncio
 import binascii
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -184,28 +184,16 @@ class AnswerBroken(Exception):
 
 
 class Blanks:
-    """Blanks before a JSON body (RFC 8259 allows them), one every ``every_s`` seconds; ``begun`` with the first."""
+    """Blanks before a JSON body (RFC 8259 allows them); ``begun`` with the first."""
 
-    def __init__(self, send: Send, every_s: float) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._every_s = every_s
         self.begun = False
 
-    @asynccontextmanager
-    async def sent(self, sleep: Callable[[float], Awaitable[None]], before: Callable[[], None]) -> AsyncIterator[None]:
-        """Send them inside the context; ``before`` is called once, when the headers are about to go out."""
-        task = asyncio.get_running_loop().create_task(self._beat(sleep, before))
-        try:
-            yield
-        finally:
-            task.cancel()
-
-    async def _beat(self, sleep: Callable[[float], Awaitable[None]], before: Callable[[], None]) -> None:
-        await sleep(self._every_s)
-        before()
-        self.begun = True
-        headers = [(b"content-type", b"application/json")]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        while True:
-            await self._send({"type": "http.response.body", "body": b" ", "more_body": True})
-            await sleep(self._every_s)
+    async def send(self) -> None:
+        """Send a blank, the response's start before the first."""
+        if not self.begun:
+            self.begun = True
+            headers = [(b"content-type", b"application/json")]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": b" ", "more_body": True})

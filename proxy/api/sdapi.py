@@ -31,9 +31,9 @@ async def txt2img(request: Request) -> ASGIApp:
     asked = await read_json(request, waiting.engine.settings.server.max_body)
     resolved = waiting.engine.resolved(_translate(asked), owner=context.owner, ignored=_ignored(asked))
     joined = await waiting.join(request, resolved)
-    await waiting.hold(request, joined)
+    await waiting.hold(request, joined, "sdapi")
     parameters = {name: value for name, value in asked.items() if name in _COPIED}
-    return waiting.answer(request, joined, lambda: _answer(joined.generation, parameters))
+    return waiting.answer(joined, lambda: _answer(joined.generation, parameters))
 
 
 def _answer(generation: Generation, parameters: dict[str, Any]) -> PicturesBody:

@@ -1,25 +1,23 @@
 """Server-sent events: pictures as OpenAI streams them, with comments as heartbeats while nothing happens.
 
 No byte goes out before there is something to say, so what fails early still has its own status. Each event ends in
-a blank line, the last one too: Python's SDK loses an event without it (contract §3).
+a blank line, the last one too: OpenAI's SDK for Python gives an event out when it reads that line, and else never.
 """
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext
-from proxy.api.headers import hold_s
 from proxy.api.responses import MARK, PIECE_BYTES, PicturesBody, departure, facts, files_of, usage
-from proxy.api.waiting import Waiting, describe, pending
-from proxy.clock import Deadline
+from proxy.api.waiting import Surface, Waiting
 from proxy.errors import Failure
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
@@ -28,36 +26,6 @@ from proxy.upstream.client import Upstream
 
 BEAT_S = 10.0
 BEAT = b": waiting\n\n"
-
-Happening = Literal["changed", "beat", "done", "late", "left"]
-
-
-async def follow(generation: Generation, receive: Receive, until: Deadline, beat_s: float) -> AsyncIterator[Happening]:
-    """Yield what happens to a generation: changes, and silences of ``beat_s``; last its end, the hold's, or a leave."""
-    news = asyncio.Event()
-    unwatch = generation.watch(news.set)
-    try:
-        with generation.attended(receive) as ending:
-            ending.add_done_callback(lambda _: news.set())
-            while not generation.done:
-                try:
-                    async with asyncio.timeout(min(beat_s, until.remaining)):
-                        await news.wait()
-                except TimeoutError:
-                    if until.passed:
-                        yield "late"
-                        return
-                    yield "beat"
-                    continue
-                news.clear()
-                if not ending.done():
-                    yield "changed"
-                elif ending.result() != "done":
-                    yield ending.result()
-                    return
-        yield "done"
-    finally:
-        unwatch()
 
 
 def event(name: str, data: dict[str, Any]) -> bytes:
@@ -96,42 +64,36 @@ class HeldStream:
         waiting: Waiting,
         request: Request,
         joined: Joined,
+        surface: Surface,
         *,
-        changed: Callable[[Stream], Awaitable[None]],
         finished: Callable[[], Iterator[bytes]],
         failed: Callable[[Failure], Iterator[bytes]],
+        changed: Callable[[Stream], Awaitable[None]] | None = None,
         close: Callable[[], None] = lambda: None,
-        beat: Callable[[], bytes] = lambda: BEAT,
     ) -> None:
-        self._waiting, self._request, self._joined, self._generation = waiting, request, joined, joined.generation
-        self._changed, self._finished, self._failed, self._beat = changed, finished, failed, beat
-        self._close = close
+        self._waiting, self._request, self._joined, self._surface = waiting, request, joined, surface
+        self._finished, self._failed, self._changed, self._close = finished, failed, changed, close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
         """Follow the generation to its end. Raises Failure as long as nothing was sent, CallerLeft."""
-        engine = self._waiting.engine
-        context: RequestContext = self._request.state.context
-        timeouts = engine.settings.timeouts
-        until = Deadline.after(engine.clock, hold_s(context.asked, timeouts.hold))
         stream = Stream(send)
-        happening: Happening = "left"
-        with self._waiting.admission.hold(context.owner):
-            try:
-                async for happening in follow(self._generation, receive, until, timeouts.heartbeat or BEAT_S):
-                    describe(context, self._generation)
-                    if happening == "changed":
-                        await self._changed(stream)
-                    elif happening == "beat":
-                        await stream.write(self._beat())
-            finally:
-                self._close()
-                engine.generations.leave(self._joined, delivered=happening == "done")
-        engine.metrics.hold_seconds.labels("stream").observe(engine.clock.monotonic() - context.started)
-        if happening == "left":
-            context.left = True
-            raise CallerLeft
-        failure = pending(engine, self._generation) if happening == "late" else self._generation.failure
-        await self._say_end(stream, receive, context, failure)
+        changed = partial(self._changed, stream) if self._changed else None
+        beat_s = self._waiting.engine.settings.timeouts.heartbeat or BEAT_S
+        try:
+            await self._waiting.hold(
+                self._request,
+                self._joined,
+                self._surface,
+                changed=changed,
+                beat=partial(stream.write, BEAT),
+                beat_s=beat_s,
+            )
+            failure = self._joined.generation.failure
+        except Failure as pending:
+            failure = pending
+        finally:
+            self._close()
+        await self._say_end(stream, receive, self._request.state.context, failure)
 
     async def _say_end(
         self, stream: Stream, receive: Receive, context: RequestContext, failure: Failure | None
@@ -255,6 +217,7 @@ def image_stream(waiting: Waiting, request: Request, joined: Joined, kind: str) 
         waiting,
         request,
         joined,
+        "stream",
         changed=previews,
         close=previews.close,
         finished=lambda: completed(generation, kind),

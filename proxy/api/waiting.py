@@ -1,27 +1,30 @@
 """A request held until its pictures are ready, its caller leaves, or the hold is over."""
 
 import asyncio
+import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Literal
 from weakref import WeakSet
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
-from proxy.api.closing import log_unattended_end
 from proxy.api.context import RequestContext
-from proxy.api.headers import attempt_of, hold_s, idempotency_key, preferences
-from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, PicturesBody, images_body
+from proxy.api.log_lines import log_unattended_end
+from proxy.api.responses import ImagesResponse, PicturesBody
 from proxy.clock import Deadline
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
-from proxy.generations.record import Generation
+from proxy.generations.record import Ending, Generation
 from proxy.generations.runner import Joined
 from proxy.requests.resolve import Candidate, ResolvedRequest
+
+Surface = Literal["images", "stream", "chat", "sdapi"]
+"""What is held, as the figures tell it apart."""
+Happened = Callable[[], Awaitable[None]]
 
 _TURNS = 20
 """Turns of the event loop in which whatever has arrived is read: accepting, the head, the body, the handler's start."""
@@ -50,14 +53,14 @@ class Waiting:
                 raise Overloaded("This service is shutting down.", retry_after=2.0)
             self._may_start(context.owner)
         except (Overloaded, RateLimited):
-            key, attempt = idempotency_key(context.asked), attempt_of(context.asked)
-            if not self.engine.generations.expects(context.owner, key=key, attempt=attempt):
+            key = context.idempotency_key
+            if not self.engine.generations.expects(context.owner, key=key, attempt=context.attempt):
                 raise
 
     async def join(self, request: Request, resolved: ResolvedRequest) -> Joined:
         """Find or start its generation. Raises Failure; CallerLeft if nobody is there to start it for."""
         context: RequestContext = request.state.context
-        key, attempt = idempotency_key(context.asked), attempt_of(context.asked)
+        key, attempt = context.idempotency_key, context.attempt
         self._arriving.discard(context)
         if attempt and not self.engine.generations.knows(resolved, key=key, attempt=attempt):
             await self._let_arrivals_be_read(context.owner)
@@ -98,98 +101,67 @@ class Waiting:
     def _may_start(self, owner: str) -> None:
         self.admission.check(owner, self.engine.generations.running, self.engine.generations.running_of)
 
-    async def serve(self, request: Request, resolved: ResolvedRequest) -> ASGIApp:
-        """Answer ``resolved``: hold the request, or hand the job over when the caller prefers that. Raises Failure."""
-        joined = await self.join(request, resolved)
-        generation = joined.generation
-        context: RequestContext = request.state.context
-        preferred = preferences(context.asked)
-        if "respond-async" in preferred and "wait" not in preferred and not generation.done:
-            self.engine.generations.leave(joined, delivered=False)
-            self.engine.generations.hand_over(generation)
-            return job_status(generation, request)
-        if self.engine.settings.timeouts.heartbeat and "wait" not in preferred:
-            return BeatingAnswer(self, request, joined)
-        try:
-            await self.hold(request, joined)
-        except GenerationPending:
-            if "wait" not in preferred:
-                raise
-            self.engine.generations.hand_over(generation)
-            return job_status(generation, request)
-        return self.answer(request, joined)
+    async def hold(
+        self,
+        request: Request,
+        joined: Joined,
+        surface: Surface,
+        *,
+        changed: Happened | None = None,
+        beat: Happened | None = None,
+        beat_s: float = math.inf,
+    ) -> None:
+        """Hold the request until its generation ends; afterwards ``context.headers`` describe it.
 
-    async def hold(self, request: Request, joined: Joined) -> None:
-        """Wait for the generation's end. Raises GenerationPending, Overloaded when draining, CallerLeft."""
+        Everybody who waits for a generation waits here. ``changed`` is awaited after changes, ``beat`` every ``beat_s``
+        seconds; both may begin the answer. Raises GenerationPending, Overloaded when draining, CallerLeft.
+        """
         context: RequestContext = request.state.context
         generation = joined.generation
-        until = Deadline.after(self.engine.clock, hold_s(context.asked, self.engine.settings.timeouts.hold))
-        ending = "left"
+        clock = self.engine.clock
+        until = Deadline.after(clock, min(self.engine.settings.timeouts.hold, context.patience_s))
+
+        async def happen(happened: Happened) -> None:
+            describe(context, generation)
+            await happened()
+
+        ending: Ending = "left"
         with self.admission.hold(context.owner):
             try:
-                ending = await generation.wait(request.receive, until)
+                ending = await generation.wait(
+                    request.receive,
+                    until,
+                    changed=changed and partial(happen, changed),
+                    beat=beat and partial(happen, beat),
+                    beat_s=beat_s,
+                )
             finally:
                 self.engine.generations.leave(joined, delivered=ending == "done")
-                if ending != "done":  # else the answer tells it
-                    describe(context, generation)
-        self.engine.metrics.hold_seconds.labels("images").observe(self.engine.clock.monotonic() - context.started)
+                describe(context, generation)
+        self.engine.metrics.hold_seconds.labels(surface).observe(clock.monotonic() - context.started)
         if ending == "left":
             context.left = True
             raise CallerLeft
         if ending == "late":
-            raise pending(self.engine, generation)
+            raise self._pending(generation)
 
-    def answer(
-        self, request: Request, joined: Joined, body: Callable[[], PicturesBody] | None = None
-    ) -> ImagesResponse:
-        """Return the answer of an ended generation: ``body``'s, or else OpenAI's for pictures. Raises its Failure."""
-        generation = joined.generation
-        context: RequestContext = request.state.context
-        describe(context, generation)
-        if generation.failure is not None:
-            raise generation.failure.with_traceback(None)
-        made = (
-            body()
-            if body
-            else images_body(generation.resolved, generation.pictures, generation.created, context.origin)
+    def _pending(self, generation: Generation) -> Failure:
+        """Return the failure of a request that ends while its generation goes on; a retry joins it again."""
+        headers = {"x-images-generation": address(generation)}
+        if self.engine.draining:
+            message = "This service is shutting down; the picture is not ready."
+            return Overloaded(message, retry_after=1.0, headers=headers)
+        message = (
+            "The picture is not ready yet. Repeat the call: it will wait for the same picture, at no further cost."
         )
-        return ImagesResponse(made, lambda: self.engine.generations.lose(joined))
+        return GenerationPending(message, retry_after=1.0, headers=headers)
 
-
-class BeatingAnswer:
-    """An answer that begins with blanks when it is long in coming, for balancers that cut silent connections.
-
-    A blank commits it to status 200. What fails after that breaks it off, and the retry is told the true status.
-    """
-
-    def __init__(self, waiting: Waiting, request: Request, joined: Joined) -> None:
-        self._waiting, self._request, self._joined = waiting, request, joined
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hold the request and answer it. Raises Failure as long as nothing was sent, then AnswerBroken; CallerLeft."""
-        blanks = Blanks(send, self._waiting.engine.settings.timeouts.heartbeat)
-        context: RequestContext = self._request.state.context
-        try:
-            async with blanks.sent(
-                self._waiting.engine.clock.sleep, lambda: describe(context, self._joined.generation)
-            ):
-                await self._waiting.hold(self._request, self._joined)
-            answer = self._waiting.answer(self._request, self._joined)
-        except Failure as failure:
-            if not blanks.begun:
-                raise
-            self._waiting.engine.generations.lose(self._joined)
-            raise AnswerBroken(failure) from failure
-        await (answer.send_body(receive, send) if blanks.begun else answer(scope, receive, send))
-
-
-def pending(engine: Engine, generation: Generation) -> Failure:
-    """Return the failure of a request that ends while its job runs on; a retry re-attaches to it."""
-    headers = {"x-images-generation": job_path(generation)}
-    if engine.draining:
-        return Overloaded("This service is shutting down; the picture is not ready.", retry_after=1.0, headers=headers)
-    message = "The picture is not ready yet. Repeat the call: it will wait for the same picture, at no further cost."
-    return GenerationPending(message, retry_after=1.0, headers=headers)
+    def answer(self, joined: Joined, body: Callable[[], PicturesBody]) -> ImagesResponse:
+        """Return the answer of an ended generation. Raises its Failure."""
+        failure = joined.generation.failure
+        if failure is not None:
+            raise failure.with_traceback(None)
+        return ImagesResponse(body(), lambda: self.engine.generations.lose(joined))
 
 
 def _asked(generation: Generation) -> Candidate:
@@ -240,29 +212,6 @@ def shown_names(names: tuple[str, ...]) -> str:
     return ", ".join([*showable, f"+{more} more"] if more else showable)
 
 
-def job_path(generation: Generation) -> str:
-    """Return the path of a generation's job resource."""
+def address(generation: Generation) -> str:
+    """Return the path of a generation's own resource."""
     return f"/v1/images/generations/{generation.id}"
-
-
-def job_status(generation: Generation, request: Request) -> Response:
-    """Return 202 with how the generation is doing."""
-    context: RequestContext = request.state.context
-    describe(context, generation)
-    states = [progress.state for progress in generation.progress]
-    fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in generation.progress]
-    previews = [progress.preview for progress in generation.progress if progress.preview and progress.state != "done"]
-    running = any(state in ("generating", "done") for state in states)
-    body: dict[str, Any] = {
-        "id": generation.id,
-        "object": "image.generation",
-        "created_at": generation.created,
-        "status": "in_progress" if running else "queued",
-        "progress": round(sum(fractions) / len(fractions), 3),
-        "n": generation.resolved.request.n,
-        "finished": states.count("done"),
-        "url": f"{context.origin}{job_path(generation)}",
-    }
-    if previews:
-        body["preview"] = previews[0]
-    return JSONResponse(body, 202, {"location": job_path(generation), "retry-after": "1"})

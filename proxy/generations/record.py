@@ -1,8 +1,9 @@
 """One request in the making: its jobs, its end, and the requests that wait for it."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -95,16 +96,45 @@ class Generation:
             watcher.cancel()
             self._waiting.discard(future)
 
-    async def wait(self, receive: Receive, until: Deadline) -> Ending:
-        """Wait for the end (done), for the caller to leave (left), or for the deadline (late)."""
+    async def wait(
+        self,
+        receive: Receive,
+        until: Deadline,
+        *,
+        changed: Callable[[], Awaitable[None]] | None = None,
+        beat: Callable[[], Awaitable[None]] | None = None,
+        beat_s: float = math.inf,
+    ) -> Ending:
+        """Wait for the end (done), for the caller to leave (left), or for the deadline (late).
+
+        Meanwhile ``changed`` is awaited after changes, several in one, and ``beat`` every ``beat_s`` seconds.
+        """
         if self.done:
             return "done"
-        with self.attended(receive) as ending:
-            timer = asyncio.get_running_loop().call_later(until.remaining, _settle, ending, "late")
-            try:
-                return await ending
-            finally:
-                timer.cancel()
+        news = asyncio.Event()
+        unwatch = self.watch(news.set) if changed else None
+        next_beat = Deadline.after(until.clock, beat_s)
+        try:
+            with self.attended(receive) as ending:
+                ending.add_done_callback(lambda _: news.set())
+                while not ending.done():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(min(until.remaining, next_beat.remaining)):
+                            await news.wait()
+                    if ending.done():
+                        break
+                    if until.passed:
+                        return "late"
+                    if beat and next_beat.passed:
+                        next_beat = Deadline.after(until.clock, beat_s)
+                        await beat()
+                    if changed and news.is_set():
+                        news.clear()
+                        await changed()
+                return ending.result()
+        finally:
+            if unwatch:
+                unwatch()
 
     def release(self, ending: Ending) -> None:
         """Wake everyone who waits."""

@@ -1,4 +1,17 @@
 """The process around the application: listening, signals and the drain, and what a connection may ask for.
 
-It stands on uvicorn's inside; ``connection`` lists what it takes of it.
+It stands on the inside of uvicorn, which may change with any minor release; ``pyproject.toml`` allows only the one that
+this was written for. Before another is allowed, this list is compared with its source. What is taken, class by class:
+
+* ``Config``: ``load``, ``lifespan_class``, ``get_loop_factory``
+* ``Server``: ``serve``, ``startup``, ``main_loop``, ``on_tick``, ``capture_signals``, ``lifespan``, ``servers``,
+  ``started``, ``should_exit``, ``server_state``; a start that fails calls sys.exit
+* ``ServerState``: ``tasks``, ``connections``, ``total_requests``, ``default_headers``
+* ``HttpToolsProtocol``: ``connection_made``, ``connection_lost``, ``data_received``, ``shutdown``,
+  ``on_message_begin``, ``on_header``, ``on_headers_complete``, ``on_body``, ``on_message_complete``,
+  ``on_response_complete``, ``_start_asgi_task``, ``_unset_keepalive_if_required``, ``parser``, ``headers``, ``url``,
+  ``cycle``, ``flow``, ``loop``, ``transport``; a parser put in another's place is used from then on
+* ``RequestResponseCycle``: ``send``, ``receive``, ``scope``, ``transport``, ``more_body``, ``message_event``,
+  ``disconnected``, ``keep_alive``, ``response_started``, ``response_complete``
+* ``FlowControl``: ``resume_reading``
 """

@@ -1,8 +1,8 @@
 """One connection, guarded: uvicorn's httptools protocol with the limits it lacks.
 
 Out of the box it takes headers of any size and waits for ever for them and for the body, and one pipelined request
-hides the client's disconnect (facts/reliability.md 0.4, 0.5, 1.6). It leans on uvicorn's inside, so the lock file
-pins the version and tests/server holds every promise below.
+hides the client's disconnect. What this stands on inside uvicorn is listed in the package's introduction, and
+tests/server holds every promise below.
 
 * Request line and headers: at most so many bytes and lines (431) within ``header_s`` of the connection's start, or
   of a later request's first byte (408).
@@ -18,7 +18,6 @@ pins the version and tests/server holds every promise below.
 
 import asyncio
 import logging
-import uuid
 from typing import Any
 
 import httptools
@@ -27,8 +26,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout
-from proxy.server.exchange import Cork, Exchange, WireLimits, check_coding, origin_form, render
+from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout, new_request_id
+from proxy.server.exchange import Exchange, WireLimits, check_coding, origin_form, refusal
 
 TRANSPORT = "images_proxy.transport"
 """The extension in each request's scope that lends the connection's ``transport`` (an asyncio.Transport)."""
@@ -42,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class GuardedConfig(uvicorn.Config):
-    """uvicorn's settings as this service uses them (facts/reliability.md 4.2), and the limits."""
+    """uvicorn's settings as this service uses them, and the limits."""
 
     def __init__(self, app: ASGIApp, limits: WireLimits, *, cut_s: int) -> None:
         """``cut_s``: seconds that a stop waits for running handlers before it cancels them."""
@@ -239,9 +238,6 @@ class GuardedProtocol(HttpToolsProtocol):
     def refuse(self, failure: Failure) -> None:
         """Answer with ``failure`` if no answer has begun, tell the application of a disconnect, and end."""
         begun = self.answering and self.cycle.response_started
-        if begun and isinstance(self.cycle.transport, Cork):
-            self.cycle.transport.drop()
-            begun = False
         if self.answering:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -250,9 +246,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if begun:  # a truncated answer is the only sign left
             self.transport.close()
             return
-        request_id = f"req_{uuid.uuid4().hex}"
+        request_id = new_request_id()
         logger.info("refused %s: %d %s", request_id, failure.status, failure.code)
-        self.transport.write(render(failure, request_id, self.server_state.default_headers))
+        self.transport.write(refusal(failure, request_id, self.server_state.default_headers))
         self._linger()
 
     def _linger(self) -> None:

@@ -1,9 +1,7 @@
 """What crosses the wire around the application: the limits, one exchange of request and answer, a refusal's bytes."""
 
 import asyncio
-import json
 import logging
-import math
 import os
 import re
 import select
@@ -24,6 +22,7 @@ from proxy.errors import (
     Overloaded,
     RequestTimeout,
     UnknownCoding,
+    write,
 )
 
 SMALL_BODY = 1024 * 1024
@@ -146,17 +145,11 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a part of the answer on; with something unread the protocol closes the connection, not uvicorn."""
-        starts = message["type"] == "http.response.start"
         if self.cycle.more_body or self.connection.pipelined:
-            if starts:
+            if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             else:
                 self.cycle.keep_alive = True
-        transport = self.cycle.transport
-        if starts and _tells_length(message) and not self.cycle.disconnected:
-            self.cycle.transport = Cork(self.cycle)  # type: ignore[assignment]
-        elif isinstance(transport, Cork) and (not message.get("body") or self.cycle.scope["method"] == "HEAD"):
-            transport.pull()
         await self.cycle.send(message)  # type: ignore[arg-type]
 
     def has_left(self) -> bool:
@@ -197,64 +190,15 @@ def _hung_up(transport: asyncio.BaseTransport) -> bool:
             return True
 
 
-def _tells_length(start: Message) -> bool:
-    return any(name == b"content-length" for name, _ in start.get("headers", ()))
-
-
-class Cork:
-    """Stands in for a cycle's transport until the answer's head can go out together with the body's first piece.
-
-    uvicorn writes the two one after the other, which is two calls to the kernel, two packets, and two wake-ups of the
-    client. Only for an answer that tells its length: a stream's head goes out at once, however long the body takes.
-    """
-
-    __slots__ = ("cycle", "head", "transport")
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self.cycle = cycle
-        self.transport = cycle.transport
-        self.head = b""
-
-    def write(self, data: bytes) -> None:
-        """Keep the head; write it with what comes next."""
-        if self.head:
-            self.pull(data)
-        else:
-            self.head = data
-
-    def is_closing(self) -> bool:
-        """Whether the connection is being closed."""
-        return self.transport.is_closing()
-
-    def close(self) -> None:
-        """Close the connection behind what was written."""
-        self.pull()
-        self.transport.close()
-
-    def drop(self) -> None:
-        """Forget the head, so that another answer can be given, and give the cycle its transport back."""
-        self.cycle.transport = self.transport
-
-    def pull(self, data: bytes = b"") -> None:
-        """Write what was kept, and ``data`` behind it, and give the cycle its transport back."""
-        self.drop()
-        if self.head and not self.transport.is_closing():
-            self.transport.writelines((self.head, data) if data else (self.head,))
-
-
-def render(failure: Failure, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+def refusal(failure: Failure, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
     """Return the whole answer to a refused request: OpenAI's envelope, readable from any origin."""
-    body = json.dumps(failure.body()).encode()
+    written, body = write(failure)
     headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
+        **written,
         "x-request-id": request_id,
-        "x-should-retry": "true" if failure.should_retry else "false",
         "access-control-allow-origin": "*",
         "connection": "close",
     }
-    if failure.retry_after is not None:
-        headers["retry-after"] = str(math.ceil(failure.retry_after))
     lines = [f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}".encode()]
     lines += [name + b": " + value for name, value in default_headers]
     lines += [f"{name}: {value}".encode() for name, value in headers.items()]

@@ -4,7 +4,7 @@ First SIGTERM → ``on_drain(drain_s)``: the application says 503 on ``/readyz``
 holds; the listener stays open meanwhile. Once nothing is in flight, or after ``drain_s``, uvicorn closes the
 listener and idle connections, cancels what is stuck (it gets a 503 in JSON), and ends the lifespan. SIGINT is the
 same with no patience. The exit status is 0: left alone, uvicorn would raise the signal again and die of it before
-``finally`` and ``atexit`` ran (facts/reliability.md 1.5). A second signal ends the process at once (128 + signal).
+``finally`` and ``atexit`` ran. A second signal ends the process at once (128 + signal).
 """
 
 import asyncio
@@ -81,7 +81,6 @@ class Server(PlainServer):
         config: GuardedConfig,
         *,
         drain_s: float,
-        notice_s: float,
         on_drain: Callable[[float], None],
         on_started: Callable[[list[Address]], None],
         busy: Callable[[], bool],
@@ -89,11 +88,9 @@ class Server(PlainServer):
         super().__init__(config)
         self.busy = busy
         self.drain_s = drain_s
-        self.notice_s = notice_s
         self.on_drain = on_drain
         self.on_started = on_started
         self.exit_code = 0
-        self._notice_until = 0.0
         self._drain_until: float | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -119,7 +116,7 @@ class Server(PlainServer):
         """End the drain when nothing is in flight any more, or when its time is over."""
         if self._drain_until is not None:
             now = asyncio.get_running_loop().time()
-            settled = not self.server_state.tasks and not self.busy() and now >= self._notice_until
+            settled = not self.server_state.tasks and not self.busy()
             self.should_exit = self.should_exit or settled or now >= self._drain_until
         return await super().on_tick(counter)
 
@@ -130,7 +127,6 @@ class Server(PlainServer):
         patience_s = self.drain_s if number == signal.SIGTERM else 0.0
         now = asyncio.get_running_loop().time()
         self._drain_until = now + patience_s
-        self._notice_until = now + min(self.notice_s, patience_s)
         logger.info("%s: draining %d requests", number.name, len(self.server_state.tasks))
         self.on_drain(patience_s)
 
@@ -191,7 +187,7 @@ def _listen(family: int, address: tuple[str | int, ...]) -> socket.socket:
 
 def _probe_silent_peers(listener: socket.socket) -> None:
     # Accepted sockets inherit these. A held connection is silent for minutes: without probes a peer that vanished
-    # without a FIN is never noticed (facts/reliability.md 2.3), and a NAT box forgets the way back.
+    # without a FIN is never noticed (RFC 9293, 3.8.4), and a NAT box forgets the way back.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # The last one (Linux) is for peers that are there and read nothing: an answer would wait for them for ever.
     options = {
@@ -227,18 +223,16 @@ async def serve(
     on_drain: Callable[[float], None],
     on_started: Callable[[list[Address]], None],
     busy: Callable[[], bool] = lambda: False,
-    notice_s: float = 0.0,
 ) -> int:
     """Serve until a signal; return the exit status. Only in the main thread: signals are handled here.
 
     ``on_started`` gets the bound addresses. ``on_drain`` gets the seconds that requests may still take: ``drain_s``
-    after SIGTERM, 0 after SIGINT. While ``busy`` says so, there is work that no request waits for. For ``notice_s``
-    of the drain the listener stays even if nothing is in flight, so that a load balancer can see ``/readyz`` fail.
+    after SIGTERM, 0 after SIGINT. While ``busy`` says so, there is work that no request waits for.
     Raises ``PortInUse``, ``OSError`` and ``StartupFailed``.
     """
     listeners = bind(host, port)
     config = GuardedConfig(app, limits, cut_s=CUT_S)
-    server = Server(config, drain_s=drain_s, notice_s=notice_s, on_drain=on_drain, on_started=on_started, busy=busy)
+    server = Server(config, drain_s=drain_s, on_drain=on_drain, on_started=on_started, busy=busy)
     try:
         await server.serve(listeners)
     except asyncio.CancelledError:

@@ -152,7 +152,6 @@ def main() -> int:
     """Serve until a signal; print ``port N`` once bound and ``drain S`` when told to drain."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--drain", type=float, default=5.0)
-    parser.add_argument("--notice", type=float, default=0.0)
     parser.add_argument("--finish", type=float, default=0.0, help="seconds after which held requests succeed")
     parser.add_argument("--files", type=int, default=0, help="most open files")
     parser.add_argument("--quick", action="store_true", help="wait a fifth of a second for what a client sends")
@@ -175,7 +174,6 @@ def main() -> int:
         port=0,
         limits=QUICK if options.quick else WireLimits(),
         drain_s=options.drain,
-        notice_s=options.notice,
         on_drain=drain,
         on_started=lambda addresses: print(f"port {addresses[0][1]}", flush=True),  # noqa: T201
     )

@@ -1,12 +1,18 @@
 """Listening, the plain background server, and what happens when either cannot start."""
 
 import asyncio
+import inspect
+import re
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http import flow_control, httptools_impl
 
+import proxy.server as package
 from proxy.server.exchange import WireLimits
 from proxy.server.process import PortInUse, StartupFailed, bind, serve, serving
 
@@ -208,3 +214,19 @@ async def _send_for_ever(send: Send) -> None:
     while True:
         await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
         await asyncio.sleep(0)
+
+
+def _taken() -> list[tuple[str, str]]:
+    """Return what the package's introduction says is taken from uvicorn: class and name."""
+    items = (package.__doc__ or "").split("\n* ")[1:]
+    words = [re.findall(r"``(\w+)``", item) for item in items]
+    return [(kind, name) for kind, *names in words for name in names]
+
+
+@pytest.mark.parametrize(("kind", "name"), _taken())
+def test_what_is_taken_from_uvicorn_is_there_and_in_use(kind: str, name: str) -> None:
+    modules = (uvicorn.config, uvicorn.server, httptools_impl, flow_control)
+    source = inspect.getsource(next(getattr(module, kind) for module in modules if hasattr(module, kind)))
+    assert re.search(rf"\b{name}\b", source)
+    ours = "".join(path.read_text(encoding="utf-8") for path in Path(package.__path__[0]).glob("[!_]*.py"))
+    assert re.search(rf"\b{name}\b", ours)

@@ -75,17 +75,6 @@ def test_stuck_handler_is_cut_with_an_envelope(start: Start) -> None:
         assert (status, output) == (0, ["drain 0.1", "lifespan over", "clean end"])
 
 
-def test_notice_keeps_the_listener_for_a_balancer(start: Start) -> None:
-    service = start("--notice", "1")
-    service.signal(signal.SIGTERM)
-    assert service.process.stdout is not None
-    assert service.process.stdout.readline() == "drain 5\n"
-    time.sleep(0.3)
-    with Client(service.port) as balancer:
-        assert balancer.get("/readyz").status == 503
-    assert service.end()[0] == 0
-
-
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_second_signal_ends_at_once(start: Start, first: signal.Signals, second: signal.Signals) -> None:

@@ -1,9 +1,9 @@
 """Our own base URL as the caller sees it; forwarded headers count only from a trusted proxy."""
 
 import pytest
+from starlette.datastructures import Headers
 
-from proxy.api.base_url import base_of
-from proxy.api.headers import RequestHeaders
+from proxy.api.context import base_url
 from proxy.config import ServerSettings
 
 _FORWARDED = {"x-forwarded-proto": "https", "x-forwarded-host": "pics.example"}
@@ -17,7 +17,7 @@ def _base(
 ) -> str:
     scope = {"type": "http", "scheme": scheme, "client": (client, 5) if client else None, "server": ("::1", 80)}
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return base_of(scope, RequestHeaders(raw), server or ServerSettings())
+    return base_url(scope, Headers(raw=raw), server or ServerSettings())
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Every address under which clients look for the same resources (facts: clients §3 point 7)."""
+"""Every address under which clients look for the same resources."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.api.paths import canonical
+from proxy.api.context import canonical
 
 _RESOURCES = [
     "images/generations",
