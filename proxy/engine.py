@@ -23,7 +23,7 @@ from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
 from proxy.pictures.codec import Converter
 from proxy.pictures.store import ImageStore
-from proxy.providers.boundary import InputPicture, Operation, Provider
+from proxy.providers.boundary import InputPicture, ListsModels, Operation, Provider
 from proxy.providers.registry import build
 from proxy.requests.image_request import parse
 from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
@@ -215,7 +215,7 @@ class Engine:
         settings = self.settings.providers[name]
         provider = build(settings, self.configuration.provider_keys.get(name, ""))
         addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
-        upstream = Upstream(self.store.draft, addresses, settings.http_proxy)
+        upstream = Upstream(self.store.draft, addresses, settings.http_proxy, provider.credentials())
         return ProviderRuntime(
             name,
             provider,
@@ -264,16 +264,16 @@ class Engine:
         """Ask the providers that can tell for their models, now and every hour; the built-in lists serve till then."""
         while True:
             for name, runtime in self.runtimes.items():
-                calls = runtime.provider.catalogue()
-                if not calls:
+                provider = runtime.provider
+                if not isinstance(provider, ListsModels):
                     continue
                 try:
                     replies = [
                         await runtime.upstream.send(call, self.settings.timeouts.submit, MAX_CATALOGUE)
-                        for call in calls
+                        for call in provider.catalogue()
                     ]
                     if all(reply.status == 200 for reply in replies):
-                        self.catalogues[name].offer(runtime.provider.read_catalogue(replies))
+                        self.catalogues[name].offer(provider.read_catalogue(replies))
                 except (NotSent, Interrupted, ProviderFailure, ValueError):
                     _log.warning("the models of %s could not be listed; the built-in list serves", name)
             await self.clock.sleep(_CATALOGUE_S)

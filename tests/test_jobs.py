@@ -31,7 +31,7 @@ from proxy.jobs.run import FinishedJob, Jobs
 from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
 from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
-from proxy.providers.boundary import Call, Finished, Job, Pending, Provider, Reply, UnreadableReply
+from proxy.providers.boundary import Call, Finished, Handle, Job, Pending, Provider, Reply, UnreadableReply
 from proxy.requests.resolve import ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent, Upstream
 
@@ -68,7 +68,10 @@ class Dialect:
     def submit(self, job: Job) -> Call:
         return Call("POST", "http://provider/jobs", json={"prompt": job.prompt})
 
-    def read(self, reply: Reply) -> Pending | Finished:
+    def ask(self, handle: Handle) -> Call:
+        return Call("GET", f"http://provider/jobs/{handle.id}")
+
+    def read(self, _asked: Handle, reply: Reply) -> Pending | Finished:
         answer = reply.json_object()
         if "done" in answer:
             return Finished("https://provider/1.png")
@@ -76,7 +79,7 @@ class Dialect:
             raise GenerationFailed("no")
         if "job" not in answer:
             raise UnreadableReply
-        return Pending(Call("GET", "http://provider/jobs/1"), answer["job"], answer.get("progress"))
+        return Pending(Handle("job", "1"), answer["job"], answer.get("progress"))
 
     def refusal(self, reply: Reply) -> str:
         return reply.body.decode()
@@ -101,7 +104,7 @@ class Scripted:
             raise line
         status, headers, body = line if isinstance(line, tuple) else (200, {}, line)
         text = body if isinstance(body, str) else json.dumps(body)
-        return Reply(call, status, headers, text.encode())
+        return Reply(status, headers, text.encode())
 
     @property
     def submits(self) -> int:

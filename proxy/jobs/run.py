@@ -24,7 +24,7 @@ from proxy.jobs.refusals import refused_submit
 from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
 from proxy.jobs.schedule import Key, Schedule, classify
 from proxy.metrics import Metrics
-from proxy.providers.boundary import Finished, Job, Pending
+from proxy.providers.boundary import SUBMIT, Finished, Job, Pending
 from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent
 
@@ -202,7 +202,7 @@ class Jobs:
             reply = await runtime.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
                 raise refused_submit(runtime.provider, runtime.name, job, reply)
-            answer = runtime.read(reply)
+            answer = runtime.read(SUBMIT, reply)
         except StateUnavailable:
             progress.submits, progress.submitted = progress.submits - 1, False
             runtime.submit_breaker.skipped()

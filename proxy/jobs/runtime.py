@@ -8,7 +8,7 @@ from typing import Literal
 
 from proxy.jobs.breaker import Breaker
 from proxy.metrics import ProviderFigures
-from proxy.providers.boundary import Finished, Pending, Provider, Reply
+from proxy.providers.boundary import Finished, Handle, Pending, Provider, Reply
 from proxy.upstream.client import Upstream
 
 
@@ -29,10 +29,10 @@ class ProviderRuntime:
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.max_jobs)
 
-    def read(self, reply: Reply) -> Pending | Finished:
+    def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
         """Read a good reply; a picture that came with a failure is removed. Raises ProviderFailure."""
         try:
-            return self.provider.read(reply)
+            return self.provider.read(asked, reply)
         except BaseException:
             if isinstance(reply.picture, Path):
                 reply.picture.unlink(missing_ok=True)
