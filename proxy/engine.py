@@ -60,6 +60,7 @@ class Engine:
         self._results = Results(
             self.store,
             self.converter,
+            self.runtimes,
             clock,
             always_copy=settings.images.copies == "always",
             max_pixels=settings.images.max_pixels,

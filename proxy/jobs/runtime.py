@@ -43,7 +43,8 @@ class ProviderRuntime:
 class Progress:
     """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought.
 
-    ``wanted``: whether anybody is there for whom it should still be submitted.
+    ``provider``: the one that was asked last. ``wanted``: whether anybody is there for whom it should still be
+    submitted.
     ``passed_over``: for each route that was tried before, its provider and the code of the failure there.
     """
 
@@ -54,7 +55,7 @@ class Progress:
     preview: str | None = None
     submits: int = 0
     submitted: bool = False
-    runtime: "ProviderRuntime | None" = None
+    provider: str = ""
     passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def pass_over(self, route: str, provider: str, code: str | None) -> None:
