@@ -11,6 +11,7 @@ from proxy.clock import Clock
 from proxy.errors import ProviderFailure
 from proxy.jobs.runtime import ProviderRuntime
 from proxy.jobs.schedule import Schedule
+from proxy.providers.boundary import ListsModels
 from proxy.requests.routing import ModelCatalogue
 from proxy.upstream.client import MAX_CATALOGUE, Interrupted, NotSent
 
@@ -54,13 +55,13 @@ async def refresh_catalogues(
 
 
 async def _refresh(runtime: ProviderRuntime, catalogue: ModelCatalogue, timeout_s: float) -> None:
-    calls = runtime.provider.catalogue()
-    if not calls:
+    provider = runtime.provider
+    if not isinstance(provider, ListsModels):
         return
     try:
-        replies = [await runtime.upstream.send(call, timeout_s, MAX_CATALOGUE) for call in calls]
+        replies = [await runtime.upstream.send(call, timeout_s, MAX_CATALOGUE) for call in provider.catalogue()]
         if all(reply.status == 200 for reply in replies):
-            catalogue.offer(runtime.provider.read_catalogue(replies))
+            catalogue.offer(provider.read_catalogue(replies))
     except (NotSent, Interrupted, ProviderFailure, ValueError):
         _log.warning("the models of %s could not be listed; the built-in list serves", runtime.name)
 

@@ -51,6 +51,7 @@ class Engine:
         self._results = Results(
             self.store,
             self.converter,
+            self.runtimes,
             clock,
             always_copy=settings.images.copies == "always",
             max_pixels=settings.images.max_pixels,
@@ -186,7 +187,9 @@ class Engine:
             return f"gave no readable answer ({error})"
         if reply.status in (401, 402, 403):
             key_env = self.settings.providers[name].key_env
-            return f"refuses the key in {key_env}" if key_env else "refuses this service (a front end's challenge page?)"
+            return (
+                f"refuses the key in {key_env}" if key_env else "refuses this service (a front end's challenge page?)"
+            )
         # A dialect's own 404 (for a task that doesn't exist) is a sign of life; a front end's page is not.
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
         return "" if alive else f"answers with status {reply.status}"
@@ -212,7 +215,7 @@ class Engine:
         settings = self.settings.providers[name]
         provider = build(settings, self.configuration.provider_keys.get(name, ""))
         addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
-        upstream = Upstream(self.store.draft, addresses, settings.http_proxy)
+        upstream = Upstream(self.store.draft, addresses, settings.http_proxy, provider.credentials())
         return ProviderRuntime(
             name,
             provider,

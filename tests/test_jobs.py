@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any, cast
 
@@ -27,11 +27,11 @@ from proxy.errors import (
     SubmitOutcomeUnknown,
 )
 from proxy.jobs.breaker import Breaker
-from proxy.jobs.run import FinishedJob, Jobs
+from proxy.jobs.run import FinishedJob, Jobs, Origin
 from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
 from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
-from proxy.providers.boundary import Call, Finished, Job, Pending, Provider, Reply, UnreadableReply
+from proxy.providers.boundary import Call, Finished, Handle, Job, Pending, Provider, Reply, UnreadableReply
 from proxy.requests.resolve import ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent, Upstream
 
@@ -68,7 +68,10 @@ class Dialect:
     def submit(self, job: Job) -> Call:
         return Call("POST", "http://provider/jobs", json={"prompt": job.prompt})
 
-    def read(self, reply: Reply) -> Pending | Finished:
+    def ask(self, handle: Handle) -> Call:
+        return Call("GET", f"http://provider/jobs/{handle.id}")
+
+    def read(self, _asked: Handle, reply: Reply) -> Pending | Finished:
         answer = reply.json_object()
         if "done" in answer:
             return Finished("https://provider/1.png")
@@ -76,7 +79,7 @@ class Dialect:
             raise GenerationFailed("no")
         if "job" not in answer:
             raise UnreadableReply
-        return Pending(Call("GET", "http://provider/jobs/1"), answer["job"], answer.get("progress"))
+        return Pending(Handle("job", "1"), answer["job"], answer.get("progress"))
 
     def refusal(self, reply: Reply) -> str:
         return reply.body.decode()
@@ -101,7 +104,7 @@ class Scripted:
             raise line
         status, headers, body = line if isinstance(line, tuple) else (200, {}, line)
         text = body if isinstance(body, str) else json.dumps(body)
-        return Reply(call, status, headers, text.encode())
+        return Reply(status, headers, text.encode())
 
     @property
     def submits(self) -> int:
@@ -176,10 +179,16 @@ class Studio:
 async def test_the_first_route_makes_the_picture() -> None:
     studio = Studio([{"done": 1}])
     finished_job = await studio.make()
-    assert (finished_job.runtime.name, finished_job.finished.image) == (FIRST, "https://provider/1.png")
+    assert (finished_job.origin.provider, finished_job.finished.image) == (FIRST, "https://provider/1.png")
     assert studio.submits() == (1, 0)
     assert (studio.progress.submits, studio.progress.state, studio.progress.fraction) == (1, "done", 1.0)
     studio.assert_slots_are_free()
+
+
+async def test_where_a_finished_job_comes_from_can_be_written_down() -> None:
+    origin = (await Studio([{"done": 1}]).make()).origin
+    assert Origin(**{**json.loads(json.dumps(asdict(origin))), "mapped": (), "dropped": ()}) == origin
+    assert (origin.provider, origin.seed, origin.width, origin.height) == (FIRST, 7, 1024, 1024)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +203,7 @@ async def test_the_first_route_makes_the_picture() -> None:
 )
 async def test_the_next_route_is_tried_when_nothing_was_started(refusal: Any) -> None:
     studio = Studio([refusal])
-    assert (await studio.make()).runtime.name == SECOND
+    assert (await studio.make()).origin.provider == SECOND
     assert studio.submits() == (1, 1)
     assert studio.progress.submitted
     studio.assert_slots_are_free()
@@ -241,7 +250,7 @@ async def test_an_unsent_call_is_no_submit() -> None:
 
 async def test_the_first_to_be_free_again_is_asked_once_more_and_not_before_it_said() -> None:
     studio = Studio([refused(429, "9")], [refused(429, "4"), {"done": 1}])
-    assert (await studio.make()).runtime.name == SECOND
+    assert (await studio.make()).origin.provider == SECOND
     assert studio.submits() == (1, 2)
     assert studio.time.now == pytest.approx(4.0)
 
@@ -391,10 +400,10 @@ async def test_failing_submits_leave_the_provider_alone_and_its_running_jobs_fol
     await studio.make()
     assert upstream.submits == 6, "not asked while its breaker is open"
     upstream.hanging.set()
-    assert (await running).runtime.name == FIRST
+    assert (await running).origin.provider == FIRST
     studio.time.now += 10
     upstream.script = [{"job": "queued"}, {"done": 1}]
-    assert (await studio.make()).runtime.name == FIRST
+    assert (await studio.make()).origin.provider == FIRST
     assert studio.runtimes[FIRST].submit_breaker.state == "closed"
 
 
@@ -415,7 +424,7 @@ async def test_failing_polls_open_their_own_breaker_and_the_job_is_kept() -> Non
     studio.time.on_sleep = lambda: seen.append(
         (runtime.poll_breaker.state, runtime.submit_breaker.state, runtime.poll_breaker.wait_s)
     )
-    assert (await studio.make()).runtime is runtime
+    assert (await studio.make()).origin.provider == runtime.name
     assert [polls for polls, _, _ in seen] == ["closed"] * 5 + ["open"] * 2
     assert {submits for _, submits, _ in seen} == {"closed"}
     assert all(slept >= pause_s for slept, (_, _, pause_s) in zip(studio.time.slept, seen, strict=True))

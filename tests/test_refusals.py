@@ -30,7 +30,7 @@ def _refused(
 ) -> ProviderFailure:
     made_by = model(dialect, name) if name else dialect.models()[0]
     wanted = job(made_by, seed=1, steps=4, cfg=7.0)
-    said = reply(dialect.submit(wanted), body, status, **{"content_type": content_type, **headers})
+    said = reply(body, status, **{"content_type": content_type, **headers})
     failure = refused_submit(dialect, "mine", wanted, said)
     assert KEY not in failure.message
     assert "fox" not in failure.message
@@ -120,7 +120,7 @@ def test_a_front_doors_error_page_leaves_the_outcome_open(status: int) -> None:
     ],
 )
 def test_a_challenge_is_told_by_its_page(body: bytes, content_type: str, challenge: bool) -> None:
-    said = reply(LABS.probe(), body, 403, content_type=content_type)
+    said = reply(body, 403, content_type=content_type)
     assert is_challenge(said) is challenge
     kind = ProviderUnavailable if challenge else ProviderAuth
     assert type(_refused(LABS, 403, body, content_type=content_type)) is kind
@@ -189,7 +189,7 @@ def test_refused_content_is_told_apart_and_goes_nowhere_else(dialect: Provider, 
 
 def _refused_for_content(dialect: Provider, body: bytes) -> ContentRefused:
     wanted = job(dialect.models()[0], seed=1)
-    said = reply(dialect.submit(wanted), body, 400, content_type="application/json")
+    said = reply(body, 400, content_type="application/json")
     failure = refused_submit(dialect, "mine", wanted, said)
     assert isinstance(failure, ContentRefused)
     return failure

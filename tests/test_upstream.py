@@ -187,9 +187,9 @@ async def test_an_unreachable_outbound_proxy_was_not_sent(connect: Connect) -> N
 
 async def test_an_outbound_proxy_that_opens_no_tunnel_has_sent_nothing(connect: Connect) -> None:
     async with raw_server(saying(answer(status=407))) as server:
-        upstream = connect(http_proxy=server.url)
+        upstream = connect(http_proxy=server.url, credentials={"authorization": "s3cret"})
         with pytest.raises(NotSent):
-            await upstream.send(Call("POST", "https://provider.test/job", headers={"authorization": "s3cret"}), 2.0)
+            await upstream.send(Call("POST", "https://provider.test/job"), 2.0)
         (request,) = server.requests
         assert (request.method, request.target) == ("CONNECT", "provider.test:443")
         assert "authorization" not in request.headers
@@ -327,9 +327,25 @@ def _measuring(discard: Callable[[FileDraft], None], sizes: list[int]) -> Callab
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_an_answer_and_not_followed(upstream: Upstream, status: int) -> None:
     async with raw_server(saying(answer(status=status, location="/elsewhere"))) as server:
-        reply = await upstream.send(Call("GET", server.url, headers={"authorization": "s3cret"}), 2.0)
+        reply = await upstream.send(Call("GET", server.url), 2.0)
         assert (reply.status, reply.headers["location"]) == (status, "/elsewhere")
         assert len(server.requests) == 1
+
+
+async def test_a_credential_goes_with_every_call_of_the_api_and_with_no_fetch(connect: Connect) -> None:
+    """Not even where the result lies on the host and port of the API, nor by a redirect to it."""
+    scripts = [answer(), answer(), answer(PICTURE, "image/png"), answer(status=302, location="/elsewhere"), answer()]
+    async with raw_server(saying(*scripts)) as server:
+        upstream = connect(credentials={"x-key": "s3cret"})
+        await upstream.send(Call("POST", f"{server.url}/submit", {"accept": "image/png"}, json={}), 2.0)
+        await upstream.send(Call("GET", f"{server.url}/ask", safe=True), 2.0)
+        await upstream.fetch(f"{server.url}/result.png")
+        with pytest.raises(ProviderBadResult):
+            await upstream.fetch(f"{server.url}/moved.png")
+        await upstream.send(Call("GET", f"{server.url}/ask", safe=True), 2.0)
+        said = {request.target: "s3cret" in str(request.headers) for request in server.requests}
+    assert said == {"/submit": True, "/ask": True, "/result.png": False, "/moved.png": False}
+    assert "s3cret" not in repr(upstream)
 
 
 async def test_no_cookie_is_kept_and_the_service_names_itself(upstream: Upstream) -> None:
@@ -353,7 +369,7 @@ async def test_headers_are_asked_for_in_lower_case(upstream: Upstream) -> None:
         call = Call("GET", server.url)
         reply = await upstream.send(call, 2.0)
     assert reply.headers["x-odd"] == "Value"
-    assert reply == Reply(call, 200, reply.headers, b"{}")
+    assert reply == Reply(200, reply.headers, b"{}")
     assert "Value" not in repr(reply)
     assert server.url not in repr(reply)
 

@@ -77,5 +77,5 @@ def log_unattended_end(engine: Engine, generation: Generation, context: RequestC
 
 def _provider(generation: Generation) -> str:
     if generation.pictures:
-        return generation.pictures[0].finished_job.candidate.route.provider
-    return next((progress.runtime.name for progress in generation.progress if progress.runtime is not None), "")
+        return generation.pictures[0].origin.provider
+    return next((progress.provider for progress in generation.progress if progress.provider), "")

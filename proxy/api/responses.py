@@ -56,7 +56,7 @@ def facts(pictures: Sequence[Picture]) -> dict[str, str]:
     first = pictures[0]
     said = {
         "background": "opaque",
-        "quality": first.finished_job.candidate.translation.quality,
+        "quality": first.origin.quality,
         "size": f"{first.width}x{first.height}",
     }
     return {**said, "output_format": first.format} if first.format else said

@@ -7,7 +7,7 @@ a blank line, the last one too: OpenAI's SDK for Python gives an event out when 
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from proxy.api.waiting import Surface, Waiting
 from proxy.errors import Failure
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
+from proxy.jobs.runtime import ProviderRuntime
 from proxy.pictures.codec import Facts, NotAPicture, inspect_file
 from proxy.upstream.client import Upstream
 
@@ -113,10 +114,12 @@ class HeldStream:
 class Previews:
     """The unfinished pictures that a provider really shows, at most as many as were asked for.
 
-    They are fetched beside the job: one that is slow in coming must not hold up the finished picture.
+    They are fetched beside the job, over the connections of the provider in ``runtimes`` that makes it: one that is
+    slow in coming must not hold up the finished picture.
     """
 
-    def __init__(self, generation: Generation, kind: str) -> None:
+    def __init__(self, generation: Generation, kind: str, runtimes: Mapping[str, ProviderRuntime]) -> None:
+        self._runtimes = runtimes
         self._generation = generation
         self._kind = kind
         self._sent = 0
@@ -134,9 +137,9 @@ class Previews:
             None,
             self._last,
         )
-        if wanted and self._fetching is None and progress.runtime is not None:
+        if wanted and self._fetching is None and progress.provider:
             self._last = progress.preview
-            work = self._fetch(progress.runtime.upstream, str(progress.preview))
+            work = self._fetch(self._runtimes[progress.provider].upstream, str(progress.preview))
             self._fetching = asyncio.get_running_loop().create_task(work)
             self._fetching.add_done_callback(lambda _: self._generation.changed())
 
@@ -212,7 +215,7 @@ def _picture_event(values: dict[str, Any], files: Sequence[Path]) -> Iterator[by
 def image_stream(waiting: Waiting, request: Request, joined: Joined, kind: str) -> HeldStream:
     """Return the response that streams one picture; ``kind`` is image_generation or image_edit."""
     generation = joined.generation
-    previews = Previews(generation, kind)
+    previews = Previews(generation, kind, waiting.engine.runtimes)
     return HeldStream(
         waiting,
         request,

@@ -20,7 +20,8 @@ from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
 from proxy.generations.record import Ending, Generation
 from proxy.generations.runner import Joined
-from proxy.requests.resolve import Candidate, ResolvedRequest
+from proxy.jobs.run import Origin
+from proxy.requests.resolve import ResolvedRequest
 
 Surface = Literal["images", "stream", "chat", "sdapi"]
 """What is held, as the figures tell it apart."""
@@ -164,45 +165,39 @@ class Waiting:
         return ImagesResponse(body(), lambda: self.engine.generations.lose(joined))
 
 
-def _asked(generation: Generation) -> Candidate:
-    """Return the route that was asked last, or is going to be asked first."""
-    asked = {progress.runtime.name for progress in generation.progress if progress.runtime is not None}
+def _origin(generation: Generation) -> Origin:
+    """Return the origin of its first picture, or of the route that was asked last or is going to be asked first."""
+    if generation.pictures:
+        return generation.pictures[0].origin
+    asked = {progress.provider for progress in generation.progress}
     candidates = generation.resolved.candidates
-    return next((one for one in reversed(candidates) if one.route.provider in asked), candidates[0])
+    candidate = next((one for one in reversed(candidates) if one.route.provider in asked), candidates[0])
+    return Origin.of(candidate, generation.seed)
 
 
 def describe(context: RequestContext, generation: Generation) -> None:
     """Put into the answer's headers who makes the pictures, by how many submits, and what became of the parameters."""
-    made = generation.pictures[0].finished_job.candidate if generation.pictures else None
-    candidate = made or _asked(generation)
-    translation = candidate.translation
+    origin = _origin(generation)
     context.attempts = generation.submits
     headers = context.headers
     headers["x-images-attempts"] = str(generation.submits)
-    if made is not None or generation.submitted:
-        context.provider = candidate.route.provider
-        headers["x-images-provider"] = candidate.route.provider
-        headers["x-images-model"] = candidate.route.model.name
-        seed = _first_seed(generation, candidate)
-        if seed is not None:
-            headers["x-images-seed"] = str(seed)
+    if generation.pictures or generation.submitted:
+        context.provider = origin.provider
+        headers["x-images-provider"] = origin.provider
+        headers["x-images-model"] = origin.model
+        if origin.seed is not None:
+            headers["x-images-seed"] = str(origin.seed)
     passed_over = [pair for progress in generation.progress for pair in progress.passed_over.values()]
     headers.pop("x-images-fallback", None)  # a route that was passed over may have been asked again since
     if passed_over:
         headers["x-images-fallback"] = "; ".join(dict.fromkeys(f"{provider}: {code}" for provider, code in passed_over))
-    if translation.mapped:
-        headers["x-images-mapped"] = "; ".join(translation.mapped)
-    dropped = shown_names((*translation.dropped, *generation.resolved.checked.unknown))
+    if origin.mapped:
+        headers["x-images-mapped"] = "; ".join(origin.mapped)
+    dropped = shown_names((*origin.dropped, *generation.resolved.checked.unknown))
     if dropped:
         headers["x-images-dropped"] = dropped
     if context.reattached:
         headers["x-images-reattached"] = "true"
-
-
-def _first_seed(generation: Generation, candidate: Candidate) -> int | None:
-    told = generation.pictures[0].finished_job.finished.seed if generation.pictures else None
-    seed: int | None = candidate.translation.with_seed(generation.seed).get("seed") if told is None else told
-    return seed
 
 
 def shown_names(names: tuple[str, ...]) -> str:

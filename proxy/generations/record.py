@@ -153,7 +153,7 @@ def end_of(failure: BaseException | None, *, submitted: bool) -> End:
 
 
 def badness(failure: BaseException, *, submitted: bool) -> tuple[int, bool]:
-    """Return what sorts the failures of several jobs: the one that says most about what a repeat would buy comes last."""
+    """Return what sorts failures of several jobs: what says most about what a repeat would buy comes last."""
     told_to_retry = isinstance(failure, Failure) and failure.should_retry
     return get_args(End).index(end_of(failure, submitted=submitted)), not told_to_retry
 

@@ -7,7 +7,7 @@ often, as long as a job is followed.
 import asyncio
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from yarl import URL
 
 from proxy.clock import Backoff, Clock, Deadline
 from proxy.errors import GenerationTimeout, ProviderBadResult
-from proxy.jobs.run import FinishedJob
+from proxy.jobs.run import FinishedJob, Origin
+from proxy.jobs.runtime import ProviderRuntime
 from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.pictures.completeness import is_cut
 from proxy.pictures.store import ImageStore, StoredPicture, remove
@@ -44,7 +45,7 @@ class Picture:
     ``format`` is None where the provider's address doesn't tell.
     """
 
-    finished_job: FinishedJob
+    origin: Origin
     width: int
     height: int
     format: Format | None
@@ -56,9 +57,17 @@ class Results:
     """Turns what providers return into deliverable pictures."""
 
     def __init__(
-        self, store: ImageStore, converter: Converter, clock: Clock, *, always_copy: bool, max_pixels: int
+        self,
+        store: ImageStore,
+        converter: Converter,
+        runtimes: Mapping[str, ProviderRuntime],
+        clock: Clock,
+        *,
+        always_copy: bool,
+        max_pixels: int,
     ) -> None:
         self._store = store
+        self._runtimes = runtimes
         self._converter = converter
         self._clock = clock
         self._always_copy = always_copy
@@ -92,18 +101,17 @@ class Results:
         ``late`` is called when it takes long for a reason of ours. Raises ProviderBadResult, and GenerationTimeout
         when the picture could not be stored while its job was followed.
         """
-        image = finished_job.finished.image
+        image, origin = finished_job.finished.image, finished_job.origin
         if isinstance(image, str) and resolved.form == "url" and not self._always_copy:
-            address = finished_job.runtime.upstream.check_result(image)
+            address = self._runtimes[origin.provider].upstream.check_result(image)
             named = _format_of(address)
             if resolved.request.output_format in (None, named) and resolved.request.output_compression is None:
-                shape = finished_job.candidate.translation.shape
-                return Picture(finished_job, shape.width, shape.height, named, url=address)
+                return Picture(origin, origin.width, origin.height, named, url=address)
         try:
             stored = await self._stored(resolved, finished_job, late)
         except NotAPicture:
             raise ProviderBadResult("The provider's picture cannot be used: it is no picture, or too large.") from None
-        return Picture(finished_job, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
+        return Picture(origin, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
 
     def _may_need_file(self, resolved: ResolvedRequest, candidate: Candidate) -> bool:
         """Whether it may turn out that the provider's own address, if there is one, can't be handed on."""
@@ -158,14 +166,13 @@ class Results:
 
     async def _fetch(self, finished_job: FinishedJob, address: str) -> Path | bytes:
         """Fetch a paid picture, again and again while its host isn't ready. Raises ProviderBadResult."""
+        upstream = self._runtimes[finished_job.origin.provider].upstream
         backoff = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         cut = 0
         while True:
             at_least_s = 0.0
             try:
-                return await finished_job.runtime.upstream.fetch(
-                    address, max(_LEAST_FETCH_S, finished_job.lifetime.remaining)
-                )
+                return await upstream.fetch(address, max(_LEAST_FETCH_S, finished_job.lifetime.remaining))
             except NotWhole as failure:
                 cut += 1
                 if cut == _FETCHES_OF_CUT_ONES:

@@ -74,19 +74,20 @@ class Follower:
         """Poll once; a float is the number of seconds to wait at least after an answer that says nothing."""
         self.polls += 1
         self.runtime.poll_breaker.allow()
+        call = self.runtime.provider.ask(pending.handle)
         # The answer counts whenever it comes, the last one too: the job may be done, and it is paid for.
-        limit_s = max(FETCH_S, lifetime.remaining) if pending.next.picture else self.limits.poll_s
+        limit_s = max(FETCH_S, lifetime.remaining) if call.picture else self.limits.poll_s
         try:
-            reply = await self.runtime.upstream.send(pending.next, limit_s)
+            reply = await self.runtime.upstream.send(call, limit_s)
             if 200 <= reply.status < 300:
-                answer = self.runtime.read(reply)
+                answer = self.runtime.read(pending.handle, reply)
                 self.runtime.poll_breaker.succeeded()
                 return answer
         except (NotSent, Interrupted, UnreadableReply):
             self.runtime.poll_breaker.failed()
             return self._backoff_s()
         except TooLarge:
-            if pending.next.picture:
+            if call.picture:
                 raise ProviderBadResult("The finished picture is larger than any that is accepted.") from None
             self.runtime.poll_breaker.failed()
             return self._backoff_s()

@@ -6,7 +6,7 @@ stays one paid picture. A job that was accepted is followed to its end whatever 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from proxy.clock import Clock, Deadline
@@ -24,7 +24,7 @@ from proxy.jobs.refusals import refused_submit
 from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
 from proxy.jobs.schedule import Key, Schedule, classify
 from proxy.metrics import Metrics
-from proxy.providers.boundary import Finished, Job, Pending
+from proxy.providers.boundary import SUBMIT, Finished, Job, Pending
 from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent
 
@@ -33,12 +33,44 @@ _BEFORE_HOLD_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Who makes a picture and how the request was put to them, in names and plain values.
+
+    ``width`` and ``height``: what was asked for, in pixels. ``seed``: None where the provider chose one and
+    doesn't say. ``mapped`` and ``dropped``: what became of parameters, as in a translation.
+    """
+
+    provider: str
+    model: str
+    width: int
+    height: int
+    quality: str
+    seed: int | None = None
+    mapped: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, candidate: Candidate, seed: int) -> "Origin":
+        """Return the origin of what ``candidate`` makes from ``seed``."""
+        route, translation = candidate.route, candidate.translation
+        return cls(
+            route.provider,
+            route.model.name,
+            translation.shape.width,
+            translation.shape.height,
+            translation.quality,
+            translation.with_seed(seed).get("seed"),
+            translation.mapped,
+            translation.dropped,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """A finished job and the route that made it."""
+    """A finished job, where it comes from, and until when it may be brought home."""
 
     finished: Finished
-    candidate: Candidate
-    runtime: ProviderRuntime
+    origin: Origin
     lifetime: Deadline
 
 
@@ -128,7 +160,10 @@ class Jobs:
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
             job = self._job(candidate, resolved, seed)
             finished = await self._submit_and_follow(runtime, job, progress, hold, lifetime)
-            return FinishedJob(finished, candidate, runtime, lifetime)
+            origin = Origin.of(candidate, seed)
+            if finished.seed is not None:
+                origin = replace(origin, seed=finished.seed)
+            return FinishedJob(finished, origin, lifetime)
         finally:
             runtime.figures.jobs_in_flight.dec()
             runtime.slots.release()
@@ -197,12 +232,12 @@ class Jobs:
             limit_s = lifetime.remaining if call.picture else self._limits.submit_s
             progress.submits += 1
             progress.submitted = True
-            progress.runtime = runtime
+            progress.provider = runtime.name
             progress.set("generating" if call.picture else "queued")
             reply = await runtime.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
                 raise refused_submit(runtime.provider, runtime.name, job, reply)
-            answer = runtime.read(reply)
+            answer = runtime.read(SUBMIT, reply)
         except StateUnavailable:
             progress.submits, progress.submitted = progress.submits - 1, False
             runtime.submit_breaker.skipped()

@@ -8,7 +8,7 @@ from typing import Literal
 
 from proxy.jobs.breaker import Breaker
 from proxy.metrics import ProviderFigures
-from proxy.providers.boundary import Finished, Pending, Provider, Reply
+from proxy.providers.boundary import Finished, Handle, Pending, Provider, Reply
 from proxy.upstream.client import Upstream
 
 
@@ -29,10 +29,10 @@ class ProviderRuntime:
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.max_jobs)
 
-    def read(self, reply: Reply) -> Pending | Finished:
+    def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
         """Read a good reply; a picture that came with a failure is removed. Raises ProviderFailure."""
         try:
-            return self.provider.read(reply)
+            return self.provider.read(asked, reply)
         except BaseException:
             if isinstance(reply.picture, Path):
                 reply.picture.unlink(missing_ok=True)
@@ -43,7 +43,8 @@ class ProviderRuntime:
 class Progress:
     """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought.
 
-    ``wanted``: whether anybody is there for whom it should still be submitted.
+    ``provider``: the one that was asked last. ``wanted``: whether anybody is there for whom it should still be
+    submitted.
     ``passed_over``: for each route that was tried before, its provider and the code of the failure there.
     """
 
@@ -54,7 +55,7 @@ class Progress:
     preview: str | None = None
     submits: int = 0
     submitted: bool = False
-    runtime: "ProviderRuntime | None" = None
+    provider: str = ""
     passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def pass_over(self, route: str, provider: str, code: str | None) -> None:

@@ -7,9 +7,9 @@ no clock, so it cannot forget a deadline, block the event loop or repeat a bille
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
 from proxy.providers.shapes import Shapes
@@ -21,7 +21,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
 """A job id travels in poll paths and picture addresses, so nothing else may pass for one."""
 
 _CONTENT_WORDS = re.compile(r"nsfw|content.?policy|safety|moderat|inappropriate|prohibited|sensitive", re.IGNORECASE)
-"""No provider documents its wording for refused content (facts: UNVERIFIED), so these words tell it."""
+"""No provider documents its wording for refused content, so these words tell it (docs/providers.md)."""
 
 
 class UnreadableReply(ProviderBadResponse):
@@ -52,10 +52,10 @@ class Model:
 
     ``numbers``: the settings steps, cfg, seed and their ranges. ``choices``: settings with a closed list, such as
     sampler and style_preset. ``texts``: free text settings, such as negative_prompt. ``prompt``: shortest and
-    longest prompt in characters; the longest is None where no limit is known. ``formats``: the picture types it
-    can be asked for; empty where it decides itself. ``max_images``: pictures that an edit may bring.
-    ``family``: the group a provider files it under, where its calls name one. ``wire``: settings that the provider
-    spells otherwise. ``in_answer``: the picture comes in an answer of the provider's, not at a public address.
+    longest prompt in characters; the longest is None where no limit is known. ``max_images``: pictures that an edit
+    may bring. ``family``: where a dialect's calls differ by groups of models, the group; the dialect knows what it
+    means. ``wire``: settings that the provider spells otherwise. ``in_answer``: the picture comes in an answer of the
+    provider's, not at a public address.
     ``price_dollars`` and ``seconds`` are published figures for one picture, None where none is known.
     """
 
@@ -66,7 +66,6 @@ class Model:
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     texts: frozenset[str] = frozenset()
     prompt: tuple[int, int | None] = (1, None)
-    formats: Sequence[str] = ()
     max_images: int = 0
     aliases: tuple[str, ...] = ()
     family: str = ""
@@ -129,7 +128,8 @@ class Base64:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An HTTP call to be made. Headers, query and body hold keys and prompts, so ``repr`` shows none of them.
+    """An HTTP call to be made, without credentials: ``upstream`` adds them. Query and body hold prompts, so ``repr``
+    shows none of them.
 
     ``json``: plain values, and ``Base64`` among the object's own. ``picture``: the reply may be a picture, so it is
     read up to the picture limit and not the small one; ``picture_part`` is the part that holds it in a multipart reply.
@@ -149,6 +149,38 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Handle:
+    """What a job is asked for again by: plain data without secrets, which can be written down and read back.
+
+    ``step``: which of its dialect's calls comes next. ``id``: the provider's id of the job. ``name``: of what is
+    asked for there, where a job has several parts.
+    """
+
+    step: str
+    id: str = field(default="", repr=False)
+    name: str = field(default="", repr=False)
+
+    def dump(self) -> str:
+        """Return it as JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> "Handle":
+        """Read what ``dump`` returned. Raises ValueError."""
+        values = json.loads(text)
+        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+            raise ValueError("not a handle")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError("not a handle") from error
+
+
+SUBMIT = Handle("submit")
+"""Stands for the call that starts a job, when its reply is read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What came back. Header names are asked for in lower case.
 
@@ -157,7 +189,6 @@ class Reply:
     asked for a picture, the picture's left out.
     """
 
-    call: Call
     status: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
@@ -196,16 +227,19 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The job runs on. ``progress`` is 0–1, ``preview`` the address of an unfinished picture.
+    """The job runs on; ``handle`` is what to ask with next. ``progress`` is 0–1, ``preview`` the address of an
+    unfinished picture.
 
-    ``at_once``: the job itself is done and ``next`` collects it, so there is nothing to wait for.
+    ``at_once``: the job itself is done and ``handle`` collects it, so there is nothing to wait for. ``expires_s``:
+    seconds from now after which the provider may have forgotten the job, None where it doesn't say.
     """
 
-    next: Call
+    handle: Handle
     state: State
     progress: float | None = None
     preview: str | None = None
     at_once: bool = False
+    expires_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +255,11 @@ class Finished:
 
 
 class Provider(Protocol):
-    """One dialect, bound to an address and a key."""
+    """One dialect, bound to an address and a key.
+
+    A reply is read with the handle that was asked with (``SUBMIT`` for the first call): some answers, such as a bare
+    word for a job's state, name neither their step nor their job.
+    """
 
     @property
     def image_hosts(self) -> Sequence[str]:
@@ -232,12 +270,8 @@ class Provider(Protocol):
         """Return the models known without asking the provider."""
         ...
 
-    def catalogue(self) -> Sequence[Call]:
-        """Return the calls that list the provider's models now; empty where the list is fixed."""
-        ...
-
-    def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:
-        """Read the replies to ``catalogue()``. Raises ProviderFailure."""
+    def credentials(self) -> Mapping[str, str]:
+        """Return the headers that ``upstream`` adds to calls of the API, and never to those of other addresses."""
         ...
 
     def probe(self) -> Call:
@@ -248,12 +282,29 @@ class Provider(Protocol):
         """Return the call that starts (and bills) the job."""
         ...
 
-    def read(self, reply: Reply) -> Pending | Finished:
-        """Read a good reply (2xx) to a submit or to any later call. Raises ProviderFailure."""
+    def ask(self, handle: Handle) -> Call:
+        """Return the call of a later step. Raises ValueError for a handle that is not this dialect's."""
+        ...
+
+    def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
+        """Read a good reply (2xx) to the submit (``SUBMIT``) or to ``ask(asked)``. Raises ProviderFailure."""
         ...
 
     def refusal(self, reply: Reply) -> str:
         """Return the words in which the provider explains a refusal; for our own reading, never handed on."""
+        ...
+
+
+@runtime_checkable
+class ListsModels(Protocol):
+    """What a dialect can do besides, whose provider tells its models."""
+
+    def catalogue(self) -> Sequence[Call]:
+        """Return the calls that list the provider's models now."""
+        ...
+
+    def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:
+        """Read the replies to ``catalogue()``. Raises ProviderFailure."""
         ...
 
 

@@ -5,13 +5,26 @@ clients use. Whether a reference picture goes as a data URL is not documented; t
 names suggest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
 from proxy.errors import ProviderBadResponse
-from proxy.providers.boundary import Base64, Call, Finished, InputPicture, Job, Model, Pending, Range, Reply, failed_job
+from proxy.providers.boundary import (
+    SUBMIT,
+    Base64,
+    Call,
+    Finished,
+    Handle,
+    InputPicture,
+    Job,
+    Model,
+    Pending,
+    Range,
+    Reply,
+    failed_job,
+)
 from proxy.providers.settings import ProviderSettings
 from proxy.providers.shapes import FreeShapes
 
@@ -26,6 +39,7 @@ _MODEL = Model(
     seconds=8.0,
 )
 _MAX_TASK_ID = 200
+_PROGRESS = "progress"
 _USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
 
 
@@ -45,17 +59,13 @@ class ImageLabs:
         """Return the one model."""
         return (_MODEL,)
 
-    def catalogue(self) -> Sequence[Call]:
-        """Return nothing: there is no list to ask for."""
-        return ()
-
-    def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:  # noqa: ARG002 (the protocol's signature)
-        """Return the one model."""
-        return self.models()
+    def credentials(self) -> Mapping[str, str]:
+        """Return nothing: there is no key."""
+        return {}
 
     def probe(self) -> Call:
         """Ask for the progress of a task that does not exist: free, and answered in JSON by a living service."""
-        return self._post("/progress", {"task_id": "00000000"}, safe=True)
+        return self.ask(Handle(_PROGRESS, "00000000"))
 
     def submit(self, job: Job) -> Call:
         """Return the POST that starts the job."""
@@ -79,23 +89,29 @@ class ImageLabs:
             },
         )
 
-    def read(self, reply: Reply) -> Pending | Finished:
-        """Read the answer to a submit or to a question for progress."""
+    def ask(self, handle: Handle) -> Call:
+        """Return the question for a task's progress. Raises ValueError."""
+        if handle.step != _PROGRESS:
+            raise ValueError("no step of this dialect")
+        return self._post("/progress", {"task_id": handle.id}, safe=True)
+
+    def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
+        """Read the answer to a submit or to a question for progress. Raises ProviderFailure."""
         answer = reply.json_object()
-        if reply.call.url.endswith("/progress"):
-            return self._progress(reply.call, answer)
+        if asked.step != SUBMIT.step:
+            return self._progress(asked, answer)
         task = answer.get("task_id")
         if isinstance(task, int) and not isinstance(task, bool):
             task = str(task)
         if not isinstance(task, str) or not 0 < len(task) <= _MAX_TASK_ID or not task.isprintable():
             raise ProviderBadResponse("The provider took the call but named no task.")
-        return Pending(next=self._post("/progress", {"task_id": task}, safe=True), state="queued")
+        return Pending(Handle(_PROGRESS, task), "queued")
 
     def refusal(self, reply: Reply) -> str:
         """Return the body's text."""
         return reply.body.decode("utf-8", "replace")
 
-    def _progress(self, call: Call, answer: dict[str, Any]) -> Pending | Finished:
+    def _progress(self, asked: Handle, answer: dict[str, Any]) -> Pending | Finished:
         status = answer.get("status")
         status = status if isinstance(status, str) else ""
         final = answer.get("final_image_url")
@@ -110,7 +126,7 @@ class ImageLabs:
         progress = answer.get("progress")
         progress = float(progress) if isinstance(progress, int | float) and 0 <= progress <= 1 else None
         running = bool(preview or progress)
-        return Pending(next=call, state="generating" if running else "queued", progress=progress, preview=preview)
+        return Pending(asked, "generating" if running else "queued", progress, preview)
 
     def _address(self, address: str) -> str:
         try:

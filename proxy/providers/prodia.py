@@ -6,15 +6,17 @@ other documented form (multipart: the job's JSON beside its outputs) is read as 
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from proxy.errors import ProviderBadResponse
 from proxy.providers.boundary import (
+    SUBMIT,
     Call,
     File,
     Finished,
+    Handle,
     Job,
     Model,
     Pending,
@@ -35,7 +37,10 @@ _DONE = {"processed", "completed", "succeeded"}
 _FAILED = {"failed", "cancelled", "canceled"}
 _LONGEST_JOB_S = 86_400.0
 """More is no figure for one job, and may be no number that arithmetic can bear."""
-
+_KEPT_S = 300.0
+"""A job can be fetched for five minutes: https://docs.prodia.com/reference/async."""
+_STATE, _DETAILS, _OUTPUT, _PICTURE = "state", "details", "output", "picture"
+_PATHS = {_STATE: "job.state.current", _DETAILS: "job.json", _OUTPUT: "output", _PICTURE: "output/"}
 
 _LARGEST_SEED = 2**63
 
@@ -58,24 +63,20 @@ class Prodia:
         """Return the job types."""
         return TYPES
 
-    def catalogue(self) -> Sequence[Call]:
-        """Return nothing: the service lists its types only in its documentation."""
-        return ()
-
-    def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:  # noqa: ARG002 (the protocol's signature)
-        """Return the job types."""
-        return TYPES
+    def credentials(self) -> Mapping[str, str]:
+        """Return the token's header."""
+        return {"authorization": f"Bearer {self.token}"}
 
     def probe(self) -> Call:
         """Return the smallest legal job, a ping."""
-        return Call("POST", f"{self.base_url}/job", headers=self._headers("application/json"), json=_PING)
+        return Call("POST", f"{self.base_url}/job", headers={"accept": "application/json"}, json=_PING)
 
     def submit(self, job: Job) -> Call:
         """Return the POST that starts (and bills) the job: JSON, or multipart when it brings pictures."""
         config: dict[str, Any] = {"prompt": job.prompt}
         for word, value in job.settings.items():
             config[job.model.wire.get(word, word)] = value
-        headers = self._headers(f"image/{job.output_format}" if self.mode == "sync" else "application/json")
+        headers = {"accept": f"image/{job.output_format}" if self.mode == "sync" else "application/json"}
         path, picture = ("/job", True) if self.mode == "sync" else ("/job/async", False)
         url = f"{self.base_url}{path}"
         if not job.images:
@@ -100,23 +101,30 @@ class Prodia:
         files.insert(0, File("job", "job.json", "application/json", part))
         return Call("POST", url, headers, files=tuple(files), picture=picture, picture_part=_OUTPUT)
 
-    def read(self, reply: Reply) -> Pending | Finished:
-        """Read a picture, a multipart answer, or one of the asynchronous calls' answers."""
+    def ask(self, handle: Handle) -> Call:
+        """Return a call that follows or collects an asynchronous job. Raises ValueError."""
+        if handle.step not in _PATHS:
+            raise ValueError("no step of this dialect")
+        url = f"{self.base_url}/job/async/{handle.id}/{_PATHS[handle.step]}{handle.name}"
+        picture = handle.step == _PICTURE
+        return Call("GET", url, {"accept": "*/*"}, picture=picture, picture_part=_OUTPUT if picture else "", safe=True)
+
+    def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
+        """Read a picture, a multipart answer, or one of the asynchronous calls' answers. Raises ProviderFailure."""
         if reply.content_type == "multipart/form-data":
             return _read_multipart(reply)
         if reply.picture is not None:
             return Finished(reply.picture)
-        _, _, rest = reply.call.url.partition("/job/async")
-        if rest.endswith("/job.state.current"):
-            return self._state(reply)
-        if rest.endswith("/output"):
-            return self._output(reply)
+        if asked.step == _STATE:
+            return _read_state(asked.id, reply)
+        if asked.step == _OUTPUT:
+            return _read_output(asked.id, reply)
         answer = reply.json_object()
         _raise_if_failed(answer)
-        if rest.endswith("/job.json"):
+        if asked.step == _DETAILS:
             raise failed_job(_reason(answer))
-        if reply.call.url.endswith("/job/async"):
-            return Pending(next=self._get(f"{job_id(answer.get('id'))}/job.state.current"), state="queued")
+        if asked.step == SUBMIT.step and self.mode == "async":
+            return Pending(Handle(_STATE, job_id(answer.get("id"))), "queued", expires_s=_KEPT_S)
         if reason := _reason(answer):
             raise failed_job(reason)
         raise ProviderBadResponse("The provider answered without a picture.")
@@ -135,41 +143,32 @@ class Prodia:
             return body.decode("utf-8", "replace")
         return _reason(answer) if isinstance(answer, dict) else str(answer)
 
-    def _state(self, reply: Reply) -> Pending:
-        job = reply.call.url.rsplit("/", 2)[1]
-        word = reply.body.decode("utf-8", "replace").strip().strip('"').lower()
-        if word in _FAILED:
-            return Pending(next=self._get(f"{job}/job.json"), state="generating", at_once=True)
-        if word in _DONE:
-            return Pending(next=self._get(f"{job}/output"), state="generating", at_once=True)
-        if not word.isalpha():
-            raise UnreadableReply
-        return Pending(next=reply.call, state="queued" if word == "queued" else "generating")
 
-    def _output(self, reply: Reply) -> Pending | Finished:
-        listed = reply.json()
-        names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-        # Some types put a text (message.txt) beside the picture, before it or after.
-        others = (name for name in names if not name.lower().endswith(_TEXT_NAMES))
-        name = next((name for name in names if name.lower().endswith(_PICTURE_NAMES)), next(others, ""))
-        if name.startswith(("https://", "http://")):
-            return Finished(name)
-        if not _FILE_NAME.match(name):
-            raise ProviderBadResponse("The provider calls the job done but names no picture.")
-        call = Call(
-            "GET", f"{reply.call.url}/{name}", self._headers("*/*"), picture=True, picture_part=_OUTPUT, safe=True
-        )
-        return Pending(next=call, state="generating", at_once=True)
-
-    def _get(self, path: str) -> Call:
-        return Call("GET", f"{self.base_url}/job/async/{path}", self._headers("*/*"), safe=True)
-
-    def _headers(self, accept: str) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.token}", "accept": accept}
-
-
-_OUTPUT = "output"
 _PING = {"type": "inference.ping.v1"}
+
+
+def _read_state(job: str, reply: Reply) -> Pending:
+    word = reply.body.decode("utf-8", "replace").strip().strip('"').lower()
+    if word in _FAILED:
+        return Pending(Handle(_DETAILS, job), "generating", at_once=True)
+    if word in _DONE:
+        return Pending(Handle(_OUTPUT, job), "generating", at_once=True)
+    if not word.isalpha():
+        raise UnreadableReply
+    return Pending(Handle(_STATE, job), "queued" if word == "queued" else "generating")
+
+
+def _read_output(job: str, reply: Reply) -> Pending | Finished:
+    listed = reply.json()
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    # Some types put a text (message.txt) beside the picture, before it or after.
+    others = (name for name in names if not name.lower().endswith(_TEXT_NAMES))
+    name = next((name for name in names if name.lower().endswith(_PICTURE_NAMES)), next(others, ""))
+    if name.startswith(("https://", "http://")):
+        return Finished(name)
+    if not _FILE_NAME.match(name):
+        raise ProviderBadResponse("The provider calls the job done but names no picture.")
+    return Pending(Handle(_PICTURE, job, name), "generating", at_once=True)
 
 
 def _read_multipart(reply: Reply) -> Finished:

@@ -4,15 +4,16 @@ Its server went dark in January 2025; the dialect stays for its compatible succe
 is a GET that buys a picture: ``upstream`` takes care that it is sent once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from proxy.errors import ProviderBadResponse
-from proxy.providers.boundary import Call, Finished, Job, Model, Pending, Range, Reply, failed_job, job_id
+from proxy.providers.boundary import Call, Finished, Handle, Job, Model, Pending, Range, Reply, failed_job, job_id
 from proxy.providers.checkpoints import CHECKPOINTS, DEFAULT_CHECKPOINT, SAMPLERS, short_name
 from proxy.providers.settings import ProviderSettings
 from proxy.providers.shapes import FixedShapes, Shape
 
+_JOB = "job"
 _IMAGE_BASE_URL = "https://images.prodia.xyz"
 _HEADERS = {
     "accept": "*/*",
@@ -74,13 +75,9 @@ class ProdiaLegacy:
         """Return the 65 checkpoints, the default first."""
         return _MODELS
 
-    def catalogue(self) -> Sequence[Call]:
-        """Return nothing: the list is fixed."""
-        return ()
-
-    def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:  # noqa: ARG002 (the protocol's signature)
-        """Return the fixed list."""
-        return _MODELS
+    def credentials(self) -> Mapping[str, str]:
+        """Return nothing: there is no key."""
+        return {}
 
     def probe(self) -> Call:
         """Ask for the list of models."""
@@ -104,8 +101,14 @@ class ProdiaLegacy:
             query["upscale"] = "true"
         return Call("GET", f"{self.base_url}/generate", headers=_HEADERS, query=query)
 
-    def read(self, reply: Reply) -> Pending | Finished:
-        """Read a job: the answer to a submit and to a poll look alike."""
+    def ask(self, handle: Handle) -> Call:
+        """Return the question how a job is. Raises ValueError."""
+        if handle.step != _JOB:
+            raise ValueError("no step of this dialect")
+        return self._get(f"/job/{handle.id}")
+
+    def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
+        """Read a job: the answers to a submit and to a poll look alike. Raises ProviderFailure."""
         answer = reply.json_object()
         job = job_id(answer.get("job"))
         status = answer.get("status", "queued")
@@ -113,8 +116,7 @@ class ProdiaLegacy:
             raise failed_job(str(answer.get("error", "")))
         if status == "succeeded":
             return Finished(self._picture(job, answer.get("imageUrl")))
-        poll = reply.call if reply.call.safe else self._get(f"/job/{job}")
-        return Pending(next=poll, state="queued" if status == "queued" else "generating")
+        return Pending(Handle(_JOB, asked.id or job), "queued" if status == "queued" else "generating")
 
     def refusal(self, reply: Reply) -> str:
         """Return the body's text."""

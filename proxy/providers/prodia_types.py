@@ -1,4 +1,4 @@
-"""Prodia v2's job types that make pictures: their settings and ranges, as data (upstreams §3.7, §3.8).
+"""Prodia v2's job types that make pictures: their settings and ranges, as data. Sources: docs/providers.md.
 
 Schemas there are closed: an unknown key is refused, and an unknown type is answered with 429 for ever. So a type
 whose schema is not published gets its prompt and nothing else, and a type that is not here is refused at home.
@@ -10,8 +10,6 @@ from typing import Any
 from proxy.providers.boundary import Model, Operation, Range
 from proxy.providers.checkpoints import STYLE_PRESETS
 from proxy.providers.shapes import FixedShapes, FreeShapes, Shape, Shapes
-
-FORMATS = ("png", "jpeg", "webp")
 
 _EDIT: frozenset[Operation] = frozenset({"edit"})
 _INPAINT: frozenset[Operation] = frozenset({"inpaint"})
@@ -47,7 +45,7 @@ def _ratios(*ratios: str) -> FixedShapes:
 
 def _type(name: str, shapes: Shapes = _UNPUBLISHED, **known: Any) -> Model:
     aliases = (name, *known.pop("aliases", ()))
-    return Model(name=f"inference.{name}", shapes=shapes, formats=FORMATS, in_answer=True, aliases=aliases, **known)
+    return Model(name=f"inference.{name}", shapes=shapes, in_answer=True, aliases=aliases, **known)
 
 
 _SCHNELL = {

@@ -1,10 +1,10 @@
 """Prodia v1: POST /sd/… or /sdxl/… starts a job, GET /job/{id} asks how it is; key in ``X-Prodia-Key``.
 
-Sources disagree about the ranges (upstreams §2.3); these are the narrower ones, so that what we send is accepted.
+Sources disagree about the ranges (docs/providers.md); these are the narrower ones, so that what we send is accepted.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from proxy.providers.boundary import (
     Base64,
     Call,
     Finished,
+    Handle,
     Job,
     Model,
     Operation,
@@ -27,6 +28,7 @@ from proxy.providers.checkpoints import CHECKPOINTS, SAMPLERS, SDXL_CHECKPOINTS,
 from proxy.providers.settings import ProviderSettings
 from proxy.providers.shapes import FixedShapes, FreeShapes, Shape, Shapes
 
+_JOB = "job"
 _MAX_LISTED = 2000
 _NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?\Z")
 """Names of models travel in headers."""
@@ -109,6 +111,10 @@ class ProdiaV1:
             raise UnreadableReply
         return models
 
+    def credentials(self) -> Mapping[str, str]:
+        """Return the key's header."""
+        return {"x-prodia-key": self.key}
+
     def probe(self) -> Call:
         """Ask for a list of models: it needs the key and is free."""
         return self._get("/sd/models")
@@ -122,12 +128,18 @@ class ProdiaV1:
             body["imageData"] = Base64(job.images[0].data)
         if job.mask:
             body["maskData"] = Base64(job.mask.data)
-        headers = {"x-prodia-key": self.key, "content-type": "application/json", "accept": "application/json"}
+        headers = {"content-type": "application/json", "accept": "application/json"}
         url = f"{self.base_url}/{job.model.family}/{_PATHS[job.operation]}"
         return Call("POST", url, headers=headers, json=body)
 
-    def read(self, reply: Reply) -> Pending | Finished:
-        """Read a job: the answer to a submit and to a poll look alike."""
+    def ask(self, handle: Handle) -> Call:
+        """Return the question how a job is. Raises ValueError."""
+        if handle.step != _JOB:
+            raise ValueError("no step of this dialect")
+        return self._get(f"/job/{handle.id}")
+
+    def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
+        """Read a job: the answers to a submit and to a poll look alike. Raises ProviderFailure."""
         answer = reply.json_object()
         job = job_id(answer.get("job"))
         status = answer.get("status", "queued")
@@ -138,13 +150,11 @@ class ProdiaV1:
             if not isinstance(address, str) or not address:
                 raise ProviderBadResponse("The provider calls the job done but names no picture.")
             return Finished(address)
-        poll = reply.call if reply.call.safe else self._get(f"/job/{job}")
-        return Pending(next=poll, state="queued" if status == "queued" else "generating")
+        return Pending(Handle(_JOB, asked.id or job), "queued" if status == "queued" else "generating")
 
     def refusal(self, reply: Reply) -> str:
         """Return the body's text: v1 refuses in plain text."""
         return reply.body.decode("utf-8", "replace")
 
     def _get(self, path: str) -> Call:
-        headers = {"x-prodia-key": self.key, "accept": "application/json"}
-        return Call("GET", f"{self.base_url}{path}", headers=headers, safe=True)
+        return Call("GET", f"{self.base_url}{path}", headers={"accept": "application/json"}, safe=True)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -85,14 +86,22 @@ class Upstream:
     """The connections to one provider.
 
     API calls may go wherever its owner's configuration points. Results are fetched over a second pool, which
-    checks the address of every connection, because the provider's answer chooses them.
+    checks the address of every connection, because the provider's answer chooses them; ``credentials`` are headers
+    of the first pool alone.
     """
 
-    def __init__(self, draft: Callable[[], Draft], results: ResultAddresses, http_proxy: str = "") -> None:
+    def __init__(
+        self,
+        draft: Callable[[], Draft],
+        results: ResultAddresses,
+        http_proxy: str = "",
+        credentials: Mapping[str, str] | None = None,
+    ) -> None:
         self._draft = draft
         self.traffic = Traffic()
         self._results = results
         self._http_proxy = http_proxy or None
+        self._credentials = credentials or {}
         self._api_session: aiohttp.ClientSession | None = None
         self._result_session: aiohttp.ClientSession | None = None
 
@@ -110,7 +119,7 @@ class Upstream:
         nothing was sent, when the answer may be a picture that can be had but once and cannot be stored.
         """
         if self._api_session is None:
-            self._api_session = _session(None)
+            self._api_session = _session(None, self._credentials)
         limit = MAX_PICTURE if call.picture else max_bytes
         return self._exchange(self._api_session, call, timeout_s, limit)
 
@@ -164,15 +173,15 @@ class Upstream:
                     await self._drain(response, incoming.write, limit)
                     picture = incoming.finish()
                     kept = True
-                    return Reply(call, response.status, response.headers, picture=picture)
+                    return Reply(response.status, response.headers, picture=picture)
                 if incoming is not None and response.status == 200 and call.picture_part and _is_form(response.headers):
                     parts = Parts(response.headers["content-type"], call.picture_part, incoming.write)
                     await self._drain(response, parts.feed, limit)
                     parts.finish()
                     output = incoming.finish() if parts.found else None
                     kept = parts.found
-                    return Reply(call, response.status, response.headers, picture=output, parts=parts.kept)
-                return Reply(call, response.status, response.headers, await self._body(response, limit))
+                    return Reply(response.status, response.headers, picture=output, parts=parts.kept)
+                return Reply(response.status, response.headers, await self._body(response, limit))
         except _CONNECTING as error:
             raise NotSent(type(error).__name__) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -226,7 +235,9 @@ def _timeout(total_s: float, silence_s: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=total_s, connect=min(CONNECT_S, total_s * 0.9), sock_read=silence_s)
 
 
-def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
+def _session(
+    socket_factory: Callable[[Any], socket.socket] | None, credentials: Mapping[str, str] = MappingProxyType({})
+) -> aiohttp.ClientSession:
     # No pool limit: the number of jobs at once is bounded where they wait in order, not where they would time out.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, socket_factory=socket_factory)
     return aiohttp.ClientSession(
@@ -234,7 +245,7 @@ def _session(socket_factory: Callable[[Any], socket.socket] | None) -> aiohttp.C
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         middlewares=(_never_repeat,),
-        headers={"user-agent": f"images-proxy/{__version__}"},
+        headers={"user-agent": f"images-proxy/{__version__}", **credentials},
         json_serialize_bytes=to_json,
     )
 

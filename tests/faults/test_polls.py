@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.providers.boundary import Finished, Pending, Reply
+from proxy.providers.boundary import Finished, Handle, Pending, Reply
 from proxy.simulator.replies import hang
 from tests.service import Service, running
 
@@ -134,9 +134,9 @@ async def test_what_is_done_at_the_end_of_its_lifetime_is_collected() -> None:
             def __getattr__(self, name: str) -> Any:
                 return getattr(outlet_provider, name)
 
-            def read(self, reply: Reply) -> Pending | Finished:
-                answer = read(reply)
-                if isinstance(answer, Pending) and answer.at_once and reply.call.url.endswith("state.current"):
+            def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
+                answer = read(asked, reply)
+                if isinstance(answer, Pending) and answer.at_once and asked.step == "state":
                     time.sleep(0.9)
                 return answer
 

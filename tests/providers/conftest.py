@@ -1,6 +1,6 @@
 """The real connections to a provider, before pretended answers (``web``) or real sockets."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -14,6 +14,8 @@ from proxy.clock import Clock
 from proxy.pictures.store import ImageStore
 from proxy.upstream.addresses import ResultAddresses
 from proxy.upstream.client import Upstream
+
+Connect = Callable[..., Upstream]
 
 
 class _Response(ClientResponse):
@@ -32,9 +34,21 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[aioresponses]:
 
 
 @pytest.fixture
-async def upstream(tmp_path: Path) -> AsyncIterator[Upstream]:
-    """Real connections that stream pictures into the test's folder and may fetch from the loopback."""
+async def connect(tmp_path: Path) -> AsyncIterator[Connect]:
+    """Make real connections that stream pictures into the test's folder and may fetch from the loopback."""
     store = ImageStore(tmp_path, keep_s=60, max_bytes=10**9, clock=Clock())
-    connections = Upstream(store.draft, ResultAddresses(allow_private=True))
-    yield connections
-    await connections.close()
+    made: list[Upstream] = []
+
+    def make(**more: Any) -> Upstream:
+        made.append(Upstream(store.draft, ResultAddresses(allow_private=True), **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+
+
+@pytest.fixture
+def upstream(connect: Connect) -> Upstream:
+    """Real connections without credentials."""
+    return connect()

@@ -9,7 +9,19 @@ from typing import Any, cast
 from PIL import Image
 
 from proxy import __version__
-from proxy.providers.boundary import Call, Finished, InputPicture, Job, Model, Operation, Pending, Provider, Reply
+from proxy.providers.boundary import (
+    SUBMIT,
+    Finished,
+    Handle,
+    InputPicture,
+    Job,
+    ListsModels,
+    Model,
+    Operation,
+    Pending,
+    Provider,
+    Reply,
+)
 from proxy.providers.multipart import Parts
 from proxy.providers.registry import KINDS, build
 from proxy.providers.settings import ProviderSettings
@@ -49,6 +61,13 @@ def provider(kind: str, base_url: str = "", **settings: Any) -> Provider:
     return build(ProviderSettings.model_validate(values), KEY)
 
 
+def lister(kind: str) -> ListsModels:
+    """Return a dialect that lists its models."""
+    dialect = provider(kind)
+    assert isinstance(dialect, ListsModels)
+    return dialect
+
+
 def model(dialect: Provider, name: str) -> Model:
     """Return the model of that name or alias."""
     return next(one for one in dialect.models() if name in (one.name, *one.aliases))
@@ -73,23 +92,23 @@ def job(
     return Job(made_by, operation, prompt, shaped, output_format, tuple(images), mask)
 
 
-def reply(call: Call, body: object = b"", status: int = 200, **headers: str) -> Reply:
+def reply(body: object = b"", status: int = 200, **headers: str) -> Reply:
     """Return a reply; a ``body`` that isn't bytes is sent as JSON. ``content_type`` becomes ``content-type``."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     usual = {} if isinstance(body, bytes) else {"content-type": "application/json"}
-    return Reply(call, status, {**usual, **{name.replace("_", "-"): value for name, value in headers.items()}}, data)
+    return Reply(status, {**usual, **{name.replace("_", "-"): value for name, value in headers.items()}}, data)
 
 
-def streamed(call: Call, body: bytes, content_type: str, piece: int = 7) -> Reply:
+def streamed(body: bytes, content_type: str, piece: int = 7) -> Reply:
     """Return the reply as ``upstream`` makes it of a multipart body; where a file's path would be, its bytes are."""
     written: list[bytes] = []
-    parts = Parts(content_type, call.picture_part, written.append)
+    parts = Parts(content_type, "output", written.append)
     for start in range(0, len(body), piece):
         parts.feed(body[start : start + piece])
     parts.finish()
     assert parts.found == bool(written)
     picture = cast("Path", b"".join(written)) if parts.found else None
-    return Reply(call, 200, {"content-type": content_type}, picture=picture, parts=parts.kept)
+    return Reply(200, {"content-type": content_type}, picture=picture, parts=parts.kept)
 
 
 def multipart(*parts: tuple[str, str, str, bytes], boundary: str = BOUNDARY) -> bytes:
@@ -113,12 +132,13 @@ def output_part(data: bytes, name: str = "output.png", content_type: str = "imag
 
 async def follow(upstream: Upstream, dialect: Provider, wanted: Job) -> Finished:
     """Submit ``wanted`` and ask on without waiting until it is finished."""
-    call = dialect.submit(wanted)
+    call, asked = dialect.submit(wanted), SUBMIT
     for _ in range(_MOST_CALLS):
-        answer = dialect.read(await upstream.send(call, 2.0))
+        answer = dialect.read(asked, await upstream.send(call, 2.0))
         if isinstance(answer, Finished):
             return answer
-        call = answer.next
+        asked = Handle.load(answer.handle.dump())
+        call = dialect.ask(asked)
     raise AssertionError("the job was not finished")
 
 

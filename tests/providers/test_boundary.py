@@ -1,6 +1,7 @@
 """The values that cross the boundary, and what every dialect has in common."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse, ProviderFailure
 from proxy.providers.boundary import (
-    Call,
+    SUBMIT,
     File,
     Finished,
+    Handle,
     InputPicture,
     Job,
+    ListsModels,
     Pending,
+    Provider,
     Range,
     Reply,
     UnreadableReply,
@@ -25,32 +29,28 @@ from proxy.providers.boundary import (
 from proxy.providers.registry import KINDS
 from tests.providers.examples import BOUNDARY, JOB, KEY, PROMPT, brought, job, provider, reply, streamed
 
-ASKED = Call("GET", "https://provider.test/job", picture=True, picture_part="output")
+ASYNC = provider("prodia", mode="async")
 
 
-def _calls(kind: str) -> list[Call]:
-    """Return one call of every sort that the dialect makes, as far as its replies are read differently."""
-    dialect = provider(kind)
-    submit = dialect.submit(job(dialect.models()[0], seed=1))
-    base = KINDS[kind].base_url
-    followed = {
-        "imagelabs": ["/progress"],
-        "prodia-legacy": [f"/job/{JOB}"],
-        "prodia-v1": [f"/job/{JOB}"],
-        "prodia": [
-            "/job/async",
-            f"/job/async/{JOB}/job.state.current",
-            f"/job/async/{JOB}/job.json",
-            f"/job/async/{JOB}/output",
-            f"/job/async/{JOB}/output/output.png",
-        ],
-    }
-    return [submit, *(Call("GET", f"{base}{path}") for path in followed[kind])]
+_STEPS = {
+    "imagelabs": ["progress"],
+    "prodia-legacy": ["job"],
+    "prodia-v1": ["job"],
+    "prodia": ["state", "details", "output", "picture"],
+}
+"""The steps of each dialect after the submit."""
 
+HANDLES = [
+    (kind, Handle(step, JOB, "output.png" if step == "picture" else "")) for kind in KINDS for step in _STEPS[kind]
+]
+ASKED = [
+    *((provider(kind), SUBMIT) for kind in KINDS),
+    (ASYNC, SUBMIT),
+    *((provider(kind), handle) for kind, handle in HANDLES),
+]
+"""Every step of every dialect whose replies are read differently."""
 
-CALLS = [(kind, call) for kind in KINDS for call in _calls(kind)]
-
-OBJECTS = [(kind, call) for kind, call in CALLS if not call.url.endswith(("/job.state.current", "/output"))]
+OBJECTS = [(dialect, asked) for dialect, asked in ASKED if asked.step not in ("state", "output")]
 """Those answered with a JSON object; the word and the list of the asynchronous variant are tested with it."""
 
 _words = st.sampled_from(
@@ -74,45 +74,43 @@ _nested = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.parametrize(("kind", "call"), CALLS)
+@pytest.mark.parametrize(("dialect", "asked"), ASKED)
 @given(value=_objects | _nested | _values)
 @settings(max_examples=15, deadline=None)
-def test_any_json_is_read_or_refused_as_the_providers_failure(kind: str, call: Call, value: Any) -> None:
-    dialect = provider(kind)
+def test_any_json_is_read_or_refused_as_the_providers_failure(dialect: Provider, asked: Handle, value: Any) -> None:
     for status in (200, 400):
-        said = reply(call, json.dumps(value).encode(), status, content_type="application/json")
+        said = reply(json.dumps(value).encode(), status, content_type="application/json")
         assert isinstance(dialect.refusal(said), str)
         try:
-            answer = dialect.read(said)
+            answer = dialect.read(asked, said)
         except ProviderFailure:
             continue
         assert isinstance(answer, Pending | Finished)
 
 
-@pytest.mark.parametrize(("kind", "call"), CALLS)
+@pytest.mark.parametrize(("dialect", "asked"), ASKED)
 @given(body=st.binary(max_size=200), content_type=st.sampled_from(["multipart/form-data; boundary=x", "text/html", ""]))
 @settings(max_examples=15, deadline=None)
 def test_any_bytes_are_read_or_refused_as_the_providers_failure(
-    kind: str, call: Call, body: bytes, content_type: str
+    dialect: Provider, asked: Handle, body: bytes, content_type: str
 ) -> None:
-    dialect = provider(kind)
-    said = reply(call, body, content_type=content_type)
+    said = reply(body, content_type=content_type)
     assert isinstance(dialect.refusal(said), str)
     try:
-        dialect.read(said)
+        dialect.read(asked, said)
     except ProviderFailure:
         return
 
 
-@pytest.mark.parametrize(("kind", "call"), OBJECTS)
+@pytest.mark.parametrize(("dialect", "asked"), OBJECTS)
 @pytest.mark.parametrize(
     "body",
     [b"", b"<html><title>Bad Gateway</title></html>", b'{"job": "0f4c', b"[" * 100_000, b"\xff\xfe{", b"[1]", b"null"],
     ids=["empty", "html", "cut", "deep", "garbled", "list", "null"],
 )
-def test_what_is_not_the_dialect_is_unreadable(kind: str, call: Call, body: bytes) -> None:
+def test_what_is_not_the_dialect_is_unreadable(dialect: Provider, asked: Handle, body: bytes) -> None:
     with pytest.raises(UnreadableReply):
-        provider(kind).read(reply(call, body, content_type="application/json"))
+        dialect.read(asked, reply(body, content_type="application/json"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,11 +130,49 @@ def test_base_urls_may_end_in_a_slash(kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["imagelabs", "prodia", "prodia-legacy"])
-def test_a_fixed_list_of_models_is_not_asked_for(kind: str) -> None:
-    dialect = provider(kind)
-    assert dialect.catalogue() == ()
-    assert dialect.read_catalogue(()) == dialect.models()
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_list_that_changes_is_asked_for(kind: str) -> None:
+    assert isinstance(provider(kind), ListsModels) == (kind == "prodia-v1")
+
+
+@pytest.mark.parametrize(("kind", "handle"), HANDLES)
+def test_a_handle_can_be_written_down_and_asked_with_later(kind: str, handle: Handle) -> None:
+    written = handle.dump()
+    assert json.loads(written) == asdict(handle)
+    assert Handle.load(written) == handle
+    call = provider(kind).ask(Handle.load(written))
+    assert call.safe
+    assert JOB in (call.url if kind != "imagelabs" else str(call.json))
+
+
+@given(st.text(), st.text(), st.text())
+def test_any_handle_survives_being_written_down(step: str, job_id: str, name: str) -> None:
+    assert Handle.load(Handle(step, job_id, name).dump()) == Handle(step, job_id, name)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"step": 5}', '{"step": "job", "url": "x"}', '"job"'])
+def test_what_is_no_handle_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (json's own error is one)
+        Handle.load(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", ["submit", "", "unheard-of"])
+def test_only_a_dialects_own_steps_can_be_asked(kind: str, step: str) -> None:
+    with pytest.raises(ValueError, match="no step"):
+        provider(kind).ask(Handle(step, JOB))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_call_and_no_handle_holds_a_credential(kind: str) -> None:
+    for dialect in (provider(kind), ASYNC) if kind == "prodia" else (provider(kind),):
+        calls = [dialect.submit(job(dialect.models()[0], seed=1)), dialect.probe()]
+        calls += dialect.catalogue() if isinstance(dialect, ListsModels) else ()
+        calls += [dialect.ask(handle) for name, handle in HANDLES if name == kind]
+        values = [*map(asdict, calls), *(handle.dump() for name, handle in HANDLES if name == kind), repr(dialect)]
+        assert KEY not in str(values)
+        assert all(name not in call.headers for call in calls for name in dialect.credentials())
+    assert any(KEY in value for value in provider(kind).credentials().values()) == bool(KINDS[kind].key_env)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,7 +181,7 @@ def test_representations_hide_keys_prompts_and_addresses(kind: str) -> None:
     made_by = next(one for one in dialect.models() if "edit" in one.operations or kind == "prodia-legacy")
     wanted = job(made_by, images=() if kind == "prodia-legacy" else (brought(b"pixels"),), seed=1)
     call = dialect.submit(wanted)
-    said = Reply(call, 200, {"set-cookie": "session=s3cret"}, b"s3cret body")
+    said = Reply(200, {"set-cookie": "session=s3cret"}, b"s3cret body")
     for shown in map(repr, (dialect, wanted, call, said, *wanted.images, *call.files)):
         for secret in (KEY, "fox", "pixels", "s3cret", "txt2img", "/job"):
             assert secret not in shown or (secret == "txt2img" and shown.startswith("Job("))
@@ -174,8 +210,8 @@ def test_the_rest_of_the_values_hide_what_they_carry() -> None:
     ],
 )
 def test_retry_after_is_a_number_of_seconds_or_nothing(value: str, seconds: float | None) -> None:
-    assert reply(ASKED, retry_after=value).retry_after == seconds
-    assert Reply(ASKED, 429).retry_after is None
+    assert reply(retry_after=value).retry_after == seconds
+    assert Reply(429).retry_after is None
 
 
 @pytest.mark.parametrize(
@@ -183,12 +219,12 @@ def test_retry_after_is_a_number_of_seconds_or_nothing(value: str, seconds: floa
     [("image/PNG; q=1", "image/png"), ("", ""), (" Text/HTML ;charset=x", "text/html"), (";", "")],
 )
 def test_content_type_is_the_bare_media_type(value: str, content_type: str) -> None:
-    assert reply(ASKED, content_type=value).content_type == content_type
+    assert reply(content_type=value).content_type == content_type
 
 
 def test_json_is_read_whatever_the_content_type_says() -> None:
-    assert reply(ASKED, b'{"a": 1}', content_type="text/html").json_object() == {"a": 1}
-    assert reply(ASKED, '{"a": "ü"}'.encode("utf-8-sig")).json_object() == {"a": "ü"}
+    assert reply(b'{"a": 1}', content_type="text/html").json_object() == {"a": 1}
+    assert reply('{"a": "ü"}'.encode("utf-8-sig")).json_object() == {"a": "ü"}
 
 
 @pytest.mark.parametrize("value", [JOB, "a" * 8, "A_-9" * 16])
@@ -263,12 +299,12 @@ def test_numbers_are_brought_into_range(limits: Range, value: float, kept: float
 
 def test_the_boundary_of_the_examples_is_awkward_indeed() -> None:
     assert provider("prodia").read(
+        SUBMIT,
         streamed(
-            ASKED,
             f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=job\r\n\r\n{{}}\r\n"
             f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=output\r\n\r\n".encode()
             + b"\xff\xd8\xff--"
             + f"\r\n--{BOUNDARY}--\r\n".encode(),
             f"multipart/form-data; boundary={BOUNDARY}",
-        )
+        ),
     ) == Finished(cast("Path", b"\xff\xd8\xff--"))

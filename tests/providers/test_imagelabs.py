@@ -7,14 +7,14 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.providers.boundary import Base64, Call, Finished, UnreadableReply
+from proxy.providers.boundary import SUBMIT, Base64, Call, Finished, Handle, UnreadableReply
 from proxy.upstream.client import Interrupted, Upstream
 from tests.providers.examples import NAMED, PAGE, PNG, PROMPT, brought, content, follow, job, pending, provider, reply
 
 BASE = "https://editor.imagelabs.net"
 DIALECT = provider("imagelabs")
 MODEL = DIALECT.models()[0]
-ASK = Call("POST", f"{BASE}/progress", json={"task_id": "t-1"})
+ASK = Handle("progress", "t-1")
 FINAL = "https://pictures.test/a.jpg"
 
 
@@ -66,10 +66,11 @@ def test_an_edit_brings_its_picture_as_a_data_url() -> None:
 
 @pytest.mark.parametrize(("task", "sent"), [("t-1", "t-1"), (17, "17"), ("ünï/code?", "ünï/code?")])
 def test_a_task_is_followed_by_posting_its_id(task: object, sent: str) -> None:
-    answer = pending(DIALECT.read(reply(DIALECT.submit(job(MODEL, seed=1)), {"task_id": task})))
+    answer = pending(DIALECT.read(SUBMIT, reply({"task_id": task})))
     assert (answer.state, answer.at_once) == ("queued", False)
-    assert (answer.next.method, answer.next.url, answer.next.json) == ("POST", f"{BASE}/progress", {"task_id": sent})
-    assert answer.next.headers == DIALECT.probe().headers
+    call = DIALECT.ask(answer.handle)
+    assert (call.method, call.url, call.json) == ("POST", f"{BASE}/progress", {"task_id": sent})
+    assert call.headers == DIALECT.probe().headers
 
 
 @pytest.mark.parametrize(
@@ -88,15 +89,15 @@ def test_a_task_is_followed_by_posting_its_id(task: object, sent: str) -> None:
 )
 def test_a_submit_without_a_task_is_a_bad_response_and_is_not_asked_after(body: dict[str, Any]) -> None:
     with pytest.raises(ProviderBadResponse, match="named no task") as caught:
-        DIALECT.read(reply(DIALECT.submit(job(MODEL, seed=1)), body))
+        DIALECT.read(SUBMIT, reply(body))
     assert not isinstance(caught.value, UnreadableReply)
 
 
-@pytest.mark.parametrize("call", [ASK, DIALECT.submit(job(MODEL, seed=1))])
+@pytest.mark.parametrize("asked", [ASK, SUBMIT])
 @pytest.mark.parametrize("body", [PAGE, b"", b'{"status": "Do', b"[]"])
-def test_a_page_an_empty_body_or_half_an_answer_is_unreadable(call: Call, body: bytes) -> None:
+def test_a_page_an_empty_body_or_half_an_answer_is_unreadable(asked: Handle, body: bytes) -> None:
     with pytest.raises(UnreadableReply):
-        DIALECT.read(reply(call, body, content_type="text/html"))
+        DIALECT.read(asked, reply(body, content_type="text/html"))
 
 
 @pytest.mark.parametrize(
@@ -125,13 +126,13 @@ def test_a_page_an_empty_body_or_half_an_answer_is_unreadable(call: Call, body: 
     ],
 )
 def test_a_running_task(body: dict[str, Any], state: str, progress: float | None, preview: str | None) -> None:
-    answer = pending(DIALECT.read(reply(ASK, body)))
-    assert (answer.next, answer.state, answer.progress, answer.preview) == (ASK, state, progress, preview)
+    answer = pending(DIALECT.read(ASK, reply(body)))
+    assert (answer.handle, answer.state, answer.progress, answer.preview) == (ASK, state, progress, preview)
     assert not answer.at_once
 
 
 def test_progress_that_is_not_a_number_says_nothing() -> None:
-    assert pending(DIALECT.read(reply(ASK, b'{"progress": NaN}'))).progress is None
+    assert pending(DIALECT.read(ASK, reply(b'{"progress": NaN}'))).progress is None
 
 
 @pytest.mark.parametrize(
@@ -147,24 +148,24 @@ def test_progress_that_is_not_a_number_says_nothing() -> None:
     ],
 )
 def test_a_picture_ends_the_task_whatever_its_status(body: dict[str, Any], image: str) -> None:
-    assert DIALECT.read(reply(ASK, body)) == Finished(image)
+    assert DIALECT.read(ASK, reply(body)) == Finished(image)
 
 
 @pytest.mark.parametrize("final", [None, "", 5, []])
 def test_done_without_a_picture_is_a_bad_response(final: object) -> None:
     with pytest.raises(ProviderBadResponse, match="names no picture"):
-        DIALECT.read(reply(ASK, {"status": "Done", "final_image_url": final}))
+        DIALECT.read(ASK, reply({"status": "Done", "final_image_url": final}))
 
 
 @pytest.mark.parametrize("status", ["Error", "error: out of memory", "Internal ERROR"])
 def test_a_status_with_error_in_it_is_a_failed_job(status: str) -> None:
     with pytest.raises(GenerationFailed):
-        DIALECT.read(reply(ASK, {"status": status, "code": 5}))
+        DIALECT.read(ASK, reply({"status": status, "code": 5}))
 
 
 def test_an_error_over_content_is_told_apart() -> None:
     with pytest.raises(ContentRefused):
-        DIALECT.read(reply(ASK, {"status": "Error", "message": "NSFW prompt"}))
+        DIALECT.read(ASK, reply({"status": "Error", "message": "NSFW prompt"}))
 
 
 def test_the_probe_asks_after_a_task_that_does_not_exist() -> None:
@@ -172,7 +173,7 @@ def test_the_probe_asks_after_a_task_that_does_not_exist() -> None:
 
 
 def test_a_refusal_is_the_bodys_text() -> None:
-    assert DIALECT.refusal(reply(ASK, b"no \xff way", 400)) == "no � way"
+    assert DIALECT.refusal(reply(b"no \xff way", 400)) == "no � way"
 
 
 @pytest.mark.anyio
@@ -205,10 +206,10 @@ async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) ->
 async def test_a_front_page_in_the_middle_is_a_reply_and_no_crash(upstream: Upstream, web: aioresponses) -> None:
     web.post(f"{BASE}/progress", status=503, body=PAGE, content_type="text/html; charset=UTF-8")
     web.post(f"{BASE}/progress", exception=ConnectionResetError())
-    said = await upstream.send(ASK, 1.0)
+    said = await upstream.send(DIALECT.ask(ASK), 1.0)
     assert (said.status, said.content_type, said.body) == (503, "text/html", PAGE)
     with pytest.raises(Interrupted):
-        await upstream.send(ASK, 1.0)
+        await upstream.send(DIALECT.ask(ASK), 1.0)
 
 
 @pytest.mark.anyio
@@ -220,9 +221,9 @@ async def test_pretended_answers_bypass_middlewares(upstream: Upstream, web: aio
         ran.append("ran")
 
     web.post(f"{BASE}/progress", payload={}, repeat=True)
-    await upstream.send(ASK, 1.0)
+    await upstream.send(DIALECT.ask(ASK), 1.0)
     session = upstream._api_session
     assert session is not None
     assert session._middlewares
-    async with session.request("POST", ASK.url, middlewares=(watching,)):  # type: ignore[arg-type]
+    async with session.request("POST", DIALECT.ask(ASK).url, middlewares=(watching,)):  # type: ignore[arg-type]
         assert ran == []

@@ -13,13 +13,12 @@ from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
 from proxy.jobs.breaker import Breaker
 from proxy.jobs.runtime import ProviderRuntime
 from proxy.metrics import Metrics
-from proxy.providers.boundary import Call, Finished, Operation, Reply, UnreadableReply
+from proxy.providers.boundary import SUBMIT, Call, Finished, Operation, Reply, UnreadableReply
 from proxy.upstream.client import Upstream
 from tests.providers.examples import (
     AWKWARD,
     BOUNDARY,
     JOB,
-    KEY,
     NAMED,
     PAGE,
     PNG,
@@ -39,13 +38,13 @@ from tests.providers.examples import (
 BASE = "https://inference.prodia.com/v2"
 DIALECT = provider("prodia")
 SCHNELL = model(DIALECT, "flux-fast.schnell.txt2img.v2")
-SUBMIT = DIALECT.submit(job(SCHNELL, seed=1))
+SUBMITTED = DIALECT.submit(job(SCHNELL, seed=1))
 JPEG, WEBP = picture(kind="JPEG"), picture(kind="WEBP")
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 def _read(*parts: tuple[str, str, str, bytes], content_type: str = FORM, boundary: str = BOUNDARY) -> Finished:
-    answer = DIALECT.read(streamed(SUBMIT, multipart(*parts, boundary=boundary), content_type))
+    answer = DIALECT.read(SUBMIT, streamed(multipart(*parts, boundary=boundary), content_type))
     assert isinstance(answer, Finished)
     return answer
 
@@ -54,7 +53,7 @@ def _read(*parts: tuple[str, str, str, bytes], content_type: str = FORM, boundar
 def test_submit_asks_for_the_pictures_bytes(output_format: str) -> None:
     call = DIALECT.submit(job(SCHNELL, output_format=output_format, seed=5, steps=4, style_preset="anime"))
     assert (call.method, call.url, call.query, call.files, call.picture) == ("POST", f"{BASE}/job", {}, (), True)
-    assert call.headers == {"authorization": f"Bearer {KEY}", "accept": f"image/{output_format}"}
+    assert call.headers == {"accept": f"image/{output_format}"}
     assert call.json == {
         "type": "inference.flux-fast.schnell.txt2img.v2",
         "config": {"prompt": PROMPT, "width": 1024, "height": 1024, "seed": 5, "steps": 4, "style_preset": "anime"},
@@ -94,7 +93,7 @@ def test_pictures_go_as_parts_that_the_job_names() -> None:
         ("input", "image0.png", "image/png", b"picture 0"),
         ("input", "image1.jpeg", "image/jpeg", b"picture 1"),
     ]
-    assert call.headers == {"authorization": f"Bearer {KEY}", "accept": "image/webp"}
+    assert call.headers == {"accept": "image/webp"}
     assert call.picture
 
 
@@ -115,7 +114,7 @@ def test_a_mask_is_one_more_part(name: str) -> None:
 
 def test_a_streamed_picture_is_the_result() -> None:
     path = Path("a.part")
-    assert DIALECT.read(Reply(SUBMIT, 200, {"content-type": "image/png"}, picture=path)) == Finished(path)
+    assert DIALECT.read(SUBMIT, Reply(200, {"content-type": "image/png"}, picture=path)) == Finished(path)
 
 
 @pytest.mark.parametrize("data", [PNG, JPEG, WEBP, AWKWARD, PNG + b"\r\n", PNG + b"\r", PNG + b"--", PNG + b"\n\r\n"])
@@ -224,23 +223,23 @@ def test_an_error_in_the_job_part_wins_over_its_outputs(values: dict[str, Any], 
     with pytest.raises(kind):
         _read(job_part(**values), output_part(PNG))
     with pytest.raises(kind):
-        DIALECT.read(reply(SUBMIT, {"id": JOB, **values}))
+        DIALECT.read(SUBMIT, reply({"id": JOB, **values}))
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", [1, -1], ids=["forward", "backward"])
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
 def test_of_several_pictures_the_first_output_alone_is_written(order: int, piece: int) -> None:
     parts = [job_part(), ("input", "a", "image/png", WEBP), output_part(b"RIF"), output_part(JPEG), output_part(PNG)]
-    said = streamed(SUBMIT, multipart(*parts[::order]), FORM, piece)
+    said = streamed(multipart(*parts[::order]), FORM, piece)
     assert said.picture == cast("Path", JPEG if order == 1 else PNG)
     assert sorted(name for name, _ in said.parts) == ["input", "job", "output", "output", "output"]
 
 
 def test_what_is_kept_of_other_parts_is_short() -> None:
-    said = streamed(SUBMIT, multipart(("a", "a", "b", bytes(500_000)), job_part(), output_part(PNG)), FORM, 1_000)
+    said = streamed(multipart(("a", "a", "b", bytes(500_000)), job_part(), output_part(PNG)), FORM, 1_000)
     assert [len(data) for _, data in said.parts] == [65_536, len(job_part()[3]), 0]
     with pytest.raises(UnreadableReply):
-        streamed(SUBMIT, multipart(*[job_part()] * 65), FORM, 1_000)
+        streamed(multipart(*[job_part()] * 65), FORM, 1_000)
 
 
 @pytest.mark.anyio
@@ -256,9 +255,9 @@ async def test_a_picture_that_came_with_a_failure_is_removed(upstream: Upstream,
         poll_breaker=Breaker(clock),
         figures=Metrics().of_provider("x"),
     )
-    said = Reply(SUBMIT, 200, {"content-type": FORM}, picture=path, parts=[("job", b'{"error": "nsfw"}')])
+    said = Reply(200, {"content-type": FORM}, picture=path, parts=[("job", b'{"error": "nsfw"}')])
     with pytest.raises(ContentRefused):
-        runtime.read(said)
+        runtime.read(SUBMIT, said)
     assert not path.exists()
 
 
@@ -304,8 +303,8 @@ WHOLE = multipart(job_part(), output_part(PNG))
 def test_a_broken_multipart_answer_is_unreadable(body: bytes, content_type: str) -> None:
     for piece in (1, 7, len(body) + 1):
         with pytest.raises(UnreadableReply):
-            DIALECT.read(streamed(SUBMIT, body, content_type, piece))
-    assert isinstance(DIALECT.refusal(reply(SUBMIT, body, content_type=content_type)), str)
+            DIALECT.read(SUBMIT, streamed(body, content_type, piece))
+    assert isinstance(DIALECT.refusal(reply(body, content_type=content_type)), str)
 
 
 @pytest.mark.parametrize(
@@ -313,12 +312,12 @@ def test_a_broken_multipart_answer_is_unreadable(body: bytes, content_type: str)
 )
 def test_json_where_a_picture_was_asked_for_is_a_bad_response(body: dict[str, Any]) -> None:
     with pytest.raises(ProviderBadResponse, match="without a picture"):
-        DIALECT.read(reply(SUBMIT, body))
+        DIALECT.read(SUBMIT, reply(body))
 
 
 def test_json_with_a_reason_and_no_picture_is_a_failed_job() -> None:
     with pytest.raises(ContentRefused):
-        DIALECT.read(reply(SUBMIT, {"id": JOB, "state": {"history": [{"message": "moderation: nsfw"}]}}))
+        DIALECT.read(SUBMIT, reply({"id": JOB, "state": {"history": [{"message": "moderation: nsfw"}]}}))
 
 
 @pytest.mark.parametrize(
@@ -339,26 +338,26 @@ def test_json_with_a_reason_and_no_picture_is_a_failed_job() -> None:
     ],
 )
 def test_the_words_of_a_refusal(body: bytes, content_type: str, words: str) -> None:
-    assert DIALECT.refusal(reply(SUBMIT, body, 400, content_type=content_type)) == words
+    assert DIALECT.refusal(reply(body, 400, content_type=content_type)) == words
 
 
 def test_the_probe_is_the_smallest_legal_job() -> None:
     probe = DIALECT.probe()
     assert (probe.method, probe.url, probe.json) == ("POST", f"{BASE}/job", {"type": "inference.ping.v1"})
-    assert (probe.headers["authorization"], probe.picture) == (f"Bearer {KEY}", False)
+    assert (probe.headers, probe.picture) == ({"accept": "application/json"}, False)
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("data", [PNG, AWKWARD])
 async def test_bytes_stream_into_a_file(upstream: Upstream, web: aioresponses, data: bytes) -> None:
     web.post(f"{BASE}/job", body=data, content_type="image/png")
-    answer = DIALECT.read(await upstream.send(SUBMIT, 1.0))
+    answer = DIALECT.read(SUBMIT, await upstream.send(SUBMITTED, 1.0))
     assert isinstance(answer, Finished)
     assert isinstance(answer.image, Path)
     assert answer.image.read_bytes() == data
     (sent,) = web.requests["POST", URL(f"{BASE}/job")]
-    assert sent.kwargs["json"] == SUBMIT.json
-    assert sent.kwargs["headers"] == {**SUBMIT.headers, **NAMED}
+    assert sent.kwargs["json"] == SUBMITTED.json
+    assert sent.kwargs["headers"] == {**SUBMITTED.headers, **NAMED}
     assert sent.kwargs["params"] is None
     assert sent.kwargs["allow_redirects"] is False
 
@@ -368,7 +367,7 @@ async def test_a_form_and_its_multipart_answer(upstream: Upstream, web: aiorespo
     body = multipart(job_part(metrics={"elapsed": 0.3}), output_part(AWKWARD))
     web.post(f"{BASE}/job", body=body, headers={"Content-Type": f'multipart/form-data; boundary="{BOUNDARY}"'})
     wanted = job(model(DIALECT, "flux-2.pro.img2img.v1"), "edit", [brought(AWKWARD)])
-    answer = DIALECT.read(await upstream.send(DIALECT.submit(wanted), 1.0))
+    answer = DIALECT.read(SUBMIT, await upstream.send(DIALECT.submit(wanted), 1.0))
     assert isinstance(answer, Finished)
     assert isinstance(answer.image, Path)
     assert (answer.image.read_bytes(), answer.elapsed_s) == (AWKWARD, 0.3)
@@ -391,6 +390,6 @@ async def test_a_refusal_is_never_taken_for_a_picture(
     upstream: Upstream, web: aioresponses, status: int, body: bytes, content_type: str, headers: dict[str, str]
 ) -> None:
     web.post(f"{BASE}/job", status=status, body=body, headers={"Content-Type": content_type, **headers})
-    said = await upstream.send(SUBMIT, 1.0)
+    said = await upstream.send(SUBMITTED, 1.0)
     assert (said.status, said.body, said.picture) == (status, body, None)
     assert said.retry_after == (2.0 if headers else None)

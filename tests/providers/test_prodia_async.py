@@ -8,27 +8,26 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.providers.boundary import Call, Finished, Reply, UnreadableReply
+from proxy.providers.boundary import SUBMIT, Call, Finished, Handle, Reply, UnreadableReply
 from proxy.upstream.client import Upstream
+from tests.providers.conftest import Connect
 from tests.providers.examples import JOB, KEY, PAGE, PNG, brought, follow, job, model, pending, provider, reply
 
 BASE = "https://inference.prodia.com/v2/job/async"
 DIALECT = provider("prodia", mode="async")
 SCHNELL = model(DIALECT, "flux-fast.schnell.txt2img.v2")
-SUBMIT = DIALECT.submit(job(SCHNELL, seed=1))
+SUBMITTED = DIALECT.submit(job(SCHNELL, seed=1))
 
 
-def _asked(path: str) -> Call:
-    return Call("GET", f"{BASE}/{JOB}/{path}", SUBMIT.headers)
-
-
-STATE, OUTPUT, DETAILS = _asked("job.state.current"), _asked("output"), _asked("job.json")
+STATE, OUTPUT, DETAILS = Handle("state", JOB), Handle("output", JOB), Handle("details", JOB)
+STATE_URL, OUTPUT_URL, DETAILS_URL = (f"{BASE}/{JOB}/{path}" for path in ("job.state.current", "output", "job.json"))
 
 
 def test_submit_is_the_same_body_elsewhere() -> None:
     sync = provider("prodia").submit(job(SCHNELL, seed=1))
-    assert (SUBMIT.method, SUBMIT.url, SUBMIT.json, SUBMIT.picture) == ("POST", BASE, sync.json, False)
-    assert SUBMIT.headers == {"authorization": f"Bearer {KEY}", "accept": "application/json"}
+    assert (SUBMITTED.method, SUBMITTED.url, SUBMITTED.json, SUBMITTED.picture) == ("POST", BASE, sync.json, False)
+    assert SUBMITTED.headers == {"accept": "application/json"}
+    assert DIALECT.credentials() == {"authorization": f"Bearer {KEY}"}
 
 
 def test_an_edit_is_the_same_form_elsewhere() -> None:
@@ -37,22 +36,21 @@ def test_an_edit_is_the_same_form_elsewhere() -> None:
     assert (call.url, call.files, call.picture) == (BASE, provider("prodia").submit(wanted).files, False)
 
 
-def test_an_accepted_job_is_asked_after_with_the_token() -> None:
-    answer = pending(DIALECT.read(reply(SUBMIT, {"id": JOB, "state": {"current": "processing"}}, 201)))
-    assert (answer.next.method, answer.next.url, answer.state) == ("GET", STATE.url, "queued")
-    assert answer.next.headers == {"authorization": f"Bearer {KEY}", "accept": "*/*"}
-    assert not answer.at_once
+def test_an_accepted_job_is_asked_after_while_it_is_kept() -> None:
+    answer = pending(DIALECT.read(SUBMIT, reply({"id": JOB, "state": {"current": "processing"}}, 201)))
+    assert (answer.handle, answer.state, answer.at_once, answer.expires_s) == (STATE, "queued", False, 300.0)
+    assert DIALECT.ask(STATE) == Call("GET", STATE_URL, {"accept": "*/*"}, safe=True)
 
 
 @pytest.mark.parametrize("body", [{}, {"id": None}, {"id": "../../x"}, {"job": JOB}, {"id": 5, "detail": "x"}])
 def test_an_answer_without_an_id_is_a_bad_response(body: dict[str, Any]) -> None:
     with pytest.raises(ProviderBadResponse, match="names no job"):
-        DIALECT.read(reply(SUBMIT, body, 201))
+        DIALECT.read(SUBMIT, reply(body, 201))
 
 
 def test_an_error_beside_the_id_is_a_failed_job() -> None:
     with pytest.raises(GenerationFailed):
-        DIALECT.read(reply(SUBMIT, {"id": JOB, "error": "bad config"}, 201))
+        DIALECT.read(SUBMIT, reply({"id": JOB, "error": "bad config"}, 201))
 
 
 @pytest.mark.parametrize(
@@ -65,27 +63,28 @@ def test_an_error_beside_the_id_is_a_failed_job() -> None:
     ],
 )
 def test_a_running_job_is_asked_again(body: bytes, state: str) -> None:
-    answer = pending(DIALECT.read(reply(STATE, body, content_type="text/plain")))
-    assert (answer.next, answer.state, answer.at_once) == (STATE, state, False)
+    answer = pending(DIALECT.read(STATE, reply(body, content_type="text/plain")))
+    assert (answer.handle, answer.state, answer.at_once) == (STATE, state, False)
 
 
 @pytest.mark.parametrize("body", [b"processed", b'"processed"', b"completed", b" Succeeded\r\n"])
 def test_a_processed_jobs_outputs_are_asked_for_at_once(body: bytes) -> None:
-    answer = pending(DIALECT.read(reply(STATE, body)))
-    assert (answer.next.url, answer.next.headers["authorization"]) == (OUTPUT.url, f"Bearer {KEY}")
-    assert (answer.at_once, answer.next.picture) == (True, False)
+    answer = pending(DIALECT.read(STATE, reply(body)))
+    assert (answer.handle, answer.at_once) == (OUTPUT, True)
+    assert DIALECT.ask(OUTPUT) == Call("GET", OUTPUT_URL, {"accept": "*/*"}, safe=True)
 
 
 @pytest.mark.parametrize("body", [b"failed", b"cancelled", b"canceled"])
 def test_a_failed_jobs_reason_is_asked_for_at_once(body: bytes) -> None:
-    answer = pending(DIALECT.read(reply(STATE, body)))
-    assert (answer.next.url, answer.at_once) == (DETAILS.url, True)
+    answer = pending(DIALECT.read(STATE, reply(body)))
+    assert (answer.handle, answer.at_once) == (DETAILS, True)
+    assert DIALECT.ask(DETAILS).url == DETAILS_URL
 
 
 @pytest.mark.parametrize("body", [b"", PAGE, b'{"state": "processed"}', b"\xff\xff", b"5"])
 def test_a_state_that_is_no_word_is_unreadable(body: bytes) -> None:
     with pytest.raises(UnreadableReply):
-        DIALECT.read(reply(STATE, body))
+        DIALECT.read(STATE, reply(body))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_a_state_that_is_no_word_is_unreadable(body: bytes) -> None:
 )
 def test_a_failed_jobs_reason_decides_its_failure(body: dict[str, Any], kind: type[Exception]) -> None:
     with pytest.raises(kind):
-        DIALECT.read(reply(DETAILS, body))
+        DIALECT.read(DETAILS, reply(body))
 
 
 @pytest.mark.parametrize(
@@ -115,14 +114,14 @@ def test_a_failed_jobs_reason_decides_its_failure(body: dict[str, Any], kind: ty
     ],
 )
 def test_the_first_picture_among_the_outputs_is_collected(names: list[Any], name: str) -> None:
-    answer = pending(DIALECT.read(reply(OUTPUT, names)))
-    assert (answer.next.method, answer.next.url) == ("GET", f"{OUTPUT.url}/{name}")
-    assert answer.next.headers["authorization"] == f"Bearer {KEY}"
-    assert (answer.next.picture, answer.at_once) == (True, True)
+    answer = pending(DIALECT.read(OUTPUT, reply(names)))
+    call = DIALECT.ask(answer.handle)
+    assert (call.method, call.url) == ("GET", f"{OUTPUT_URL}/{name}")
+    assert (call.picture, call.picture_part, call.safe, answer.at_once) == (True, "output", True, True)
 
 
 def test_an_output_may_be_an_address() -> None:
-    assert DIALECT.read(reply(OUTPUT, ["https://images.prodia.xyz/a"])) == Finished("https://images.prodia.xyz/a")
+    assert DIALECT.read(OUTPUT, reply(["https://images.prodia.xyz/a"])) == Finished("https://images.prodia.xyz/a")
 
 
 @pytest.mark.parametrize(
@@ -150,36 +149,37 @@ def test_an_output_may_be_an_address() -> None:
 )
 def test_outputs_without_a_usable_name_are_a_bad_response(body: Any) -> None:
     with pytest.raises(ProviderBadResponse, match="names no picture") as caught:
-        DIALECT.read(reply(OUTPUT, body))
+        DIALECT.read(OUTPUT, reply(body))
     assert not isinstance(caught.value, UnreadableReply)
 
 
 @pytest.mark.parametrize("body", [PAGE, b"", b'["a.png'])
 def test_an_unreadable_list_may_be_asked_for_again(body: bytes) -> None:
     with pytest.raises(UnreadableReply):
-        DIALECT.read(reply(OUTPUT, body))
+        DIALECT.read(OUTPUT, reply(body))
 
 
 @pytest.mark.parametrize("name", ["output.png", "output", "job.json", "job.state.current"])
 def test_collected_bytes_are_the_result_whatever_their_name(name: str) -> None:
-    call = Call("GET", f"{OUTPUT.url}/{name}", picture=True)
-    assert DIALECT.read(Reply(call, 200, {"content-type": "image/png"}, picture=Path("a"))) == Finished(Path("a"))
+    said = Reply(200, {"content-type": "image/png"}, picture=Path("a"))
+    assert DIALECT.read(Handle("picture", JOB, name), said) == Finished(Path("a"))
 
 
 @pytest.mark.anyio
-async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) -> None:
+async def test_a_whole_job_on_the_wire(connect: Connect, web: aioresponses) -> None:
+    upstream = connect(credentials=DIALECT.credentials())
     web.post(BASE, status=201, payload={"id": JOB, "state": {"current": "processing"}})
-    web.get(STATE.url, body="processing", content_type="text/plain")
-    web.get(STATE.url, body='"processed"', content_type="text/plain")
-    web.get(OUTPUT.url, body='["message.txt", "output.png"]')
-    web.get(f"{OUTPUT.url}/output.png", body=PNG, content_type="image/png")
+    web.get(STATE_URL, body="processing", content_type="text/plain")
+    web.get(STATE_URL, body='"processed"', content_type="text/plain")
+    web.get(OUTPUT_URL, body='["message.txt", "output.png"]')
+    web.get(f"{OUTPUT_URL}/output.png", body=PNG, content_type="image/png")
     finished = await follow(upstream, DIALECT, job(SCHNELL, seed=1))
     assert isinstance(finished.image, Path)
     assert finished.image.read_bytes() == PNG
 
     (submit,) = web.requests["POST", URL(BASE)]
-    assert submit.kwargs["json"] == SUBMIT.json
-    assert len(web.requests["GET", URL(STATE.url)]) == 2
+    assert submit.kwargs["json"] == SUBMITTED.json
+    assert len(web.requests["GET", URL(STATE_URL)]) == 2
     sent = [call for calls in web.requests.values() for call in calls]
     assert len(sent) == 5
     assert {call.kwargs["headers"]["authorization"] for call in sent} == {f"Bearer {KEY}"}
@@ -189,7 +189,7 @@ async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) ->
 @pytest.mark.anyio
 async def test_a_failed_job_on_the_wire(upstream: Upstream, web: aioresponses) -> None:
     web.post(BASE, status=201, payload={"id": JOB})
-    web.get(STATE.url, body="failed", content_type="text/plain")
-    web.get(DETAILS.url, payload={"id": JOB, "state": {"current": "failed"}, "error": "NSFW"})
+    web.get(STATE_URL, body="failed", content_type="text/plain")
+    web.get(DETAILS_URL, payload={"id": JOB, "state": {"current": "failed"}, "error": "NSFW"})
     with pytest.raises(ContentRefused):
         await follow(upstream, DIALECT, job(SCHNELL, seed=1))

@@ -7,7 +7,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.providers.boundary import Call, Finished
+from proxy.providers.boundary import SUBMIT, Finished, Handle
 from proxy.providers.checkpoints import CHECKPOINTS, SAMPLERS
 from proxy.upstream.client import Upstream
 from tests.providers.examples import JOB, PNG, PROMPT, content, follow, job, model, pending, provider, reply
@@ -15,7 +15,8 @@ from tests.providers.examples import JOB, PNG, PROMPT, content, follow, job, mod
 BASE = "https://api.prodia.com"
 DIALECT = provider("prodia-legacy")
 MODEL = DIALECT.models()[0]
-POLL = Call("GET", f"{BASE}/job/{JOB}")
+POLL = Handle("job", JOB)
+POLL_URL = f"{BASE}/job/{JOB}"
 
 
 def test_submit_is_a_get_with_the_web_apps_words() -> None:
@@ -79,7 +80,7 @@ def test_the_checkpoints_are_the_65_with_the_default_first() -> None:
     assert all(list(one.choices["sampler"]) == list(SAMPLERS) for one in DIALECT.models())
 
 
-@pytest.mark.parametrize("call", [POLL, DIALECT.submit(job(MODEL, seed=1))], ids=["poll", "submit"])
+@pytest.mark.parametrize("asked", [POLL, SUBMIT], ids=["poll", "submit"])
 @pytest.mark.parametrize(
     ("body", "state"),
     [
@@ -91,10 +92,11 @@ def test_the_checkpoints_are_the_65_with_the_default_first() -> None:
         ({"job": JOB, "status": ["succeeded"]}, "generating"),
     ],
 )
-def test_a_running_job_is_asked_after(call: Call, body: dict[str, Any], state: str) -> None:
-    answer = pending(DIALECT.read(reply(call, body)))
-    assert (answer.next.method, answer.next.url, answer.next.query) == ("GET", POLL.url, {})
-    assert answer.next.headers == DIALECT.probe().headers
+def test_a_running_job_is_asked_after(asked: Handle, body: dict[str, Any], state: str) -> None:
+    answer = pending(DIALECT.read(asked, reply(body)))
+    call = DIALECT.ask(answer.handle)
+    assert (call.method, call.url, call.query) == ("GET", POLL_URL, {})
+    assert call.headers == DIALECT.probe().headers
     assert (answer.state, answer.progress, answer.preview, answer.at_once) == (state, None, None, False)
 
 
@@ -107,37 +109,37 @@ def test_a_running_job_is_asked_after(call: Call, body: dict[str, Any], state: s
     ],
 )
 def test_a_finished_job_names_its_picture_or_lets_it_be_told(address: dict[str, Any], image: str) -> None:
-    assert DIALECT.read(reply(POLL, {"job": JOB, "status": "succeeded", **address})) == Finished(image)
+    assert DIALECT.read(POLL, reply({"job": JOB, "status": "succeeded", **address})) == Finished(image)
 
 
 def test_pictures_lie_where_the_configuration_says() -> None:
     dialect = provider("prodia-legacy", image_base_url="https://own.test/pictures/")
-    finished = dialect.read(reply(POLL, {"job": JOB, "status": "succeeded"}))
+    finished = dialect.read(POLL, reply({"job": JOB, "status": "succeeded"}))
     assert finished == Finished(f"https://own.test/pictures/{JOB}.png")
 
 
 @pytest.mark.parametrize("address", ["", 5, ["https://images.prodia.xyz/a.png"], {}])
 def test_a_picture_address_that_is_none_is_a_bad_response(address: object) -> None:
     with pytest.raises(ProviderBadResponse, match="names no picture"):
-        DIALECT.read(reply(POLL, {"job": JOB, "status": "succeeded", "imageUrl": address}))
+        DIALECT.read(POLL, reply({"job": JOB, "status": "succeeded", "imageUrl": address}))
 
 
 @pytest.mark.parametrize("body", [{}, {"status": "queued"}, {"job": None}, {"job": "../models"}, {"job": 5}])
 def test_an_answer_without_a_job_is_a_bad_response(body: dict[str, Any]) -> None:
     with pytest.raises(ProviderBadResponse, match="names no job"):
-        DIALECT.read(reply(DIALECT.submit(job(MODEL, seed=1)), body))
+        DIALECT.read(SUBMIT, reply(body))
 
 
 def test_a_failed_job_gives_no_reason_or_one() -> None:
     with pytest.raises(GenerationFailed):
-        DIALECT.read(reply(POLL, {"job": JOB, "status": "failed"}))
+        DIALECT.read(POLL, reply({"job": JOB, "status": "failed"}))
     with pytest.raises(ContentRefused):
-        DIALECT.read(reply(POLL, {"job": JOB, "status": "failed", "error": "NSFW"}))
+        DIALECT.read(POLL, reply({"job": JOB, "status": "failed", "error": "NSFW"}))
 
 
 def test_the_probe_is_the_list_of_models() -> None:
     assert (DIALECT.probe().method, DIALECT.probe().url) == ("GET", f"{BASE}/models")
-    assert DIALECT.refusal(reply(POLL, b"Not Found", 404)) == "Not Found"
+    assert DIALECT.refusal(reply(b"Not Found", 404)) == "Not Found"
 
 
 @pytest.mark.anyio
@@ -146,8 +148,8 @@ async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) ->
     submit = DIALECT.submit(wanted)
     bought = URL(submit.url).with_query(sorted(submit.query.items()))
     web.get(bought, payload={"job": JOB, "status": "queued"})
-    web.get(POLL.url, payload={"job": JOB, "status": "generating"})
-    web.get(POLL.url, payload={"job": JOB, "status": "succeeded"})
+    web.get(POLL_URL, payload={"job": JOB, "status": "generating"})
+    web.get(POLL_URL, payload={"job": JOB, "status": "succeeded"})
     web.get(f"https://images.prodia.xyz/{JOB}.png", body=PNG, content_type="image/png")
     finished = await follow(upstream, DIALECT, wanted)
     assert isinstance(finished.image, str)
@@ -157,7 +159,7 @@ async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) ->
     assert sent.kwargs["params"] == submit.query
     assert sent.kwargs["headers"] == submit.headers
     assert sent.kwargs["json"] is sent.kwargs["data"] is None
-    assert len(web.requests["GET", URL(POLL.url)]) == 2
-    assert web.requests["GET", URL(POLL.url)][0].kwargs["params"] is None
+    assert len(web.requests["GET", URL(POLL_URL)]) == 2
+    assert web.requests["GET", URL(POLL_URL)][0].kwargs["params"] is None
     (fetched,) = web.requests["GET", URL(finished.image)]
     assert "referer" not in fetched.kwargs["headers"]

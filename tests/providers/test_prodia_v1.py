@@ -8,8 +8,9 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.providers.boundary import Base64, Call, Finished, Operation, Reply, UnreadableReply
+from proxy.providers.boundary import Base64, Call, Finished, Handle, Operation, Reply, UnreadableReply
 from proxy.upstream.client import Upstream
+from tests.providers.conftest import Connect
 from tests.providers.examples import (
     JOB,
     KEY,
@@ -20,6 +21,7 @@ from tests.providers.examples import (
     content,
     follow,
     job,
+    lister,
     model,
     pending,
     provider,
@@ -27,16 +29,17 @@ from tests.providers.examples import (
 )
 
 BASE = "https://api.prodia.com/v1"
-DIALECT = provider("prodia-v1")
+DIALECT, LISTER = provider("prodia-v1"), lister("prodia-v1")
 SD, SDXL = model(DIALECT, "dreamshaper_8"), model(DIALECT, "sd_xl_base_1.0")
-POLL = Call("GET", f"{BASE}/job/{JOB}")
+POLL = Handle("job", JOB)
+POLL_URL = f"{BASE}/job/{JOB}"
 IMAGE = f"https://images.prodia.xyz/{JOB}.png"
 
 GENERATE = {
     *("model", "prompt", "negative_prompt", "style_preset", "steps", "cfg_scale", "seed", "upscale", "sampler"),
     *("aspect_ratio", "width", "height"),
 }
-"""Fields of upstreams §2.2; transform and inpainting add their pictures."""
+"""What its documentation named; transform and inpainting add their pictures."""
 
 
 def _body(call: Call) -> dict[str, Any]:
@@ -44,11 +47,12 @@ def _body(call: Call) -> dict[str, Any]:
     return dict(call.json)
 
 
-def test_submit_is_a_post_with_the_key_in_its_header() -> None:
+def test_submit_is_a_post_and_the_key_is_a_credential() -> None:
     wanted = job(SD, seed=1234, steps=20, cfg=7.5, sampler="Euler a", style_preset="anime", negative_prompt="x")
     call = DIALECT.submit(wanted)
     assert (call.method, call.url, call.query, call.files) == ("POST", f"{BASE}/sd/generate", {}, ())
-    assert call.headers == {"x-prodia-key": KEY, "content-type": "application/json", "accept": "application/json"}
+    assert call.headers == {"content-type": "application/json", "accept": "application/json"}
+    assert DIALECT.credentials() == {"x-prodia-key": KEY}
     assert _body(call) == {
         "model": "dreamshaper_8.safetensors [9d40847d]",
         "prompt": PROMPT,
@@ -114,47 +118,44 @@ def test_every_model_sends_its_own_name_to_its_own_family(made_by: Any) -> None:
         ({"job": JOB, "status": "generating", "imageUrl": IMAGE}, "generating"),
     ],
 )
-def test_a_running_job_is_asked_after_with_the_key(body: dict[str, Any], state: str) -> None:
-    answer = pending(DIALECT.read(reply(POLL, body)))
-    assert answer.next == Call("GET", POLL.url, {"x-prodia-key": KEY, "accept": "application/json"}, safe=True)
-    assert answer.next.headers["x-prodia-key"] == KEY
+def test_a_running_job_is_asked_after(body: dict[str, Any], state: str) -> None:
+    answer = pending(DIALECT.read(POLL, reply(body)))
+    assert DIALECT.ask(answer.handle) == Call("GET", POLL_URL, {"accept": "application/json"}, safe=True)
     assert answer.state == state
 
 
 def test_a_finished_job_names_its_picture() -> None:
-    assert DIALECT.read(reply(POLL, {"job": JOB, "status": "succeeded", "imageUrl": IMAGE})) == Finished(IMAGE)
+    assert DIALECT.read(POLL, reply({"job": JOB, "status": "succeeded", "imageUrl": IMAGE})) == Finished(IMAGE)
 
 
 @pytest.mark.parametrize("more", [{}, {"imageUrl": None}, {"imageUrl": ""}, {"imageUrl": 5}])
 def test_a_finished_job_without_a_picture_is_a_bad_response(more: dict[str, Any]) -> None:
     with pytest.raises(ProviderBadResponse, match="names no picture"):
-        DIALECT.read(reply(POLL, {"job": JOB, "status": "succeeded", **more}))
+        DIALECT.read(POLL, reply({"job": JOB, "status": "succeeded", **more}))
 
 
 @pytest.mark.parametrize("body", [{}, {"status": "queued"}, {"job": None}, {"job": "a/b/c/d/e/f"}, {"job": 12345678}])
 def test_an_answer_without_a_job_is_a_bad_response(body: dict[str, Any]) -> None:
     with pytest.raises(ProviderBadResponse, match="names no job"):
-        DIALECT.read(reply(POLL, body))
+        DIALECT.read(POLL, reply(body))
 
 
 def test_a_failed_job_gives_no_reason_or_one() -> None:
     with pytest.raises(GenerationFailed):
-        DIALECT.read(reply(POLL, {"job": JOB, "status": "failed"}))
+        DIALECT.read(POLL, reply({"job": JOB, "status": "failed"}))
     with pytest.raises(ContentRefused):
-        DIALECT.read(reply(POLL, {"job": JOB, "status": "failed", "error": "nsfw"}))
+        DIALECT.read(POLL, reply({"job": JOB, "status": "failed", "error": "nsfw"}))
 
 
 def test_a_refusal_is_plain_text() -> None:
-    said = reply(POLL, b"Invalid Generation Parameters", 400, content_type="text/plain")
+    said = reply(b"Invalid Generation Parameters", 400, content_type="text/plain")
     assert DIALECT.refusal(said) == "Invalid Generation Parameters"
 
 
 def test_the_catalogue_is_two_lists() -> None:
-    calls = DIALECT.catalogue()
+    calls = LISTER.catalogue()
     assert [call.url for call in calls] == [f"{BASE}/sdxl/models", f"{BASE}/sd/models"]
-    models = DIALECT.read_catalogue(
-        [reply(calls[0], ["new_xl.safetensors [00]"]), reply(calls[1], ["new.ckpt [01]", "newer.ckpt [02]"])]
-    )
+    models = LISTER.read_catalogue([reply(["new_xl.safetensors [00]"]), reply(["new.ckpt [01]", "newer.ckpt [02]"])])
     assert [(one.name, one.family) for one in models] == [
         ("new_xl.safetensors [00]", "sdxl"),
         ("new.ckpt [01]", "sd"),
@@ -166,22 +167,21 @@ def test_the_catalogue_is_two_lists() -> None:
 
 @pytest.mark.parametrize("body", [{"models": []}, [1, 2], [None], [""], "x", None])
 def test_a_catalogue_of_anything_else_is_unreadable(body: object) -> None:
-    calls = DIALECT.catalogue()
     with pytest.raises(UnreadableReply):
-        DIALECT.read_catalogue([reply(calls[0], ["a.ckpt"]), reply(calls[1], body)])
+        LISTER.read_catalogue([reply(["a.ckpt"]), reply(body)])
 
 
 def test_a_catalogue_without_end_is_cut() -> None:
-    calls = DIALECT.catalogue()
     names = [f"m{number}.ckpt" for number in range(5000)]
-    assert len(DIALECT.read_catalogue([reply(calls[0], names), reply(calls[1], [])])) == 2000
+    assert len(LISTER.read_catalogue([reply(names), reply([])])) == 2000
 
 
 @pytest.mark.anyio
-async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) -> None:
+async def test_a_whole_job_on_the_wire(connect: Connect, web: aioresponses) -> None:
+    upstream = connect(credentials=DIALECT.credentials())
     web.post(f"{BASE}/sd/generate", payload={"job": JOB, "status": "queued"})
-    web.get(POLL.url, payload={"job": JOB, "status": "generating"})
-    web.get(POLL.url, payload={"job": JOB, "status": "succeeded", "imageUrl": IMAGE})
+    web.get(POLL_URL, payload={"job": JOB, "status": "generating"})
+    web.get(POLL_URL, payload={"job": JOB, "status": "succeeded", "imageUrl": IMAGE})
     web.get(IMAGE, body=PNG, content_type="application/octet-stream")
     wanted = job(SD, seed=7)
     assert await follow(upstream, DIALECT, wanted) == Finished(IMAGE)
@@ -190,7 +190,7 @@ async def test_a_whole_job_on_the_wire(upstream: Upstream, web: aioresponses) ->
     (submit,) = web.requests["POST", URL(f"{BASE}/sd/generate")]
     assert submit.kwargs["json"] == DIALECT.submit(wanted).json
     assert submit.kwargs["headers"]["x-prodia-key"] == KEY
-    polls = web.requests["GET", URL(POLL.url)]
+    polls = web.requests["GET", URL(POLL_URL)]
     assert [poll.kwargs["headers"]["x-prodia-key"] for poll in polls] == [KEY, KEY]
     (fetched,) = web.requests["GET", URL(IMAGE)]
     assert fetched.kwargs["headers"] == {"accept": "image/*", **NAMED}
@@ -208,10 +208,9 @@ async def test_refusals_come_back_as_replies(upstream: Upstream, web: aiorespons
 
 
 def test_listed_names_that_no_header_can_carry_are_left_out() -> None:
-    calls = DIALECT.catalogue()
     good = "dreamshaper_8.safetensors [9d40847d]"
     bodies = (json.dumps([good, "模型", "x\r\nset-cookie: a", "\ud800", " "]).encode(), b"[]")
-    replies = [Reply(call, 200, body=body) for call, body in zip(calls, bodies, strict=True)]
-    assert [listed.name for listed in DIALECT.read_catalogue(replies)] == [good]
+    replies = [Reply(200, body=body) for body in bodies]
+    assert [listed.name for listed in LISTER.read_catalogue(replies)] == [good]
     with pytest.raises(UnreadableReply):
-        DIALECT.read_catalogue([Reply(call, 200, body=b"[]") for call in calls])
+        LISTER.read_catalogue([Reply(200, body=b"[]")] * 2)

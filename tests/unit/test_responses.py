@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from starlette.types import Message
@@ -12,13 +12,13 @@ from starlette.types import Message
 from proxy.api.responses import PIECE_BYTES, ImagesResponse, PicturesBody, base64_pieces, images_body, usage
 from proxy.errors import ProviderBadResult
 from proxy.generations.results import Picture
-from proxy.jobs.run import FinishedJob
+from proxy.jobs.run import Origin
 from proxy.pictures.codec import Facts
 from proxy.pictures.store import StoredPicture
 from proxy.providers.boundary import InputPicture, Model
 from proxy.providers.shapes import FreeShapes
 from proxy.requests.image_request import parse
-from proxy.requests.resolve import Candidate, CheckedRequest, ResolvedRequest, resolve
+from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import PublicModel, Route
 
 _MODEL = Model("turbo", FreeShapes(low=64, high=1024), operations=frozenset({"generate", "edit"}))
@@ -37,21 +37,14 @@ def _resolved(images: tuple[InputPicture, ...] = (), **values: Any) -> ResolvedR
     )
 
 
-class _Route:
-    """The part of Made that answers speak of."""
-
-    def __init__(self, candidate: Candidate) -> None:
-        self.candidate = candidate
-
-
-def _finished_job(resolved: ResolvedRequest) -> FinishedJob:
-    return cast("FinishedJob", _Route(resolved.candidates[0]))
+def _origin(resolved: ResolvedRequest) -> Origin:
+    return Origin.of(resolved.candidates[0], 7)
 
 
 def _stored(resolved: ResolvedRequest, path: Path, data: bytes) -> Picture:
     path.write_bytes(data)
     facts = Facts("png", 1000, 500)
-    return Picture(_finished_job(resolved), 1000, 500, "png", stored=StoredPicture(path.name, path, facts, len(data)))
+    return Picture(_origin(resolved), 1000, 500, "png", stored=StoredPicture(path.name, path, facts, len(data)))
 
 
 def _body(body: PicturesBody) -> dict[str, Any]:
@@ -107,7 +100,7 @@ def test_an_answer_says_what_openai_says_and_has_no_nulls(tmp_path: Path) -> Non
 
 def test_addresses_are_the_providers_or_ours(tmp_path: Path) -> None:
     resolved = _resolved(n=2)
-    theirs = Picture(_finished_job(resolved), 64, 64, None, url="https://images.example/x")
+    theirs = Picture(_origin(resolved), 64, 64, None, url="https://images.example/x")
     ours = _stored(resolved, tmp_path / "name.png", b"abc")
     answer = _body(images_body(resolved, [theirs, ours], 1, "https://box.lan/base"))
     assert answer["data"] == [{"url": "https://images.example/x"}, {"url": "https://box.lan/base/images/name.png"}]
@@ -116,7 +109,7 @@ def test_addresses_are_the_providers_or_ours(tmp_path: Path) -> None:
 
 def test_an_address_cannot_break_into_the_base64(tmp_path: Path) -> None:
     resolved = _resolved(n=2, response_format="b64_json")
-    strange = Picture(_finished_job(resolved), 64, 64, "png", url='https://images.example/"\\u0041"')
+    strange = Picture(_origin(resolved), 64, 64, "png", url='https://images.example/"\\u0041"')
     answer = _body(images_body(resolved, [strange, _stored(resolved, tmp_path / "a", b"abc")], 1, ""))
     assert answer["data"] == [{"url": 'https://images.example/"\\u0041"'}, {"b64_json": "YWJj"}]
 
@@ -124,7 +117,7 @@ def test_an_address_cannot_break_into_the_base64(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prompt", ["x", "a boat on a lake", "ä" * 999])
 def test_usage_is_complete_and_adds_up(prompt: str) -> None:
     resolved = _resolved((InputPicture(b"", "png", 100, 101),), prompt=prompt)
-    pictures = [Picture(_finished_job(resolved), 64, 65, "png", url="u")] * 3
+    pictures = [Picture(_origin(resolved), 64, 65, "png", url="u")] * 3
     counts = usage(resolved, pictures)
     assert counts["total_tokens"] == counts["input_tokens"] + counts["output_tokens"]
     for side in ("input", "output"):
