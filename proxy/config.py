@@ -47,6 +47,8 @@ _PUBLIC_NAMES = (
 _DEFAULT_MODELS: dict[str, dict[str, Any]] = {
     name: {"routes": [_SCHNELL, _EDITOR, _INPAINTER, _LABS, _SDXL]} for name in _PUBLIC_NAMES
 }
+_NAMED = ("providers", "models")
+"""The tables whose keys are names, each with a table of its own."""
 
 
 class ServerSettings(BaseModel):
@@ -213,7 +215,7 @@ def _contradictions(
 
     ``tables``: the values as they were given. ``doubtful``: the places (table and key) where something else is wrong.
     """
-    names = {table: tables[table] for table in ("providers", "models") if isinstance(tables[table], Mapping)}
+    names = {table: tables[table] for table in _NAMED if isinstance(tables[table], Mapping)}
     settings = configuration.settings
     server = settings.server
     problems = []
@@ -275,13 +277,16 @@ def _with_kind(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Put ``above`` over ``below``, table by table and key by key."""
-    merged = dict(below)
-    for key, value in above.items():
-        lower = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(lower, Mapping) and key != "defaults"
-        merged[key] = _merge(lower, value) if both and lower is not None else value
-    return merged
+    """Put ``above`` over ``below``, table by table and key by key. A value is replaced whole, be it a table itself."""
+    merged = {table: _over(below.get(table), values, 2 if table in _NAMED else 1) for table, values in above.items()}
+    return {**below, **merged}
+
+
+def _over(below: Any, above: Any, levels: int) -> Any:
+    """Return ``above``, with what only ``below`` has if both are tables; the same for tables in it, ``levels`` deep."""
+    if levels == 0 or not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: _over(below.get(key), value, levels - 1) for key, value in above.items()}}
 
 
 def _known_keys(tables: list[str]) -> list[str]:

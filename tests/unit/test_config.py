@@ -189,6 +189,22 @@ def test_lists_and_defaults_are_replaced_and_not_merged() -> None:
     assert model.defaults == {"seed": 1}
 
 
+def test_tables_in_a_table_are_merged_where_their_keys_are_names_and_nowhere_else(tmp_path: Path) -> None:
+    """The name of a model or provider may be that of a key; what a key holds is replaced whole."""
+    below = {
+        "models": {"defaults": {"routes": ["imagelabs/sdxl-turbo"], "response_format": "url", "defaults": {"seed": 1}}},
+        "providers": {"defaults": {"kind": "imagelabs", "max_jobs": 2}},
+    }
+    path = _written(
+        tmp_path, "[models.defaults]\ndefaults = { steps = 3 }\n[providers.defaults]\npolls_per_second = 4\n"
+    )
+    settings = load(path, {}, below=below).settings
+    assert settings.models["defaults"].response_format == "url"
+    assert settings.models["defaults"].defaults == {"steps": 3}
+    assert settings.providers["defaults"].max_jobs == 2
+    assert settings.providers["defaults"].polls_per_second == 4
+
+
 def test_a_removed_provider_is_not_used() -> None:
     configuration = compose({"providers": {"imagelabs": {"enabled": False}}}, {})
     assert configuration.why_not("imagelabs") == "not enabled"
