@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from proxy.config_problems import describe, read_what_is_right
 from proxy.pictures.store import ImageSettings
@@ -22,12 +22,14 @@ from proxy.requests.routing import ModelSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
-_SCHNELL = "prodia/inference.flux-fast.schnell.txt2img.v2"
-_EDITOR = "prodia/inference.flux-2.klein.4b.img2img.v1"
-_INPAINTER = "prodia/inference.sdxl.inpainting.v1"
-_LABS = "imagelabs/sdxl-turbo"
-_SDXL = "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
-_PUBLIC_NAMES = (
+_DEFAULT_ROUTES = (
+    "prodia/inference.flux-fast.schnell.txt2img.v2",
+    "prodia/inference.flux-2.klein.4b.img2img.v1",
+    "prodia/inference.sdxl.inpainting.v1",
+    "imagelabs/sdxl-turbo",
+    "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]",
+)
+_NAMES = (
     "dall-e-3",
     "dall-e-2",
     "gpt-image-1",
@@ -44,9 +46,6 @@ _PUBLIC_NAMES = (
     "chatgpt-image-*",
     "dall-e-*",
 )
-_DEFAULT_MODELS: dict[str, dict[str, Any]] = {
-    name: {"routes": [_SCHNELL, _EDITOR, _INPAINTER, _LABS, _SDXL]} for name in _PUBLIC_NAMES
-}
 _NAMED = ("providers", "models")
 """The tables whose keys are names, each with a table of its own."""
 
@@ -65,6 +64,7 @@ class ServerSettings(BaseModel):
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     default_model: str = "dall-e-3"
+    default_routes: tuple[str, ...] = Field(default=_DEFAULT_ROUTES, min_length=1)
     strict_params: bool = False
     max_in_flight: int = Field(default=1000, ge=1)
     max_per_key: int = Field(default=0, ge=0)
@@ -107,6 +107,22 @@ class Settings(BaseModel):
     images: ImageSettings = ImageSettings()
     providers: Mapping[str, ProviderSettings]
     models: Mapping[str, ModelSettings]
+
+    @field_validator("models")
+    @classmethod
+    def _with_routes(cls, models: Mapping[str, ModelSettings], others: ValidationInfo) -> Mapping[str, ModelSettings]:
+        """Give every table that names no routes those of the server, which is read before."""
+        if "server" not in others.data:
+            return models
+        routes = {"routes": others.data["server"].default_routes}
+        return {name: model if model.routes else model.model_copy(update=routes) for name, model in models.items()}
+
+    @property
+    def routes(self) -> Mapping[str, tuple[str, ...]]:
+        """Every list of routes under the key that says it: the default ones once, whichever models have them."""
+        default = self.server.default_routes
+        own = {name: model.routes for name, model in self.models.items() if model.routes is not default}
+        return {"server.default_routes": default} | {f"models.{name}.routes": routes for name, routes in own.items()}
 
 
 class ConfigurationError(Exception):
@@ -225,12 +241,12 @@ def _contradictions(
             f"server.host: '{server.host}' can be reached by others; set keys in ${server.api_keys_env}, "
             "or server.allow_anonymous = true if anyone may spend your money"
         )
-    for name, model in settings.models.items():
-        problems += (
-            f"models.{name}.routes: '{route}' names no provider of this configuration"
-            for route in model.routes
-            if "/" not in route or route.partition("/")[0] not in names.get("providers", settings.providers)
-        )
+    problems += (
+        f"{key}: '{route}' names no provider of this configuration"
+        for key, routes in settings.routes.items()
+        for route in routes
+        if "/" not in route or route.partition("/")[0] not in names.get("providers", settings.providers)
+    )
     problems += (
         f"{table}.{name}: a name holds printable ASCII characters only, since it travels in headers"
         for table, given in names.items()
@@ -257,7 +273,7 @@ def _contradictions(
 
 def _tables(values: Mapping[str, Any]) -> dict[str, Any]:
     """Put ``values`` over the built-in providers and models, each provider with the defaults of its kind."""
-    merged = _merge({"providers": {kind: {} for kind in KINDS}, "models": _DEFAULT_MODELS}, values)
+    merged = _merge({"providers": {name: {} for name in KINDS}, "models": {name: {} for name in _NAMES}}, values)
     if isinstance(merged["providers"], dict):
         merged["providers"] = {
             name: _with_kind(name, table) if isinstance(table, dict) else table
