@@ -7,16 +7,17 @@ import hashlib
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from proxy.config_problems import describe, read_what_is_right
 from proxy.pictures.store import ImageSettings
-from proxy.providers.registry import KINDS, build
+from proxy.providers.registry import KINDS, build, known_keys, read_settings, with_defaults
 from proxy.providers.settings import ProviderSettings
 from proxy.requests.routing import ModelSettings
 
@@ -105,7 +106,7 @@ class Settings(BaseModel):
     server: ServerSettings = ServerSettings()
     timeouts: Timeouts = Timeouts()
     images: ImageSettings = ImageSettings()
-    providers: Mapping[str, ProviderSettings]
+    providers: Mapping[str, Annotated[ProviderSettings, BeforeValidator(read_settings)]]
     models: Mapping[str, ModelSettings]
 
     @field_validator("models")
@@ -146,8 +147,8 @@ class Configuration:
         settings = self.settings.providers[provider]
         if not settings.enabled:
             return "not enabled"
-        if settings.key_env and not self.provider_keys.get(provider):
-            return f"{settings.key_env} is not set"
+        if settings.key_variable and not self.provider_keys.get(provider):
+            return f"{settings.key_variable} is not set"
         return ""
 
 
@@ -191,15 +192,15 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     """Put ``values`` over the defaults and gather the secrets they name. Raises ConfigurationError."""
     merged = _tables(values)
     settings, wrong = read_what_is_right(Settings, merged, _tables({}))
-    problems = [describe(details, _known_keys) for details in wrong]
+    problems = [describe(details, partial(_known_keys, merged)) for details in wrong]
     keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
     configuration = Configuration(
         settings,
         key_digests=tuple(key_digest(key.strip()) for key in keys.split(",") if key.strip()),
         provider_keys={
-            name: environment.get(table.key_env, "").strip()
+            name: environment.get(table.key_variable, "").strip()
             for name, table in settings.providers.items()
-            if table.key_env
+            if table.key_variable
         },
     )
     doubtful = frozenset(tuple(map(str, details["loc"][:2])) for details in wrong)
@@ -254,42 +255,26 @@ def _contradictions(
         if not (name.isascii() and name.isprintable() and name.strip() == name and name)
     )
     problems += (
-        f"{settings.providers[name].key_env}: holds a character that cannot be sent in a header"
+        f"{settings.providers[name].key_variable}: holds a character that cannot be sent in a header"
         for name, key in configuration.provider_keys.items()
         if not (key.isascii() and key.isprintable())
     )
-    for name, provider in settings.providers.items():
-        if (
-            provider.http_proxy
-            and ("providers", name) not in doubtful
-            and not (provider.image_hosts or build(provider, "").image_hosts)
-        ):
-            problems.append(
-                f"providers.{name}.image_hosts: needed with http_proxy, since the addresses of results "
-                "can't be checked behind a proxy"
-            )
+    problems += (
+        f"providers.{name}.image_hosts: needed with http_proxy, behind which addresses of results can't be checked"
+        for name, provider in settings.providers.items()
+        if provider.http_proxy
+        and ("providers", name) not in doubtful
+        and not (provider.image_hosts or build(provider, "").image_hosts)
+    )
     return problems
 
 
 def _tables(values: Mapping[str, Any]) -> dict[str, Any]:
     """Put ``values`` over the built-in providers and models, each provider with the defaults of its kind."""
     merged = _merge({"providers": {name: {} for name in KINDS}, "models": {name: {} for name in _NAMES}}, values)
-    if isinstance(merged["providers"], dict):
-        merged["providers"] = {
-            name: _with_kind(name, table) if isinstance(table, dict) else table
-            for name, table in merged["providers"].items()
-        }
+    if isinstance(merged["providers"], Mapping):
+        merged["providers"] = {name: with_defaults(name, table) for name, table in merged["providers"].items()}
     return merged
-
-
-def _with_kind(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults that depend on the provider's kind, which itself defaults to the table's name."""
-    kind = table.get("kind", name)
-    if not isinstance(kind, str) or kind not in KINDS:
-        return {"kind": kind, "base_url": "https://unknown.invalid", **table}
-    defaults = KINDS[kind]
-    enabled = defaults.enabled or name != kind
-    return {"kind": kind, "base_url": defaults.base_url, "key_env": defaults.key_env, "enabled": enabled, **table}
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,14 +290,11 @@ def _over(below: Any, above: Any, levels: int) -> Any:
     return {**below, **{key: _over(below.get(key), value, levels - 1) for key, value in above.items()}}
 
 
-def _known_keys(tables: list[str]) -> list[str]:
-    if not tables:
-        return list(Settings.model_fields)
-    classes: dict[str, type[BaseModel]] = {
-        "server": ServerSettings,
-        "timeouts": Timeouts,
-        "images": ImageSettings,
-        "providers": ProviderSettings,
-        "models": ModelSettings,
-    }
-    return list(classes[tables[0]].model_fields) if tables[0] in classes else []
+def _known_keys(tables: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, str]:
+    """Return the keys of the table at ``path``, each with what it is only for if not for that table."""
+    if path and path[0] == "providers":
+        return known_keys(tables["providers"][path[1]]["kind"])
+    if path and path[0] == "models":
+        return dict.fromkeys(ModelSettings.model_fields, "")
+    table = type(Settings.model_fields[path[0]].default) if path else Settings
+    return dict.fromkeys(table.model_fields, "")

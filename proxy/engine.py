@@ -188,7 +188,7 @@ class Engine:
         except (Interrupted, ProviderBadResponse) as error:
             return f"gave no readable answer ({error})"
         if reply.status in (401, 402, 403):
-            key_env = self.settings.providers[name].key_env
+            key_env = self.settings.providers[name].key_variable
             return f"refuses the key in {key_env}" if key_env else "turns us away (a front end's challenge?)"
         # A dialect's own 404 (for a task that doesn't exist) is a sign of life; a front end's page is not.
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")

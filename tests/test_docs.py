@@ -21,6 +21,7 @@ import pytest
 from proxy import config
 from proxy.cli import main
 from proxy.metrics import Metrics
+from proxy.providers.registry import KINDS
 from proxy.simulator import faults
 
 _ROOT = Path(__file__).parents[1]
@@ -257,6 +258,16 @@ def test_the_defaults_are_those_of_the_example() -> None:
     for key, cell in _documented().items():
         if key in example and (written := re.fullmatch(r"`(.+)`", cell)):
             assert tomllib.loads(f"value = {written[1]}")["value"] in example[key], key
+
+
+def test_the_kinds_that_have_a_key_are_told() -> None:
+    text = (_ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    section = text.partition("## `[providers.NAME]`")[2].partition("\n## ")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", section, re.MULTILINE))
+    for key, kinds in told.items():
+        having = [f"`{name}`" for name, kind in KINDS.items() if key in kind.settings.model_fields]
+        assert kinds == ("all" if len(having) == len(KINDS) else ", ".join(having)), key
+    assert set(told) == set().union(*(kind.settings.model_fields for kind in KINDS.values()))
 
 
 def test_the_metrics_exist() -> None:

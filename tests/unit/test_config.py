@@ -19,8 +19,8 @@ from proxy.config import (
     load,
 )
 from proxy.pictures.store import ImageSettings
+from proxy.providers.prodia import ProdiaSettings
 from proxy.providers.registry import KINDS
-from proxy.providers.settings import ProviderSettings
 from proxy.requests.routing import ModelSettings
 
 _ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_the_example_file_has_one_table_for_each_thing_and_in_it_every_key() -> 
     assert set(example["images"]) == set(ImageSettings.model_fields)
     assert set(example["providers"]) == set(KINDS)
     for kind, table in example["providers"].items():
-        assert set(table) == set(ProviderSettings.model_fields), kind
+        assert set(table) == set(KINDS[kind].settings.model_fields), kind
     (model,) = example["models"].values()
     assert set(model) == set(ModelSettings.model_fields)
 
@@ -152,6 +152,27 @@ def test_a_default_route_that_leads_nowhere_is_told_once() -> None:
     assert [problem.partition(": ")[0] for problem in problems] == ["server.default_routes", "models.y.routes"]
 
 
+@pytest.mark.parametrize(
+    ("key", "kinds"),
+    [
+        ("key_env", {"prodia", "prodia-v1"}),
+        ("mode", {"prodia"}),
+        ("image_base_url", {"prodia-legacy"}),
+        *((key, set(KINDS)) for key in ("base_url", "enabled", "max_jobs", "polls_per_second", "http_proxy")),
+        *((key, set(KINDS)) for key in ("kind", "image_hosts", "allow_private_hosts")),
+    ],
+)
+def test_a_key_is_taken_by_its_kinds_and_refused_by_the_others(key: str, kinds: set[str]) -> None:
+    values = {name: table[key] for name, table in _example()["providers"].items() if key in table}
+    assert set(values) == kinds
+    value = next(iter(values.values()))
+    for kind in kinds:
+        compose({"providers": {"mine": {"kind": kind, key: kind if key == "kind" else value}}}, {})
+    for kind in set(KINDS) - kinds:
+        (problem,) = _problems({"providers": {"mine": {"kind": kind, key: value}}})
+        assert problem.startswith(f"providers.mine.{key}: unknown key; only for kind {' and '.join(sorted(kinds))}; ")
+
+
 def test_a_removed_provider_is_not_used() -> None:
     configuration = compose({"providers": {"imagelabs": {"enabled": False}}}, {})
     assert configuration.why_not("imagelabs") == "not enabled"
@@ -166,6 +187,7 @@ def test_several_tables_may_share_a_kind() -> None:
     }
     configuration = compose(values, {"PRODIA_TOKEN": "one", "SECOND_TOKEN": "two"})
     second = configuration.settings.providers["second"]
+    assert isinstance(second, ProdiaSettings)
     assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "sync")
     assert configuration.provider_keys == {"prodia": "one", "second": "two", "prodia-v1": ""}
     assert configuration.why_not("second") == ""
@@ -210,6 +232,23 @@ def test_every_problem_is_told_at_once() -> None:
         ({"images": {"zzz": 1}}, "images.zzz: unknown key; known are directory, keep, max_bytes, max_pixels, copies"),
         ({"providers": {"prodia": {"url": "x"}}}, "providers.prodia.url: unknown key; did you mean 'base_url'?"),
         ({"models": {"dall-e-3": {"route": []}}}, "models.dall-e-3.route: unknown key; did you mean 'routes'?"),
+        ({"providers": {"prodia": {"mod": 1}}}, "providers.prodia.mod: unknown key; did you mean 'mode'?"),
+        (
+            {"providers": {"imagelabs": {"image_base_url": ""}}},
+            "providers.imagelabs.image_base_url: unknown key; only for kind prodia-legacy; did you mean 'base_url'?",
+        ),
+        (
+            {"providers": {"prodia-legacy": {"key_evn": "X"}}},
+            (
+                "providers.prodia-legacy.key_evn: unknown key; did you mean 'key_env' "
+                "(only for kind prodia and prodia-v1)?"
+            ),
+        ),
+        ({"providers": {"x": {"kind": "prodia-2"}}}, "providers.x.kind: unknown kind; did you mean 'prodia'?"),
+        (
+            {"providers": {"acme": {}}},
+            "providers.acme.kind: unknown kind; known are prodia, prodia-v1, prodia-legacy, imagelabs",
+        ),
     ],
 )
 def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, Any], problem: str) -> None:
