@@ -161,9 +161,9 @@ async def check(options: argparse.Namespace, configuration: Configuration) -> in
 def _dead_ends(engine: Engine) -> list[str]:
     """Return a line for each configured route, and for the default model, that can never be used."""
     lines = [
-        f"models.{name}: the route '{route}' leads to no model of that provider"
-        for name, settings in engine.routing.configured()
-        for route in settings.routes
+        f"{key}: '{route}' leads to no model of that provider"
+        for key, routes in engine.settings.routes.items()
+        for route in routes
         if route.partition("/")[2] not in engine.catalogues[route.partition("/")[0]].by_name
     ]
     default = engine.settings.server.default_model

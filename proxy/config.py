@@ -7,27 +7,30 @@ import hashlib
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from proxy.config_problems import describe, read_what_is_right
 from proxy.pictures.store import ImageSettings
-from proxy.providers.registry import KINDS, build
+from proxy.providers.registry import KINDS, build, known_keys, read_settings, with_defaults
 from proxy.providers.settings import ProviderSettings
 from proxy.requests.routing import ModelSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
-_SCHNELL = "prodia/inference.flux-fast.schnell.txt2img.v2"
-_EDITOR = "prodia/inference.flux-2.klein.4b.img2img.v1"
-_INPAINTER = "prodia/inference.sdxl.inpainting.v1"
-_LABS = "imagelabs/sdxl-turbo"
-_SDXL = "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
-_PUBLIC_NAMES = (
+_DEFAULT_ROUTES = (
+    "prodia/inference.flux-fast.schnell.txt2img.v2",
+    "prodia/inference.flux-2.klein.4b.img2img.v1",
+    "prodia/inference.sdxl.inpainting.v1",
+    "imagelabs/sdxl-turbo",
+    "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]",
+)
+_NAMES = (
     "dall-e-3",
     "dall-e-2",
     "gpt-image-1",
@@ -44,9 +47,8 @@ _PUBLIC_NAMES = (
     "chatgpt-image-*",
     "dall-e-*",
 )
-_DEFAULT_MODELS: dict[str, dict[str, Any]] = {
-    name: {"routes": [_SCHNELL, _EDITOR, _INPAINTER, _LABS, _SDXL]} for name in _PUBLIC_NAMES
-}
+_NAMED = ("providers", "models")
+"""The tables whose keys are names, each with a table of its own."""
 
 
 class ServerSettings(BaseModel):
@@ -63,6 +65,7 @@ class ServerSettings(BaseModel):
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     default_model: str = "dall-e-3"
+    default_routes: tuple[str, ...] = Field(default=_DEFAULT_ROUTES, min_length=1)
     strict_params: bool = False
     max_in_flight: int = Field(default=1000, ge=1)
     max_per_key: int = Field(default=0, ge=0)
@@ -103,8 +106,24 @@ class Settings(BaseModel):
     server: ServerSettings = ServerSettings()
     timeouts: Timeouts = Timeouts()
     images: ImageSettings = ImageSettings()
-    providers: Mapping[str, ProviderSettings]
+    providers: Mapping[str, Annotated[ProviderSettings, BeforeValidator(read_settings)]]
     models: Mapping[str, ModelSettings]
+
+    @field_validator("models")
+    @classmethod
+    def _with_routes(cls, models: Mapping[str, ModelSettings], others: ValidationInfo) -> Mapping[str, ModelSettings]:
+        """Give every table that names no routes those of the server, which is read before."""
+        if "server" not in others.data:
+            return models
+        routes = {"routes": others.data["server"].default_routes}
+        return {name: model if model.routes else model.model_copy(update=routes) for name, model in models.items()}
+
+    @property
+    def routes(self) -> Mapping[str, tuple[str, ...]]:
+        """Every list of routes under the key that says it: the default ones once, whichever models have them."""
+        default = self.server.default_routes
+        own = {name: model.routes for name, model in self.models.items() if model.routes is not default}
+        return {"server.default_routes": default} | {f"models.{name}.routes": routes for name, routes in own.items()}
 
 
 class ConfigurationError(Exception):
@@ -128,8 +147,8 @@ class Configuration:
         settings = self.settings.providers[provider]
         if not settings.enabled:
             return "not enabled"
-        if settings.key_env and not self.provider_keys.get(provider):
-            return f"{settings.key_env} is not set"
+        if settings.key_variable and not self.provider_keys.get(provider):
+            return f"{settings.key_variable} is not set"
         return ""
 
 
@@ -173,15 +192,15 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     """Put ``values`` over the defaults and gather the secrets they name. Raises ConfigurationError."""
     merged = _tables(values)
     settings, wrong = read_what_is_right(Settings, merged, _tables({}))
-    problems = [describe(details, _known_keys) for details in wrong]
+    problems = [describe(details, partial(_known_keys, merged)) for details in wrong]
     keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
     configuration = Configuration(
         settings,
         key_digests=tuple(key_digest(key.strip()) for key in keys.split(",") if key.strip()),
         provider_keys={
-            name: environment.get(table.key_env, "").strip()
+            name: environment.get(table.key_variable, "").strip()
             for name, table in settings.providers.items()
-            if table.key_env
+            if table.key_variable
         },
     )
     doubtful = frozenset(tuple(map(str, details["loc"][:2])) for details in wrong)
@@ -213,7 +232,7 @@ def _contradictions(
 
     ``tables``: the values as they were given. ``doubtful``: the places (table and key) where something else is wrong.
     """
-    names = {table: tables[table] for table in ("providers", "models") if isinstance(tables[table], Mapping)}
+    names = {table: tables[table] for table in _NAMED if isinstance(tables[table], Mapping)}
     settings = configuration.settings
     server = settings.server
     problems = []
@@ -223,12 +242,12 @@ def _contradictions(
             f"server.host: '{server.host}' can be reached by others; set keys in ${server.api_keys_env}, "
             "or server.allow_anonymous = true if anyone may spend your money"
         )
-    for name, model in settings.models.items():
-        problems += (
-            f"models.{name}.routes: '{route}' names no provider of this configuration"
-            for route in model.routes
-            if "/" not in route or route.partition("/")[0] not in names.get("providers", settings.providers)
-        )
+    problems += (
+        f"{key}: '{route}' names no provider of this configuration"
+        for key, routes in settings.routes.items()
+        for route in routes
+        if "/" not in route or route.partition("/")[0] not in names.get("providers", settings.providers)
+    )
     problems += (
         f"{table}.{name}: a name holds printable ASCII characters only, since it travels in headers"
         for table, given in names.items()
@@ -236,62 +255,46 @@ def _contradictions(
         if not (name.isascii() and name.isprintable() and name.strip() == name and name)
     )
     problems += (
-        f"{settings.providers[name].key_env}: holds a character that cannot be sent in a header"
+        f"{settings.providers[name].key_variable}: holds a character that cannot be sent in a header"
         for name, key in configuration.provider_keys.items()
         if not (key.isascii() and key.isprintable())
     )
-    for name, provider in settings.providers.items():
-        if (
-            provider.http_proxy
-            and ("providers", name) not in doubtful
-            and not (provider.image_hosts or build(provider, "").image_hosts)
-        ):
-            problems.append(
-                f"providers.{name}.image_hosts: needed with http_proxy, since the addresses of results "
-                "can't be checked behind a proxy"
-            )
+    problems += (
+        f"providers.{name}.image_hosts: needed with http_proxy, behind which addresses of results can't be checked"
+        for name, provider in settings.providers.items()
+        if provider.http_proxy
+        and ("providers", name) not in doubtful
+        and not (provider.image_hosts or build(provider, "").image_hosts)
+    )
     return problems
 
 
 def _tables(values: Mapping[str, Any]) -> dict[str, Any]:
     """Put ``values`` over the built-in providers and models, each provider with the defaults of its kind."""
-    merged = _merge({"providers": {kind: {} for kind in KINDS}, "models": _DEFAULT_MODELS}, values)
-    if isinstance(merged["providers"], dict):
-        merged["providers"] = {
-            name: _with_kind(name, table) if isinstance(table, dict) else table
-            for name, table in merged["providers"].items()
-        }
+    merged = _merge({"providers": {name: {} for name in KINDS}, "models": {name: {} for name in _NAMES}}, values)
+    if isinstance(merged["providers"], Mapping):
+        merged["providers"] = {name: with_defaults(name, table) for name, table in merged["providers"].items()}
     return merged
-
-
-def _with_kind(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults that depend on the provider's kind, which itself defaults to the table's name."""
-    kind = table.get("kind", name)
-    if not isinstance(kind, str) or kind not in KINDS:
-        return {"kind": kind, "base_url": "https://unknown.invalid", **table}
-    defaults = KINDS[kind]
-    enabled = defaults.enabled or name != kind
-    return {"kind": kind, "base_url": defaults.base_url, "key_env": defaults.key_env, "enabled": enabled, **table}
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Put ``above`` over ``below``, table by table and key by key."""
-    merged = dict(below)
-    for key, value in above.items():
-        lower = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(lower, Mapping) and key != "defaults"
-        merged[key] = _merge(lower, value) if both and lower is not None else value
-    return merged
+    """Put ``above`` over ``below``, table by table and key by key. A value is replaced whole, be it a table itself."""
+    merged = {table: _over(below.get(table), values, 2 if table in _NAMED else 1) for table, values in above.items()}
+    return {**below, **merged}
 
 
-def _known_keys(tables: list[str]) -> list[str]:
-    if not tables:
-        return list(Settings.model_fields)
-    classes: dict[str, type[BaseModel]] = {
-        "server": ServerSettings,
-        "timeouts": Timeouts,
-        "images": ImageSettings,
-        "providers": ProviderSettings,
-        "models": ModelSettings,
-    }
-    return list(classes[tables[0]].model_fields) if tables[0] in classes else []
+def _over(below: Any, above: Any, levels: int) -> Any:
+    """Return ``above``, with what only ``below`` has if both are tables; the same for tables in it, ``levels`` deep."""
+    if levels == 0 or not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: _over(below.get(key), value, levels - 1) for key, value in above.items()}}
+
+
+def _known_keys(tables: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, str]:
+    """Return the keys of the table at ``path``, each with what it is only for if not for that table."""
+    if path and path[0] == "providers":
+        return known_keys(tables["providers"][path[1]]["kind"])
+    if path and path[0] == "models":
+        return dict.fromkeys(ModelSettings.model_fields, "")
+    table = type(Settings.model_fields[path[0]].default) if path else Settings
+    return dict.fromkeys(table.model_fields, "")

@@ -1,7 +1,7 @@
 """What is wrong with a configuration, all of it at once: what is right is read on although something else is wrong."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -50,14 +50,34 @@ def _without(values: Mapping[str, Any], place: Sequence[int | str], defaults: Ma
     return {**kept, key: defaults[key]} if key in defaults else kept
 
 
-def describe(details: ErrorDetails, known_keys: Callable[[list[str]], list[str]]) -> str:
-    """Return a line for one wrong value; ``known_keys`` gives those of the table at a path."""
+def describe(details: ErrorDetails, known_keys: Callable[[list[str]], Mapping[str, str]]) -> str:
+    """Return a line for one wrong value.
+
+    ``known_keys`` gives the keys of the table at a path, each with what it is only for if not for that table.
+    """
     location = [str(part) for part in details["loc"]]
     where = ".".join(location)
     if details["type"] == "extra_forbidden":
-        known = known_keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
-        return f"{where}: unknown key; {hint}"
+        return f"{where}: unknown key; {_hint(location[-1], known_keys(location[:-1]))}"
     message = details["msg"].removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}"
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return the known word nearest to ``word`` as a question, or else all of them."""
+    known = list(known)
+    near = _nearest(word, known)
+    return f"did you mean '{near}'?" if near else f"known are {', '.join(known)}"
+
+
+def _hint(key: str, known: Mapping[str, str]) -> str:
+    """Return what to write instead of ``key``, and where it belongs if it is a key elsewhere."""
+    here = [name for name, only_for in known.items() if not only_for]
+    if known.get(key):
+        return f"only for {known[key]}; {suggestion(key, here)}"
+    near = _nearest(key, here) or _nearest(key, known)
+    return f"did you mean '{near}' (only for {known[near]})?" if known.get(near) else suggestion(key, here)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), "")

@@ -186,7 +186,7 @@ class Engine:
         except (Interrupted, ProviderBadResponse) as error:
             return f"gave no readable answer ({error})"
         if reply.status in (401, 402, 403):
-            key_env = self.settings.providers[name].key_env
+            key_env = self.settings.providers[name].key_variable
             return (
                 f"refuses the key in {key_env}" if key_env else "refuses this service (a front end's challenge page?)"
             )

@@ -11,6 +11,7 @@ import aiohttp
 from proxy.app import create_app
 from proxy.config import compose
 from proxy.engine import Engine
+from proxy.providers.registry import KINDS
 from proxy.server.exchange import WireLimits
 from proxy.server.process import serving
 from proxy.simulator import DEMO_KEY, DEMO_TOKEN, base_urls, create_simulator
@@ -73,16 +74,21 @@ class Answer:
 
 
 def simulated_providers(origin: str, **changes: Any) -> dict[str, dict[str, Any]]:
-    """Return the four providers' tables, leading to the simulator at ``origin``; ``changes`` go into each."""
+    """Return the four providers' tables, leading to the simulator at ``origin``.
+
+    ``changes`` go into each whose kind has that key.
+    """
+    values = {
+        "enabled": True,
+        "allow_private_hosts": True,
+        "image_hosts": ["127.0.0.1"],
+        "image_base_url": f"{origin}/pictures",
+        **changes,
+    }
+    keys = {kind: KINDS[kind].settings.model_fields for kind in KINDS}
+    assert set(values) <= set().union(*keys.values())
     return {
-        kind: {
-            "base_url": url,
-            "enabled": True,
-            "allow_private_hosts": True,
-            "image_hosts": ["127.0.0.1"],
-            "image_base_url": f"{origin}/pictures" if kind == "prodia-legacy" else "",
-            **changes,
-        }
+        kind: {key: value for key, value in {"base_url": url, **values}.items() if key in keys[kind]}
         for kind, url in base_urls(origin).items()
     }
 

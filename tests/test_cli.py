@@ -352,6 +352,23 @@ def test_a_check_tells_each_problem_in_a_line(
     assert "a-secret-token" not in out
 
 
+def test_a_check_tells_a_route_that_leads_nowhere_once(
+    capsys: pytest.CaptureFixture[str], home: Path, closed_port: int
+) -> None:
+    _point_at(home, closed_port)
+    with (home / "config.toml").open("a") as file:
+        file.write(
+            "[server]\ndefault_routes = ['imagelabs/sdxl-turbo', 'imagelabs/sdxl']\n"
+            "[models.mine]\nroutes = ['prodia/nothing']\n"
+        )
+    status, out, _ = _run_here(capsys, "check")
+    assert status == 1
+    assert [line for line in out.splitlines() if "leads to" in line] == [
+        "server.default_routes: 'imagelabs/sdxl' leads to no model of that provider",
+        "models.mine.routes: 'prodia/nothing' leads to no model of that provider",
+    ]
+
+
 def test_a_check_without_any_provider_fails(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     (home / "config.toml").write_text("[providers.imagelabs]\nenabled = false\n", encoding="utf-8")
     status, out, _ = _run_here(capsys, "check")

@@ -27,7 +27,7 @@ from proxy.providers.boundary import (
 )
 from proxy.providers.multipart import Parts
 from proxy.providers.prodia_types import TYPES
-from proxy.providers.settings import ProviderSettings
+from proxy.providers.settings import KeyedSettings
 
 _IMAGE_HOSTS = ("images.prodia.xyz",)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
@@ -45,6 +45,12 @@ _PATHS = {_STATE: "job.state.current", _DETAILS: "job.json", _OUTPUT: "output", 
 _LARGEST_SEED = 2**63
 
 
+class ProdiaSettings(KeyedSettings):
+    """The settings of this kind. ``sync``: one call that answers with the picture; ``async``: start, ask, fetch."""
+
+    mode: Literal["sync", "async"] = "sync"
+
+
 @dataclass(frozen=True, slots=True)
 class Prodia:
     """The dialect at ``base_url`` (no trailing slash) with ``token``; ``mode`` as in the configuration."""
@@ -55,7 +61,7 @@ class Prodia:
     image_hosts: Sequence[str] = _IMAGE_HOSTS
 
     @classmethod
-    def build(cls, settings: ProviderSettings, key: str) -> "Prodia":
+    def build(cls, settings: ProdiaSettings, key: str) -> "Prodia":
         """Bind the dialect to the address and mode of ``settings``."""
         return cls(settings.base_url.rstrip("/"), key, settings.mode)
 

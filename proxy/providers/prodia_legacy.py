@@ -7,6 +7,8 @@ is a GET that buys a picture: ``upstream`` takes care that it is sent once.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from proxy.errors import ProviderBadResponse
 from proxy.providers.boundary import Call, Finished, Handle, Job, Model, Pending, Range, Reply, failed_job, job_id
 from proxy.providers.checkpoints import CHECKPOINTS, DEFAULT_CHECKPOINT, SAMPLERS, short_name
@@ -57,6 +59,12 @@ def _model(checkpoint: str) -> Model:
 _MODELS = tuple(_model(name) for name in (DEFAULT_CHECKPOINT, *(c for c in CHECKPOINTS if c != DEFAULT_CHECKPOINT)))
 
 
+class ProdiaLegacySettings(ProviderSettings):
+    """The settings of this kind. ``image_base_url``: where a job's picture lies when the job doesn't say."""
+
+    image_base_url: str = Field(default="", pattern=r"^(https?://[^\s]+)?$")
+
+
 @dataclass(frozen=True, slots=True)
 class ProdiaLegacy:
     """The dialect at ``base_url``; pictures that a job doesn't name lie at ``image_base_url``. No trailing slashes."""
@@ -66,7 +74,7 @@ class ProdiaLegacy:
     image_hosts: Sequence[str] = ("images.prodia.xyz",)
 
     @classmethod
-    def build(cls, settings: ProviderSettings, _key: str) -> "ProdiaLegacy":
+    def build(cls, settings: ProdiaLegacySettings, _key: str) -> "ProdiaLegacy":
         """Bind the dialect to the addresses of ``settings``."""
         images = settings.image_base_url or _IMAGE_BASE_URL
         return cls(settings.base_url.rstrip("/"), images.rstrip("/"))

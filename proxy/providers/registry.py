@@ -1,30 +1,36 @@
 """The providers: one file each, and the registry that names them. A new provider adds one line here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+from proxy.config_problems import suggestion
 from proxy.providers.boundary import Provider
 from proxy.providers.imagelabs import ImageLabs
-from proxy.providers.prodia import Prodia
-from proxy.providers.prodia_legacy import ProdiaLegacy
+from proxy.providers.prodia import Prodia, ProdiaSettings
+from proxy.providers.prodia_legacy import ProdiaLegacy, ProdiaLegacySettings
 from proxy.providers.prodia_v1 import ProdiaV1
-from proxy.providers.settings import ProviderSettings
+from proxy.providers.settings import KeyedSettings, ProviderSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a ``kind`` stands for: how it is built, where it lives and which variable holds its key by default."""
+    """What a ``kind`` stands for: how it is built, from its settings and a key, and the defaults of its own."""
 
-    build: Callable[[ProviderSettings, str], Provider]
+    build: Callable[[Any, str], Provider]
     base_url: str
     key_env: str = ""
     enabled: bool = True
+    settings: type[ProviderSettings] = ProviderSettings
 
 
 KINDS: dict[str, Kind] = {
-    "prodia": Kind(Prodia.build, "https://inference.prodia.com/v2", "PRODIA_TOKEN"),
-    "prodia-v1": Kind(ProdiaV1.build, "https://api.prodia.com/v1", "PRODIA_API_KEY"),
-    "prodia-legacy": Kind(ProdiaLegacy.build, "https://api.prodia.com", enabled=False),
+    "prodia": Kind(Prodia.build, "https://inference.prodia.com/v2", "PRODIA_TOKEN", settings=ProdiaSettings),
+    "prodia-v1": Kind(ProdiaV1.build, "https://api.prodia.com/v1", "PRODIA_API_KEY", settings=KeyedSettings),
+    "prodia-legacy": Kind(ProdiaLegacy.build, "https://api.prodia.com", enabled=False, settings=ProdiaLegacySettings),
     "imagelabs": Kind(ImageLabs.build, "https://editor.imagelabs.net"),
 }
 
@@ -32,3 +38,37 @@ KINDS: dict[str, Kind] = {
 def build(settings: ProviderSettings, key: str) -> Provider:
     """Return the provider of ``settings.kind``, bound to its address and key."""
     return KINDS[settings.kind].build(settings, key)
+
+
+def with_defaults(name: str, table: Any) -> Any:
+    """Return the table called ``name`` with the defaults of its kind, by default its name; anything else comes back."""
+    if not isinstance(table, Mapping):
+        return table
+    kind = table.get("kind", name)
+    if not isinstance(kind, str) or kind not in KINDS:
+        return {"kind": kind, **table}
+    own = KINDS[kind]
+    # Who writes a table of another name for a kind that is off wants it on.
+    defaults = {"base_url": own.base_url, "key_env": own.key_env, "enabled": own.enabled or name != kind}
+    keys = own.settings.model_fields
+    return {"kind": kind, **{key: value for key, value in defaults.items() if key in keys}, **table}
+
+
+def read_settings(table: Any) -> Any:
+    """Read a table with the settings class of its kind; anything else comes back. Raises ValidationError."""
+    if not isinstance(table, Mapping) or "kind" not in table:
+        return table
+    kind = table["kind"]
+    if isinstance(kind, str) and kind in KINDS:
+        return KINDS[kind].settings.model_validate(table)
+    unknown = PydanticCustomError("unknown_kind", "unknown kind; {hint}", {"hint": suggestion(str(kind), KINDS)})
+    raise ValidationError.from_exception_data("kind", [{"type": unknown, "loc": ("kind",), "input": kind}])
+
+
+def known_keys(kind: str) -> Mapping[str, str]:
+    """Return the keys of every kind: those of ``kind`` with an empty text, the others with the kinds they are for."""
+    kinds: dict[str, list[str]] = {}
+    for name, each in KINDS.items():
+        for key in each.settings.model_fields:
+            kinds.setdefault(key, []).append(name)
+    return {key: "" if kind in names else f"kind {' and '.join(names)}" for key, names in kinds.items()}

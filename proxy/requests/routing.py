@@ -17,11 +17,11 @@ _SAME_START, _MAX_COMPARED = 16, 30
 
 
 class ModelSettings(BaseModel):
-    """One ``[models.NAME]`` table."""
+    """One ``[models.NAME]`` table; ``config`` gives it the default routes if it names none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    routes: tuple[str, ...] = Field(min_length=1)
+    routes: tuple[str, ...] = Field(default=(), min_length=1)
     response_format: Literal["", "url", "b64_json"] = ""
     defaults: Mapping[str, Any] = Field(default_factory=dict)
 

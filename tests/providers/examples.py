@@ -23,8 +23,7 @@ from proxy.providers.boundary import (
     Reply,
 )
 from proxy.providers.multipart import Parts
-from proxy.providers.registry import KINDS, build
-from proxy.providers.settings import ProviderSettings
+from proxy.providers.registry import KINDS, build, read_settings
 from proxy.upstream.client import Upstream
 
 JOB = "0f4c6b0e-0d3b-4e7e-9f57-3a5b0c0a9d11"
@@ -58,7 +57,7 @@ AWKWARD = PNG + f"\r\n--{BOUNDARY}x\r\n--{BOUNDARY[:-1]}\r\n\r\n--\r\n\x00\xff".
 def provider(kind: str, base_url: str = "", **settings: Any) -> Provider:
     """Return a dialect bound to ``base_url`` (its usual address when empty) and to KEY."""
     values = {"kind": kind, "base_url": base_url or KINDS[kind].base_url, **settings}
-    return build(ProviderSettings.model_validate(values), KEY)
+    return build(read_settings(values), KEY)
 
 
 def lister(kind: str) -> ListsModels:

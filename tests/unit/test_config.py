@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from proxy.config import (
     Configuration,
@@ -20,68 +19,12 @@ from proxy.config import (
     load,
 )
 from proxy.pictures.store import ImageSettings
+from proxy.providers.prodia import ProdiaSettings
 from proxy.providers.registry import KINDS
-from proxy.providers.settings import ProviderSettings
 from proxy.requests.routing import ModelSettings
 
 _ROOT = Path(__file__).parents[2]
 _EXAMPLE = _ROOT / "config.example.toml"
-
-_DESIGN = """
-[server]
-host = "127.0.0.1"
-port = 8080
-public_url = ""            # absolute base for picture URLs; empty: taken from the request
-trusted_proxies = ["127.0.0.1"]
-api_keys_env = "IMAGES_PROXY_KEYS"   # comma-separated; unset: no key asked (loopback only unless allow_anonymous)
-allow_anonymous = false
-cors_origins = []          # empty: any origin when keys are asked for; without keys only loopback and our own origin
-allowed_hosts = []         # Host headers answered besides loopback and public_url's; empty + keys asked for: any
-default_model = "dall-e-3"
-strict_params = false      # true: a parameter that can't be honoured is a 400 instead of a header
-max_in_flight = 1000       # requests held at once in this process
-max_per_key = 0            # requests held at once for one key; 0: no limit
-max_body = 1048576         # bytes of a JSON body without pictures
-max_upload = 52428800      # bytes of one uploaded picture (at most 16, streamed)
-log = "auto"               # json, text, or auto: text on a terminal
-
-[timeouts]                 # seconds
-hold = 280                 # longest a request is kept open; lower it behind a CDN or load balancer that cuts earlier
-lifetime = 300             # longest a job is followed, from its submit
-submit = 15                # until a polled provider accepts
-poll = 5
-header = 5                 # to receive a request's headers
-body = 10                  # to receive its body (a stall ends it sooner)
-result = 120               # how long a finished, uncollected picture waits for its repeat
-drain = 30                 # after SIGTERM; SIGINT and an idle service stop at once
-poll_worth = 0.06          # seconds of lag that one poll is worth
-heartbeat = 0              # >0: while holding, send a blank after this long a silence
-
-[images]
-directory = ""             # empty: a folder under the user's cache directory
-keep = 3600                # seconds a stored picture stays
-max_bytes = 2147483648     # disk quota; the oldest go first
-max_pixels = 16777216      # larger pictures are refused from their header, before anything is decoded
-copies = "when-needed"     # or "always": also store pictures for which the provider gave a public URL
-
-[providers.prodia]         # kind defaults to the table's name; several tables may share a kind (two accounts)
-kind = "prodia"            # prodia (v2) · prodia-v1 · prodia-legacy · imagelabs
-base_url = "https://inference.prodia.com/v2"
-key_env = "PRODIA_TOKEN"
-mode = "sync"              # v2 only: sync, or async (submit, poll, fetch)
-enabled = true
-max_jobs = 8               # jobs at once; more wait in order, at most for the hold (then 503, nothing sent)
-polls_per_second = 0       # budget for polls; 0: none
-image_hosts = []           # hosts from which results may be fetched or handed on; empty: the kind's own
-allow_private_hosts = false  # true: results may also be http and live on private or loopback addresses
-image_base_url = ""        # prodia-legacy only: where {job}.png lies when the job doesn't say
-http_proxy = ""            # outbound proxy for this provider (the seeds' `proxy`)
-
-[models."dall-e-3"]
-routes = ["prodia/inference.flux-fast.schnell.txt2img.v2", "imagelabs/sdxl-turbo"]   # tried in this order
-response_format = ""       # default when the caller names none
-defaults = {}              # provider parameters for this model, e.g. { steps = 4, negative_prompt = "blurry" }
-"""
 
 
 def _problems(values: dict[str, Any], environment: dict[str, str] | None = None) -> list[str]:
@@ -116,45 +59,25 @@ def test_providers_are_used_once_their_key_is_set(environment: dict[str, str], r
     assert [configuration.why_not(name) for name in KINDS] == reasons
 
 
-def test_the_designs_own_file_loads_and_says_the_defaults() -> None:
-    values = tomllib.loads(_DESIGN)
-    settings = compose(values, {}).settings
-    defaults = compose({}, {}).settings
-    assert settings.server == defaults.server
-    assert settings.timeouts == defaults.timeouts
-    assert settings.images == defaults.images
-    assert settings.providers == defaults.providers
-    assert settings.models["dall-e-3"].routes == tuple(values["models"]["dall-e-3"]["routes"])
-
-
-def test_the_design_names_every_key() -> None:
-    _assert_complete(tomllib.loads(_DESIGN))
+def _example() -> dict[str, Any]:
+    return tomllib.loads(_EXAMPLE.read_text(encoding="utf-8"))
 
 
 def test_the_example_file_says_the_defaults() -> None:
-    values = tomllib.loads(_EXAMPLE.read_text(encoding="utf-8"))
-    assert Settings.model_validate(values) == compose({}, {}).settings
+    assert compose(_example(), {}).settings == compose({}, {}).settings
 
 
-def test_the_example_file_names_every_key() -> None:
-    values = tomllib.loads(_EXAMPLE.read_text(encoding="utf-8"))
-    _assert_complete(values)
-    assert set(values["providers"]) == set(KINDS)
-    assert set(values["models"]) == set(compose({}, {}).settings.models)
-
-
-def _assert_complete(values: dict[str, Any]) -> None:
-    """Every table has every key that its settings class has, and no other."""
-    assert set(values) == set(Settings.model_fields)
-    tables: list[tuple[type[BaseModel], dict[str, Any]]] = [
-        (ServerSettings, values["server"]),
-        (Timeouts, values["timeouts"]),
-        (ImageSettings, values["images"]),
-        *((ProviderSettings, table) for table in values["providers"].values()),
-        *((ModelSettings, table) for table in values["models"].values()),
-    ]
-    for settings, table in tables:
-        assert set(table) == set(settings.model_fields)
+def test_the_example_file_has_one_table_for_each_thing_and_in_it_every_key() -> None:
+    example = _example()
+    assert set(example) == set(Settings.model_fields)
+    assert set(example["server"]) == set(ServerSettings.model_fields)
+    assert set(example["timeouts"]) == set(Timeouts.model_fields)
+    assert set(example["images"]) == set(ImageSettings.model_fields)
+    assert set(example["providers"]) == set(KINDS)
+    for kind, table in example["providers"].items():
+        assert set(table) == set(KINDS[kind].settings.model_fields), kind
+    (model,) = example["models"].values()
+    assert set(model) == set(ModelSettings.model_fields)
 
 
 def test_every_key_of_the_example_has_a_comment_where_it_first_stands() -> None:
@@ -163,7 +86,7 @@ def test_every_key_of_the_example_has_a_comment_where_it_first_stands() -> None:
         key, found, rest = line.partition(" = ")
         if found and not key.startswith("#") and key not in seen:
             seen.add(key)
-            assert "#" in rest or key in ("host", "port", "base_url") or rest == "[", line
+            assert "#" in rest, line
 
 
 def test_a_file_adds_key_by_key() -> None:
@@ -189,6 +112,67 @@ def test_lists_and_defaults_are_replaced_and_not_merged() -> None:
     assert model.defaults == {"seed": 1}
 
 
+def test_tables_in_a_table_are_merged_where_their_keys_are_names_and_nowhere_else(tmp_path: Path) -> None:
+    """The name of a model or provider may be that of a key; what a key holds is replaced whole."""
+    below = {
+        "models": {"defaults": {"response_format": "url", "defaults": {"seed": 1}}},
+        "providers": {"defaults": {"kind": "imagelabs", "max_jobs": 2}},
+    }
+    path = _written(
+        tmp_path, "[models.defaults]\ndefaults = { steps = 3 }\n[providers.defaults]\npolls_per_second = 4\n"
+    )
+    settings = load(path, {}, below=below).settings
+    assert settings.models["defaults"].response_format == "url"
+    assert settings.models["defaults"].defaults == {"steps": 3}
+    assert settings.providers["defaults"].max_jobs == 2
+    assert settings.providers["defaults"].polls_per_second == 4
+
+
+def test_a_model_without_routes_has_the_default_ones() -> None:
+    values = {
+        "server": {"default_routes": ["imagelabs/sdxl-turbo"]},
+        "models": {
+            "mine": {},
+            "dall-e-2": {"response_format": "url"},
+            "dall-e-3": {"routes": ["prodia/a", "prodia/b"]},
+        },
+    }
+    models = compose(values, {}).settings.models
+    assert {name for name, model in models.items() if model.routes != ("imagelabs/sdxl-turbo",)} == {"dall-e-3"}
+    assert {"mine", "gpt-image-1", "dall-e-*"} <= set(models)
+    assert models["dall-e-3"].routes == ("prodia/a", "prodia/b")
+
+
+def test_a_default_route_that_leads_nowhere_is_told_once() -> None:
+    values = {
+        "server": {"default_routes": ["nowhere/x", "imagelabs/sdxl-turbo"]},
+        "models": {"y": {"routes": ["no/x"]}},
+    }
+    problems = _problems(values)
+    assert [problem.partition(": ")[0] for problem in problems] == ["server.default_routes", "models.y.routes"]
+
+
+@pytest.mark.parametrize(
+    ("key", "kinds"),
+    [
+        ("key_env", {"prodia", "prodia-v1"}),
+        ("mode", {"prodia"}),
+        ("image_base_url", {"prodia-legacy"}),
+        *((key, set(KINDS)) for key in ("base_url", "enabled", "max_jobs", "polls_per_second", "http_proxy")),
+        *((key, set(KINDS)) for key in ("kind", "image_hosts", "allow_private_hosts")),
+    ],
+)
+def test_a_key_is_taken_by_its_kinds_and_refused_by_the_others(key: str, kinds: set[str]) -> None:
+    values = {name: table[key] for name, table in _example()["providers"].items() if key in table}
+    assert set(values) == kinds
+    value = next(iter(values.values()))
+    for kind in kinds:
+        compose({"providers": {"mine": {"kind": kind, key: kind if key == "kind" else value}}}, {})
+    for kind in set(KINDS) - kinds:
+        (problem,) = _problems({"providers": {"mine": {"kind": kind, key: value}}})
+        assert problem.startswith(f"providers.mine.{key}: unknown key; only for kind {' and '.join(sorted(kinds))}; ")
+
+
 def test_a_removed_provider_is_not_used() -> None:
     configuration = compose({"providers": {"imagelabs": {"enabled": False}}}, {})
     assert configuration.why_not("imagelabs") == "not enabled"
@@ -203,6 +187,7 @@ def test_several_tables_may_share_a_kind() -> None:
     }
     configuration = compose(values, {"PRODIA_TOKEN": "one", "SECOND_TOKEN": "two"})
     second = configuration.settings.providers["second"]
+    assert isinstance(second, ProdiaSettings)
     assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "sync")
     assert configuration.provider_keys == {"prodia": "one", "second": "two", "prodia-v1": ""}
     assert configuration.why_not("second") == ""
@@ -247,6 +232,23 @@ def test_every_problem_is_told_at_once() -> None:
         ({"images": {"zzz": 1}}, "images.zzz: unknown key; known are directory, keep, max_bytes, max_pixels, copies"),
         ({"providers": {"prodia": {"url": "x"}}}, "providers.prodia.url: unknown key; did you mean 'base_url'?"),
         ({"models": {"dall-e-3": {"route": []}}}, "models.dall-e-3.route: unknown key; did you mean 'routes'?"),
+        ({"providers": {"prodia": {"mod": 1}}}, "providers.prodia.mod: unknown key; did you mean 'mode'?"),
+        (
+            {"providers": {"imagelabs": {"image_base_url": ""}}},
+            "providers.imagelabs.image_base_url: unknown key; only for kind prodia-legacy; did you mean 'base_url'?",
+        ),
+        (
+            {"providers": {"prodia-legacy": {"key_evn": "X"}}},
+            (
+                "providers.prodia-legacy.key_evn: unknown key; did you mean 'key_env' "
+                "(only for kind prodia and prodia-v1)?"
+            ),
+        ),
+        ({"providers": {"x": {"kind": "prodia-2"}}}, "providers.x.kind: unknown kind; did you mean 'prodia'?"),
+        (
+            {"providers": {"acme": {}}},
+            "providers.acme.kind: unknown kind; known are prodia, prodia-v1, prodia-legacy, imagelabs",
+        ),
     ],
 )
 def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, Any], problem: str) -> None:
@@ -272,6 +274,9 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
         ({"models": {"x": {"routes": ["imagelabs/sdxl-turbo"], "defaults": {"steps": 0}}}}, "models.x.defaults"),
         ({"models": {"x": {"routes": ["nowhere/sdxl-turbo"]}}}, "models.x.routes"),
         ({"models": {"x": {"routes": ["sdxl-turbo"]}}}, "models.x.routes"),
+        ({"models": {"x": {"routes": []}}}, "models.x.routes"),
+        ({"server": {"default_routes": []}}, "server.default_routes"),
+        ({"server": {"default_routes": [5]}}, "server.default_routes.0"),
     ],
 )
 def test_wrong_values_are_told_by_their_place(values: dict[str, Any], place: str) -> None:
@@ -414,7 +419,7 @@ def test_what_follows_from_one_mistake_is_not_told_as_another(values: dict[str, 
 
 def test_every_place_that_is_wrong_in_the_same_table_is_told() -> None:
     model = {"routes": [5, "nowhere/x"], "response_format": "gif", "defaults": 3}
-    places = {problem.partition(": ")[0] for problem in _problems({"models": {"x": model, "y": {}}})}
+    places = {problem.partition(": ")[0] for problem in _problems({"models": {"x": model, "y": {"routes": []}}})}
     fields = ("x.routes.0", "x.response_format", "x.defaults", "y.routes")
     assert places == {f"models.{name}" for name in fields}
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
 from proxy.providers.boundary import Model, Range
-from proxy.providers.registry import KINDS, build
-from proxy.providers.settings import ProviderSettings
+from proxy.providers.registry import KINDS, build, read_settings
 from proxy.providers.shapes import FixedShapes, FreeShapes, Shape
 from proxy.requests.image_request import parse
 from proxy.requests.parameters import Translation, refuse_unless_able, translate
@@ -17,7 +16,7 @@ from proxy.requests.parameters import Translation, refuse_unless_able, translate
 _EVERY_MODEL = [
     model
     for kind, facts in KINDS.items()
-    for model in build(ProviderSettings.model_validate({"kind": kind, "base_url": facts.base_url}), "key").models()
+    for model in build(read_settings({"kind": kind, "base_url": facts.base_url}), "key").models()
 ]
 _FAST = next(model for model in _EVERY_MODEL if model.name == "inference.flux-fast.schnell.txt2img.v1")
 _RICH = Model(
