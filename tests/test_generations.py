@@ -31,8 +31,7 @@ from proxy.errors import (
 from proxy.generations.record import Generation
 from proxy.generations.results import Picture
 from proxy.generations.runner import Generations, Joined
-from proxy.jobs.run import FinishedJob
-from proxy.jobs.runtime import Progress
+from proxy.jobs.steps import FinishedJob, Progress
 from proxy.requests.resolve import ResolvedRequest
 
 T = TypeVar("T")
@@ -63,6 +62,7 @@ class Job:
     progress: Progress
     end: asyncio.Future[None]
     brought: bool = False
+    name: str = "1.png"
 
     def finish(self, failure: Exception | None = None) -> None:
         if self.end.done():
@@ -86,7 +86,7 @@ class Studio:
         if self.submitting:
             progress.submits, progress.submitted = 1, True
         await job.end
-        progress.set("done", 1.0)
+        progress.progress("done", 1.0)
         return job  # type: ignore[return-value]
 
     async def deliverable(self, _resolved: ResolvedRequest, finished_job: FinishedJob, _late: object) -> Picture:
@@ -744,8 +744,8 @@ async def test_watchers_hear_of_changes_until_they_stop(runs: Runs) -> None:
     generation = (await runs.join(checked())).generation
     heard: list[int] = []
     stop = generation.watch(lambda: heard.append(1))
-    runs.studio.jobs[0].progress.set("generating", 0.5)
-    runs.studio.jobs[0].progress.set("generating", 0.5)
+    runs.studio.jobs[0].progress.progress("generating", 0.5)
+    runs.studio.jobs[0].progress.progress("generating", 0.5)
     assert len(heard) == 1
     stop()
     await runs.end(generation)
