@@ -13,7 +13,6 @@ from proxy.errors import (
     ContentRefused,
     Failure,
     GenerationFailed,
-    GenerationTimeout,
     Overloaded,
     ProviderBusy,
     ProviderFailure,
@@ -74,8 +73,9 @@ class Jobs:
         """Follow a job that was accepted before, by its handle alone, at once and to its end.
 
         ``kind``: whose durations set the pace. It takes one of the provider's places if there is a free one, and waits
-        for none: the job is running. Raises ProviderFailure, GenerationTimeout past ``lifetime``, and
-        ProviderUnavailable, of which ``steps`` hears nothing, when the provider isn't in operation.
+        for none: the job is running. Raises ProviderFailure (GenerationTimeout past ``lifetime``); and, of which
+        ``steps`` hears nothing, ProviderUnavailable when the provider isn't in operation and ValueError when the handle
+        is not its dialect's.
         """
         runtime = self.runtimes.get(provider)
         if runtime is None:
@@ -222,7 +222,7 @@ class Jobs:
         follower = Follower(runtime, pace, steps, self._limits, self._clock, moments)
         try:
             return await follower.follow(pending, deadlines[0]), follower.polls
-        except (ProviderFailure, GenerationTimeout) as failure:
+        except ProviderFailure as failure:
             given_up = isinstance(failure, ContentRefused | GenerationFailed)
             await (steps.failed if given_up else steps.lost)(_code(failure))
             raise
@@ -233,13 +233,13 @@ class Jobs:
         """Submit once. ``steps.submitted`` is true from here on unless the provider provably took nothing."""
         try:
             call = runtime.provider.submit(job)
-            limit_s = lifetime.remaining if call.picture else self._limits.submit_s
             await steps.submitting(runtime.name, job.model.name)
         except BaseException:
             runtime.submit_breaker.skipped()
             raise
         try:
             steps.progress("generating" if call.picture else "queued")
+            limit_s = lifetime.remaining if call.picture else self._limits.submit_s
             reply = await runtime.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
                 raise refused_submit(runtime.provider, runtime.name, job, reply)
