@@ -14,9 +14,10 @@ from proxy.errors import InvalidRequest, ProviderBadResponse
 from proxy.generations.results import Picture, Results
 from proxy.generations.runner import Generations
 from proxy.jobs.breaker import Breaker
-from proxy.jobs.run import FinishedJob, Jobs
+from proxy.jobs.run import Jobs
 from proxy.jobs.runtime import Limits, ProviderRuntime
 from proxy.jobs.schedule import Schedule
+from proxy.jobs.steps import FinishedJob
 from proxy.metrics import Metrics
 from proxy.pictures.codec import Converter
 from proxy.pictures.store import ImageStore

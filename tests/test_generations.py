@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +23,7 @@ from proxy.errors import (
     InternalError,
     JobLost,
     Overloaded,
+    ProviderBadResult,
     ProviderRejected,
     ProviderUnavailable,
     RateLimited,
@@ -31,8 +32,7 @@ from proxy.errors import (
 from proxy.generations.record import Generation
 from proxy.generations.results import Picture
 from proxy.generations.runner import Generations, Joined
-from proxy.jobs.run import FinishedJob
-from proxy.jobs.runtime import Progress
+from proxy.jobs.steps import FinishedJob, Progress
 from proxy.requests.resolve import ResolvedRequest
 
 T = TypeVar("T")
@@ -63,6 +63,7 @@ class Job:
     progress: Progress
     end: asyncio.Future[None]
     brought: bool = False
+    name: str = "1.png"
 
     def finish(self, failure: Exception | None = None) -> None:
         if self.end.done():
@@ -79,6 +80,7 @@ class Studio:
 
     submitting: bool = True
     jobs: list[Job] = field(default_factory=list)
+    undeliverable: Failure | None = None
 
     async def make(self, _resolved: ResolvedRequest, seed: int, progress: Progress, _hold: Deadline) -> FinishedJob:
         job = Job(seed, progress, asyncio.get_running_loop().create_future())
@@ -86,11 +88,13 @@ class Studio:
         if self.submitting:
             progress.submits, progress.submitted = 1, True
         await job.end
-        progress.set("done", 1.0)
+        progress.progress("done", 1.0)
         return job  # type: ignore[return-value]
 
     async def deliverable(self, _resolved: ResolvedRequest, finished_job: FinishedJob, _late: object) -> Picture:
         assert isinstance(finished_job, Job)
+        if self.undeliverable is not None:
+            raise self.undeliverable
         finished_job.brought = True
         return finished_job  # type: ignore[return-value]
 
@@ -744,8 +748,8 @@ async def test_watchers_hear_of_changes_until_they_stop(runs: Runs) -> None:
     generation = (await runs.join(checked())).generation
     heard: list[int] = []
     stop = generation.watch(lambda: heard.append(1))
-    runs.studio.jobs[0].progress.set("generating", 0.5)
-    runs.studio.jobs[0].progress.set("generating", 0.5)
+    runs.studio.jobs[0].progress.progress("generating", 0.5)
+    runs.studio.jobs[0].progress.progress("generating", 0.5)
     assert len(heard) == 1
     stop()
     await runs.end(generation)
@@ -836,3 +840,32 @@ async def test_an_unforeseen_error_lands_the_generation_with_its_cause(runs: Run
         generation.result()
     assert isinstance(internal.value.__cause__, ZeroDivisionError)
     assert "a prompt" not in internal.value.message
+
+
+class Heard(Progress):
+    """Progress that writes down how the job ended."""
+
+    ends: ClassVar[list[tuple[str, str]]] = []
+
+    async def done(self, picture: str, cost: int | None = None, /) -> None:
+        self.ends.append(("done", picture))
+        await super().done(picture, cost)
+
+    async def lost(self, code: str, /) -> None:
+        self.ends.append(("lost", code))
+
+
+async def test_a_job_is_done_when_its_picture_is_stored_and_lost_when_it_cannot_be(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.generations.runner.Progress", Heard)
+    monkeypatch.setattr(Heard, "ends", [])
+    stored = (await runs.join(checked("a"))).generation
+    assert Heard.ends == []
+    await runs.end(stored)
+    assert (stored.done, Heard.ends) == (True, [("done", "1.png")])
+
+    runs.studio.undeliverable = ProviderBadResult("The finished picture is no picture.")
+    spoilt = (await runs.join(checked("b"))).generation
+    await runs.end(spoilt)
+    assert (spoilt.failure, Heard.ends[1:]) == (runs.studio.undeliverable, [("lost", "provider_bad_result")])

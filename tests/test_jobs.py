@@ -1,6 +1,7 @@
 """The life of a job, with the provider and the time played."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,12 +25,14 @@ from proxy.errors import (
     ProviderBusy,
     ProviderRejected,
     ProviderUnavailable,
+    StateUnavailable,
     SubmitOutcomeUnknown,
 )
 from proxy.jobs.breaker import Breaker
-from proxy.jobs.run import FinishedJob, Jobs, Origin
-from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
+from proxy.jobs.run import Jobs
+from proxy.jobs.runtime import Limits, ProviderRuntime
 from proxy.jobs.schedule import Schedule
+from proxy.jobs.steps import FinishedJob, Origin, Progress
 from proxy.metrics import Metrics
 from proxy.providers.boundary import Call, Finished, Handle, Job, Pending, Provider, Reply, UnreadableReply
 from proxy.requests.resolve import ResolvedRequest
@@ -458,3 +461,173 @@ async def test_a_cancelled_probe_leaves_the_next_one_free(where: str) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert runtime.submit_breaker.allow()
+
+
+# --- what is told of a job ------------------------------------------------------------------------------------
+
+
+class Told(Progress):
+    """Progress that writes down what it is told, each with the number of calls that had been made by then."""
+
+    def __init__(self, studio: Studio, unavailable: bool = False) -> None:
+        super().__init__(lambda: None)
+        self.upstreams, self.unavailable = studio.upstreams.values(), unavailable
+        self.events: list[tuple[Any, ...]] = []
+
+    def _note(self, *event: Any) -> None:
+        self.events.append((sum(len(upstream.calls) for upstream in self.upstreams), *event))
+
+    async def submitting(self, provider: str, model: str, /) -> None:
+        await asyncio.sleep(0)
+        self._note("submitting", provider)
+        if self.unavailable:
+            raise StateUnavailable("The state cannot be written.")
+        await super().submitting(provider, model)
+
+    async def accepted(self, handle: Handle, expires_s: float | None, /) -> None:
+        self._note("accepted", handle.id, expires_s)
+
+    async def not_started(self, code: str, /, *, sent: bool) -> None:
+        self._note("not_started", code, sent)
+        await super().not_started(code, sent=sent)
+
+    async def released(self, code: str, /) -> None:
+        self._note("released", code)
+
+    async def unknown(self, code: str, /) -> None:
+        self._note("unknown", code)
+
+    async def failed(self, code: str, /) -> None:
+        self._note("failed", code)
+
+    async def lost(self, code: str, /) -> None:
+        self._note("lost", code)
+
+
+async def _told(studio: Studio) -> list[tuple[Any, ...]]:
+    told = Told(studio)
+    with contextlib.suppress(Failure):
+        await studio.jobs.make(resolved(), 7, told, Deadline.after(studio.clock, 280.0))
+    studio.assert_slots_are_free()
+    return told.events
+
+
+async def test_a_submit_is_told_before_it_is_sent_and_its_handle_before_it_is_asked_with() -> None:
+    events = await _told(Studio([{"job": "queued"}, {"job": "generating"}, {"done": 1}]))
+    assert events == [(0, "submitting", FIRST), (1, "accepted", "1", None)]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "sent"),
+    [
+        (NotSent("DNS"), "provider_unavailable", False),
+        (StateUnavailable("The picture cannot be stored."), "state_unavailable", False),
+        (refused(404), "provider_unavailable", True),
+        (refused(429), "provider_busy", True),
+        (refused(401), "provider_auth", True),
+        (refused(400, body="steps"), "provider_rejected", True),
+    ],
+    ids=str,
+)
+async def test_a_submit_that_started_nothing_is_told_before_the_next_one(refusal: Any, code: str, sent: bool) -> None:
+    events = await _told(Studio([refusal]))
+    assert events == [(0, "submitting", FIRST), (1, "not_started", code, sent), (1, "submitting", SECOND)]
+
+
+async def test_a_job_that_no_route_took_is_released() -> None:
+    events = await _told(Studio([refused(401)], [NotSent("DNS")]))
+    assert [event[1] for event in events] == ["submitting", "not_started", "submitting", "not_started", "released"]
+    assert events[-1][2] == "provider_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("script", "ending"),
+    [
+        ([Interrupted("reset")], ("unknown", "submit_outcome_unknown")),
+        ([refused(500)], ("unknown", "submit_outcome_unknown")),
+        ([refused(302)], ("unknown", "provider_bad_response")),
+        (["<html>"], ("unknown", "provider_bad_response")),
+        ([refused(400, body="NSFW")], ("failed", "content_policy_violation")),
+        ([{"failed": 1}], ("failed", "image_generation_failed")),
+        ([{"job": "queued"}, {"failed": 1}], ("failed", "image_generation_failed")),
+        ([{"job": "queued"}, refused(404)], ("lost", "job_lost")),
+        ([{"job": "queued"}, refused(401)], ("lost", "provider_auth")),
+        ([{"job": "queued"}], ("lost", "generation_timeout")),
+    ],
+    ids=str,
+)
+async def test_how_a_job_ended_is_told_once(script: list[Any], ending: tuple[str, str]) -> None:
+    events = await _told(Studio(script))
+    assert events[-1][1:] == ending
+    accepted = [(1, "accepted", "1", None)] if isinstance(script[0], dict) and "job" in script[0] else []
+    assert events[:-1] == [(0, "submitting", FIRST), *accepted]
+
+
+async def test_nothing_is_sent_while_it_cannot_be_told() -> None:
+    studio = Studio([{"done": 1}])
+    told = Told(studio, unavailable=True)
+    with pytest.raises(StateUnavailable):
+        await studio.jobs.make(resolved(), 7, told, Deadline.after(studio.clock, 280.0))
+    assert [event[1] for event in told.events] == ["submitting", "submitting", "released"]
+    assert (studio.submits(), told.submits, told.submitted) == ((0, 0), 0, False)
+    assert {runtime.submit_breaker.state for runtime in studio.runtimes.values()} == {"closed"}
+    studio.assert_slots_are_free()
+
+
+# --- following again ------------------------------------------------------------------------------------------
+
+
+async def _follow(studio: Studio, lifetime_s: float = LIFETIME_S) -> tuple[Finished, Told]:
+    told = Told(studio)
+    handle = Handle.load(Handle("job", "1").dump())
+    finished = await studio.jobs.follow(handle, FIRST, told, Deadline.after(studio.clock, lifetime_s))
+    studio.assert_slots_are_free()
+    return finished, told
+
+
+async def test_a_job_is_followed_from_its_handle_alone_and_at_once() -> None:
+    studio = Studio([{"job": "generating", "progress": 0.5}, Interrupted("reset"), {"done": 1}])
+    finished, told = await _follow(studio)
+    assert finished.image == "https://provider/1.png"
+    upstream = studio.upstreams[FIRST]
+    assert (upstream.submits, upstream.polls, upstream.calls[0][2]) == (0, 3, 0.0)
+    assert (told.events, told.state) == ([], "done")
+    assert studio.jobs._schedule.dump()["keys"][0][1][0] == 0, "how long it took is not known, so nothing is learned"
+
+
+async def test_a_running_job_is_followed_though_all_places_are_taken() -> None:
+    studio = Studio(["hang"], max_jobs=1)
+    busy = asyncio.create_task(studio.make())
+    await asyncio.sleep(0.01)
+    studio.upstreams[FIRST].script = [{"done": 1}]
+    told = Told(studio)
+    await studio.jobs.follow(Handle("job", "1"), FIRST, told, Deadline.after(studio.clock, LIFETIME_S))
+    assert studio.runtimes[FIRST].slots.locked()
+    studio.upstreams[FIRST].hanging.set()
+    await busy
+    studio.assert_slots_are_free()
+
+
+async def test_a_job_whose_lifetime_went_by_meanwhile_is_asked_for_once() -> None:
+    finished, _ = await _follow(Studio([{"done": 1}]), 0.0)
+    assert finished.image
+    studio = Studio([{"job": "generating"}])
+    with pytest.raises(GenerationTimeout):
+        await _follow(studio, 0.0)
+    assert studio.upstreams[FIRST].polls == 1
+
+
+async def test_a_followed_job_that_is_lost_is_told() -> None:
+    studio = Studio([refused(404)])
+    told = Told(studio)
+    with pytest.raises(JobLost):
+        await studio.jobs.follow(Handle("job", "1"), FIRST, told, Deadline.after(studio.clock, LIFETIME_S))
+    assert [event[1:] for event in told.events] == [("lost", "job_lost")]
+
+
+async def test_a_job_of_a_provider_that_is_not_in_operation_is_left_alone() -> None:
+    studio = Studio([{"done": 1}])
+    told = Told(studio)
+    with pytest.raises(ProviderUnavailable):
+        await studio.jobs.follow(Handle("job", "1"), "gone", told, Deadline.after(studio.clock, LIFETIME_S))
+    assert told.events == []

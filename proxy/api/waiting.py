@@ -20,7 +20,7 @@ from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
 from proxy.generations.record import Ending, Generation
 from proxy.generations.runner import Joined
-from proxy.jobs.run import Origin
+from proxy.jobs.steps import Origin
 from proxy.requests.resolve import ResolvedRequest
 
 Surface = Literal["images", "stream", "chat", "sdapi"]

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from proxy.clock import Deadline
 from proxy.errors import Failure, SubmitOutcomeUnknown
 from proxy.generations.results import Picture
-from proxy.jobs.runtime import Progress
+from proxy.jobs.steps import Progress
 from proxy.requests.resolve import ResolvedRequest
 
 Ending = Literal["done", "left", "late"]

@@ -17,8 +17,8 @@ from yarl import URL
 
 from proxy.clock import Backoff, Clock, Deadline
 from proxy.errors import GenerationTimeout, ProviderBadResult
-from proxy.jobs.run import FinishedJob, Origin
 from proxy.jobs.runtime import ProviderRuntime
+from proxy.jobs.steps import FinishedJob, Origin
 from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.pictures.completeness import is_cut
 from proxy.pictures.store import ImageStore, StoredPicture, remove
@@ -51,6 +51,11 @@ class Picture:
     format: Format | None
     url: str | None = None
     stored: StoredPicture | None = None
+
+    @property
+    def name(self) -> str:
+        """Where it is: its name in our store, or the provider's address."""
+        return self.stored.name if self.stored is not None else str(self.url)
 
 
 class Results:

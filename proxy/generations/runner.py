@@ -17,8 +17,7 @@ from proxy.errors import Failure, InternalError, JobLost, Overloaded
 from proxy.generations.record import Generation, badness, end_of
 from proxy.generations.registry import Registry, Salvage, Salvages, Sign
 from proxy.generations.results import Picture
-from proxy.jobs.run import FinishedJob
-from proxy.jobs.runtime import Progress
+from proxy.jobs.steps import FinishedJob, Progress
 from proxy.requests.resolve import ResolvedRequest
 
 _ABANDONED_S = 10.0
@@ -252,10 +251,15 @@ class Generations:
             )[1]
 
     async def _picture(self, generation: Generation, number: int) -> Picture:
-        finished_job = await self._make(
-            generation.resolved, generation.seed + number, generation.progress[number], generation.hold
-        )
-        return await self._deliverable(generation.resolved, finished_job, lambda: generation.release("late"))
+        steps = generation.progress[number]
+        finished_job = await self._make(generation.resolved, generation.seed + number, steps, generation.hold)
+        try:
+            picture = await self._deliverable(generation.resolved, finished_job, lambda: generation.release("late"))
+        except Failure as failure:
+            await steps.lost(failure.code or failure.type)
+            raise
+        await steps.done(picture.name)
+        return picture
 
     def _ended(self, generation: Generation, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -13,8 +13,9 @@ from proxy.errors import (
     ProviderFailure,
 )
 from proxy.jobs.refusals import is_challenge
-from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
+from proxy.jobs.runtime import Limits, ProviderRuntime
 from proxy.jobs.schedule import LAST_POLL_S, Pace
+from proxy.jobs.steps import Steps
 from proxy.providers.boundary import Finished, Pending, Reply, UnreadableReply
 from proxy.upstream.client import FETCH_S, Interrupted, NotSent, TooLarge
 from proxy.upstream.incoming import NotWhole
@@ -34,7 +35,7 @@ class Follower:
 
     runtime: ProviderRuntime
     pace: Pace
-    progress: Progress
+    steps: Steps
     limits: Limits
     clock: Clock
     deadlines: tuple[float, ...]
@@ -47,7 +48,7 @@ class Follower:
         at_least_s = 0.0
         while True:
             preview = self._checked(pending.preview) if pending.preview else None
-            self.progress.set(pending.state, pending.progress, preview)
+            self.steps.progress(pending.state, pending.progress, preview)
             if not pending.at_once or at_least_s:
                 now = self.clock.monotonic()
                 wait_s = self.pace.next_wait(

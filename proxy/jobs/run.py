@@ -6,12 +6,13 @@ stays one paid picture. A job that was accepted is followed to its end whatever 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import NoReturn
+from dataclasses import replace
 
 from proxy.clock import Clock, Deadline
 from proxy.errors import (
+    ContentRefused,
     Failure,
+    GenerationFailed,
     Overloaded,
     ProviderBusy,
     ProviderFailure,
@@ -21,57 +22,16 @@ from proxy.errors import (
 )
 from proxy.jobs.poll import Follower
 from proxy.jobs.refusals import refused_submit
-from proxy.jobs.runtime import Limits, Progress, ProviderRuntime
-from proxy.jobs.schedule import Key, Schedule, classify
+from proxy.jobs.runtime import Limits, ProviderRuntime
+from proxy.jobs.schedule import Key, Pace, Schedule, classify
+from proxy.jobs.steps import FinishedJob, Origin, Steps
 from proxy.metrics import Metrics
-from proxy.providers.boundary import SUBMIT, Finished, Job, Pending
+from proxy.providers.boundary import SUBMIT, Finished, Handle, Job, Pending
 from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent
 
 _BEFORE_HOLD_S = 0.05
 """So much before its hold is over a request hears that no slot came free: the later answer would be "pending"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who makes a picture and how the request was put to them, in names and plain values.
-
-    ``width`` and ``height``: what was asked for, in pixels. ``seed``: None where the provider chose one and
-    doesn't say. ``mapped`` and ``dropped``: what became of parameters, as in a translation.
-    """
-
-    provider: str
-    model: str
-    width: int
-    height: int
-    quality: str
-    seed: int | None = None
-    mapped: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, candidate: Candidate, seed: int) -> "Origin":
-        """Return the origin of what ``candidate`` makes from ``seed``."""
-        route, translation = candidate.route, candidate.translation
-        return cls(
-            route.provider,
-            route.model.name,
-            translation.shape.width,
-            translation.shape.height,
-            translation.quality,
-            translation.with_seed(seed).get("seed"),
-            translation.mapped,
-            translation.dropped,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedJob:
-    """A finished job, where it comes from, and until when it may be brought home."""
-
-    finished: Finished
-    origin: Origin
-    lifetime: Deadline
 
 
 class Jobs:
@@ -94,51 +54,86 @@ class Jobs:
         self._metrics = metrics
         self._check_store = check_store
 
-    async def make(self, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline) -> FinishedJob:
+    async def make(self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline) -> FinishedJob:
         """Make one picture by the first route that takes it; ``hold`` bounds the wait before its submit.
 
         Routes are tried in order while nothing was started. When none took it, the one that is the first to say
         when it may be asked again is asked once more, then, within the hold. Raises Failure.
         """
+        try:
+            return await self._make(resolved, seed, steps, hold)
+        except Failure as failure:
+            if not steps.submitted:
+                await steps.released(_code(failure))
+            raise
+
+    async def follow(
+        self, handle: Handle, provider: str, steps: Steps, lifetime: Deadline, kind: Key | None = None
+    ) -> Finished:
+        """Follow a job that was accepted before, by its handle alone, at once and to its end.
+
+        ``kind``: whose durations set the pace. It takes one of the provider's places if there is a free one, and waits
+        for none: the job is running. Raises ProviderFailure (GenerationTimeout past ``lifetime``); and, of which
+        ``steps`` hears nothing, ProviderUnavailable when the provider isn't in operation and ValueError when the handle
+        is not its dialect's.
+        """
+        runtime = self.runtimes.get(provider)
+        if runtime is None:
+            raise ProviderUnavailable(f"The provider '{provider}' is not in operation.")
+        place = not runtime.slots.locked()
+        if place:
+            await runtime.slots.acquire()
+        runtime.figures.jobs_in_flight.inc()
+        try:
+            pace = self._schedule.watch(kind or Key(provider, ""), runtime.polls_per_second)
+            pending = Pending(handle, "generating", at_once=True)
+            finished, _ = await self._follow(runtime, pending, pace, steps, (lifetime,))
+            steps.progress("done", 1.0)
+            return finished
+        finally:
+            runtime.figures.jobs_in_flight.dec()
+            if place:
+                runtime.slots.release()
+
+    async def _make(self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline) -> FinishedJob:
         failures: list[tuple[Candidate, Failure]] = []
         hints: list[tuple[float, int]] = []
         for number, candidate in enumerate(resolved.candidates):
-            outcome = await self._try(candidate, resolved, seed, progress, hold)
+            outcome = await self._try(candidate, resolved, seed, steps, hold)
             if isinstance(outcome, FinishedJob):
                 return outcome
             failures.append((candidate, outcome))
-            progress.pass_over(str(candidate.route), candidate.route.provider, outcome.code)
             if isinstance(outcome, ProviderBusy) and outcome.retry_after is not None:
                 hints.append((self._clock.monotonic() + outcome.retry_after, number))
         at, number = min(hints, default=(hold.at, 0))
         if at < hold.at:
             await self._clock.sleep(max(0.0, at - self._clock.monotonic()))
             candidate = resolved.candidates[number]
-            progress.passed_over.pop(str(candidate.route))
-            outcome = await self._try(candidate, resolved, seed, progress, hold)
+            steps.reconsider(str(candidate.route))
+            outcome = await self._try(candidate, resolved, seed, steps, hold)
             if isinstance(outcome, FinishedJob):
                 return outcome
             failures.insert(0, (candidate, outcome))
-            progress.pass_over(str(candidate.route), candidate.route.provider, outcome.code)
         told, failure = next((pair for pair in failures if pair[1].should_retry), failures[0])
-        progress.passed_over.pop(str(told.route))
+        steps.reconsider(str(told.route))
         raise failure
 
     async def _try(
-        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline
+        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline
     ) -> FinishedJob | Failure:
         """Return the picture, or the failure after which another route may be tried. Raises any other Failure."""
         try:
-            return await self._make_at(candidate, resolved, seed, progress, hold)
+            return await self._make_at(candidate, resolved, seed, steps, hold)
         except (ProviderFailure, Overloaded, StateUnavailable) as failure:
             nothing_started = not isinstance(failure, ProviderFailure) or failure.nothing_started
-            over = hold.remaining <= _BEFORE_HOLD_S or not progress.wanted()
-            if progress.submitted or not nothing_started or over:
+            over = hold.remaining <= _BEFORE_HOLD_S or not steps.wanted()
+            if steps.submitted or not nothing_started or over:
                 raise
+            steps.pass_over(str(candidate.route), candidate.route.provider, failure.code)
             return failure
 
     async def _make_at(
-        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, progress: Progress, hold: Deadline
+        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline
     ) -> FinishedJob:
         runtime = self.runtimes[candidate.route.provider]
         if not runtime.submit_breaker.allow():
@@ -153,13 +148,13 @@ class Jobs:
             raise
         runtime.figures.jobs_in_flight.inc()
         try:
-            if not progress.wanted():
+            if not steps.wanted():
                 runtime.submit_breaker.skipped()
                 raise Overloaded("Nobody waited for this picture any more when its turn came.", retry_after=1.0)
             self._ensure_storable(runtime, resolved, candidate)
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
             job = self._job(candidate, resolved, seed)
-            finished = await self._submit_and_follow(runtime, job, progress, hold, lifetime)
+            finished = await self._submit_and_follow(runtime, job, steps, hold, lifetime)
             origin = Origin.of(candidate, seed)
             if finished.seed is not None:
                 origin = replace(origin, seed=finished.seed)
@@ -204,70 +199,98 @@ class Jobs:
         )
 
     async def _submit_and_follow(
-        self, runtime: ProviderRuntime, job: Job, progress: Progress, hold: Deadline, lifetime: Deadline
+        self, runtime: ProviderRuntime, job: Job, steps: Steps, hold: Deadline, lifetime: Deadline
     ) -> Finished:
         started = self._clock.monotonic()
-        answer = await self._submit(runtime, job, progress, lifetime)
+        answer = await self._submit(runtime, job, steps, lifetime)
         figures = runtime.figures
         figures.submits.inc()
         if isinstance(answer, Pending):
             pace = self._schedule.watch(_kind_of(runtime, job), runtime.polls_per_second)
-            follower = Follower(runtime, pace, progress, self._limits, self._clock, (hold.at, lifetime.at))
-            try:
-                answer = await follower.follow(answer, lifetime)
-            finally:
-                figures.polls.inc(follower.polls)
-            figures.polls_per_job.observe(follower.polls)
+            answer, polls = await self._follow(runtime, answer, pace, steps, (lifetime, hold))
+            figures.polls_per_job.observe(polls)
             figures.detection_lag.observe(pace.finished(self._clock.monotonic(), answer.elapsed_s))
         figures.job_seconds.observe(self._clock.monotonic() - started)
-        progress.set("done", 1.0)
+        steps.progress("done", 1.0)
         return answer
 
-    async def _submit(
-        self, runtime: ProviderRuntime, job: Job, progress: Progress, lifetime: Deadline
-    ) -> Pending | Finished:
-        """Submit once. ``progress.submitted`` is true from here on unless the provider provably took nothing."""
+    async def _follow(
+        self, runtime: ProviderRuntime, pending: Pending, pace: Pace, steps: Steps, deadlines: Sequence[Deadline]
+    ) -> tuple[Finished, int]:
+        """Return the finished job and the number of polls; the first of ``deadlines`` is its lifetime."""
+        moments = tuple(deadline.at for deadline in deadlines)
+        follower = Follower(runtime, pace, steps, self._limits, self._clock, moments)
+        try:
+            return await follower.follow(pending, deadlines[0]), follower.polls
+        except ProviderFailure as failure:
+            given_up = isinstance(failure, ContentRefused | GenerationFailed)
+            await (steps.failed if given_up else steps.lost)(_code(failure))
+            raise
+        finally:
+            runtime.figures.polls.inc(follower.polls)
+
+    async def _submit(self, runtime: ProviderRuntime, job: Job, steps: Steps, lifetime: Deadline) -> Pending | Finished:
+        """Submit once. ``steps.submitted`` is true from here on unless the provider provably took nothing."""
         try:
             call = runtime.provider.submit(job)
+            await steps.submitting(runtime.name, job.model.name)
+        except BaseException:
+            runtime.submit_breaker.skipped()
+            raise
+        try:
+            steps.progress("generating" if call.picture else "queued")
             limit_s = lifetime.remaining if call.picture else self._limits.submit_s
-            progress.submits += 1
-            progress.submitted = True
-            progress.provider = runtime.name
-            progress.set("generating" if call.picture else "queued")
             reply = await runtime.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
                 raise refused_submit(runtime.provider, runtime.name, job, reply)
             answer = runtime.read(SUBMIT, reply)
-        except StateUnavailable:
-            progress.submits, progress.submitted = progress.submits - 1, False
+        except StateUnavailable as unstorable:
             runtime.submit_breaker.skipped()
+            await steps.not_started(_code(unstorable), sent=False)
             raise
         except (NotSent, Interrupted, ProviderFailure) as trouble:
-            self._submit_failed(runtime, progress, trouble)
+            failure = _submit_failure(runtime.name, trouble)
+            self._count(runtime, failure)
+            await _tell(steps, failure, sent=not isinstance(trouble, NotSent))
+            raise failure from trouble
         except BaseException:
             runtime.submit_breaker.skipped()
             raise
         runtime.submit_breaker.succeeded()
+        if isinstance(answer, Pending):
+            await steps.accepted(answer.handle, answer.expires_s)
         return answer
 
-    def _submit_failed(
-        self, runtime: ProviderRuntime, progress: Progress, trouble: NotSent | Interrupted | ProviderFailure
-    ) -> NoReturn:
-        if isinstance(trouble, NotSent):
-            progress.submits -= 1
-            failure: ProviderFailure = ProviderUnavailable(f"The provider '{runtime.name}' cannot be reached.")
-        elif isinstance(trouble, Interrupted):
-            message = f"The provider '{runtime.name}' took the call and gave no answer; it may have made a picture."
-            failure = SubmitOutcomeUnknown(message)
-        else:
-            failure = trouble
-        progress.submitted = not failure.nothing_started
+    def _count(self, runtime: ProviderRuntime, failure: ProviderFailure) -> None:
         if failure.blames_provider:
             runtime.submit_breaker.failed()
         else:
             runtime.submit_breaker.succeeded()
         self._metrics.submits.labels(runtime.name, failure.code or "").inc()
-        raise failure from trouble
+
+
+def _submit_failure(name: str, trouble: NotSent | Interrupted | ProviderFailure) -> ProviderFailure:
+    if isinstance(trouble, NotSent):
+        return ProviderUnavailable(f"The provider '{name}' cannot be reached.")
+    if isinstance(trouble, Interrupted):
+        message = f"The provider '{name}' took the call and gave no answer; it may have made a picture."
+        return SubmitOutcomeUnknown(message)
+    return trouble
+
+
+async def _tell(steps: Steps, failure: ProviderFailure, *, sent: bool) -> None:
+    """Tell how a submit failed: what can't be told apart from a bought picture is unknown."""
+    code = _code(failure)
+    if failure.nothing_started:
+        await steps.not_started(code, sent=sent)
+    elif isinstance(failure, ContentRefused | GenerationFailed):
+        await steps.failed(code)
+    else:
+        await steps.unknown(code)
+
+
+def _code(failure: Failure) -> str:
+    return failure.code or failure.type
 
 
 def _kind_of(runtime: ProviderRuntime, job: Job) -> Key:

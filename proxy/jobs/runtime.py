@@ -1,10 +1,8 @@
-"""What a job needs while it runs: the provider in operation, its limits of time, and somewhere to tell how it is."""
+"""What a job needs while it runs: the provider in operation, and its limits of time."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from proxy.jobs.breaker import Breaker
 from proxy.metrics import ProviderFigures
@@ -37,41 +35,6 @@ class ProviderRuntime:
             if isinstance(reply.picture, Path):
                 reply.picture.unlink(missing_ok=True)
             raise
-
-
-@dataclass(slots=True)
-class Progress:
-    """How one job is doing, for whoever watches. ``submitted``: a picture is, or may have been, bought.
-
-    ``provider``: the one that was asked last. ``wanted``: whether anybody is there for whom it should still be
-    submitted.
-    ``passed_over``: for each route that was tried before, its provider and the code of the failure there.
-    """
-
-    tell: Callable[[], None]
-    wanted: Callable[[], bool] = lambda: True
-    state: Literal["waiting", "queued", "generating", "done", "failed"] = "waiting"
-    fraction: float | None = None
-    preview: str | None = None
-    submits: int = 0
-    submitted: bool = False
-    provider: str = ""
-    passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-    def pass_over(self, route: str, provider: str, code: str | None) -> None:
-        """Record why ``route`` did not make the picture, so that another one is tried."""
-        self.passed_over[route] = (provider, code or "")
-
-    def set(
-        self,
-        state: Literal["waiting", "queued", "generating", "done", "failed"],
-        fraction: float | None = None,
-        preview: str | None = None,
-    ) -> None:
-        """Record a change and tell those who watch."""
-        if (state, fraction, preview) != (self.state, self.fraction, self.preview):
-            self.state, self.fraction, self.preview = state, fraction, preview
-            self.tell()
 
 
 @dataclass(frozen=True, slots=True)

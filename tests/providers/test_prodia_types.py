@@ -1,4 +1,4 @@
-"""No job of any Prodia v2 type sends a key or a value that its closed schema doesn't know (upstreams §3.7)."""
+"""No job of any Prodia v2 type sends a key or a value that its closed schema doesn't know."""
 
 import json
 from typing import Any
@@ -68,7 +68,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 """Keys beside prompt and pictures, with the values each takes (a pair: a decimal range; None: any text).
 
-From upstreams §3.7 and §3.8, typed again here on purpose. A type that is missing gets its prompt and pictures only.
+From Prodia's documentation (docs/providers.md), typed again here on purpose. A type that is missing gets
+its prompt and pictures only.
 """
 
 PROMPTS = {

@@ -12,7 +12,7 @@ from starlette.types import Message
 from proxy.api.responses import PIECE_BYTES, ImagesResponse, PicturesBody, base64_pieces, images_body, usage
 from proxy.errors import ProviderBadResult
 from proxy.generations.results import Picture
-from proxy.jobs.run import Origin
+from proxy.jobs.steps import Origin
 from proxy.pictures.codec import Facts
 from proxy.pictures.store import StoredPicture
 from proxy.providers.boundary import InputPicture, Model
