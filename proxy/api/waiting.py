@@ -23,7 +23,7 @@ from proxy.generations.runner import Joined
 from proxy.requests.resolve import Candidate, ResolvedRequest
 
 Surface = Literal["images", "stream", "chat", "sdapi"]
-"""What is held, as the figures tell it apart."""
+"""What is held, as a label of the figures."""
 Happened = Callable[[], Awaitable[None]]
 
 _TURNS = 20
@@ -58,7 +58,7 @@ class Waiting:
                 raise
 
     async def join(self, request: Request, resolved: ResolvedRequest) -> Joined:
-        """Find or start its generation. Raises Failure; CallerLeft if nobody is there to start it for."""
+        """Find or start the request's generation. Raises Failure; CallerLeft if its caller is gone before it starts."""
         context: RequestContext = request.state.context
         key, attempt = context.idempotency_key, context.attempt
         self._arriving.discard(context)
@@ -113,7 +113,7 @@ class Waiting:
     ) -> None:
         """Hold the request until its generation ends; afterwards ``context.headers`` describe it.
 
-        Everybody who waits for a generation waits here. ``changed`` is awaited after changes, ``beat`` every ``beat_s``
+        Every surface waits here. ``changed`` is awaited after changes, ``beat`` every ``beat_s``
         seconds; both may begin the answer. Raises GenerationPending, Overloaded when draining, CallerLeft.
         """
         context: RequestContext = request.state.context
@@ -200,8 +200,8 @@ def describe(context: RequestContext, generation: Generation) -> None:
 
 
 def _first_seed(generation: Generation, candidate: Candidate) -> int | None:
-    told = generation.pictures[0].finished_job.finished.seed if generation.pictures else None
-    seed: int | None = candidate.translation.with_seed(generation.seed).get("seed") if told is None else told
+    reported = generation.pictures[0].finished_job.finished.seed if generation.pictures else None
+    seed: int | None = candidate.translation.with_seed(generation.seed).get("seed") if reported is None else reported
     return seed
 
 

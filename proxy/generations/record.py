@@ -73,19 +73,19 @@ class Generation:
             raise self.failure
         return self.pictures
 
-    def watch(self, tell: Callable[[], None]) -> Callable[[], None]:
-        """Call ``tell`` after every change from now on; returns what ends that."""
-        self._watching.add(tell)
-        return lambda: self._watching.discard(tell)
+    def watch(self, look: Callable[[], None]) -> Callable[[], None]:
+        """Call ``look`` after every change from now on; returns a function that ends that."""
+        self._watching.add(look)
+        return lambda: self._watching.discard(look)
 
     def changed(self) -> None:
-        """Tell those who watch."""
-        for tell in tuple(self._watching):
-            tell()
+        """Call everyone who watches."""
+        for look in tuple(self._watching):
+            look()
 
     @contextmanager
     def attended(self, receive: Receive) -> Iterator[asyncio.Future[Ending]]:
-        """Give the end of one caller's wait: done, left when ``receive`` tells so, or what ``release`` says."""
+        """Give the end of one caller's wait: done, left when ``receive`` says so, or what ``release`` says."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ending] = loop.create_future()
         self._waiting.add(future)
