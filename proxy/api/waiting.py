@@ -3,7 +3,7 @@
 import asyncio
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 from weakref import WeakSet
@@ -18,13 +18,12 @@ from proxy.api.responses import ImagesResponse, PicturesBody
 from proxy.clock import Deadline
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
-from proxy.generations.record import Ending, Generation
+from proxy.generations.record import Ending, Generation, Happened
 from proxy.generations.runner import Joined
 from proxy.requests.resolve import Candidate, ResolvedRequest
 
 Surface = Literal["images", "stream", "chat", "sdapi"]
 """What is held, as a label of the figures."""
-Happened = Callable[[], Awaitable[None]]
 
 _TURNS = 20
 """Turns of the event loop in which whatever has arrived is read: accepting, the head, the body, the handler's start."""
