@@ -43,7 +43,7 @@ ROUTES = (
 
 
 def create_app(configuration: Configuration, clock: Clock | None = None) -> Starlette:
-    """Return the service as an ASGI application; its ``state.waiting`` leads to everything inside."""
+    """Return the service as an ASGI application; its ``state.waiting`` holds everything behind the routes."""
     engine = Engine(configuration, clock)
     server = configuration.settings.server
 

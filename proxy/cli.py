@@ -145,7 +145,7 @@ def _spare_the_collector() -> None:
 
 
 def _make_folder(directory: Path) -> None:
-    """Make the folder for pictures now, while a mistake can still be told in a line. Raises ConfigurationError."""
+    """Make the folder for pictures now, while a mistake can still be reported in a line. Raises ConfigurationError."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -198,7 +198,7 @@ def test_everything_public_is_documented(module: str) -> None:
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 _CALLER, _SERVER, _PICTURE = "invalid_request_error", "server_error", "image_generation_server_error"
-_FAILURES: dict[str, tuple[int, str, str | None, bool]] = {  # the design's §5: status, type, code, x-should-retry
+_FAILURES: dict[str, tuple[int, str, str | None, bool]] = {  # docs/errors.md: status, type, code, x-should-retry
     "InvalidRequest": (400, _CALLER, "invalid_value", False),
     "InvalidJson": (400, _CALLER, "invalid_json", False),
     "NotAuthenticated": (401, _CALLER, None, False),

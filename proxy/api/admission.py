@@ -1,4 +1,4 @@
-"""How many requests are held at once, for this process and for each key; told before a body is read."""
+"""How many requests are held at once, for this process and for each key; decided before a body is read."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ class Admission:
         """Raise RateLimited or Overloaded when one more request of ``owner`` would be too many.
 
         ``running``: generations that run, held or not: those handed over or left behind fill the process too;
-        ``in_air_of`` counts those of one owner.
+        ``running_of`` counts those of one owner.
         """
         if self._max_per_key and max(self._held[owner], running_of(owner)) >= self._max_per_key:
             message = f"This key already holds {self._max_per_key} requests, its limit. Try again when one is answered."

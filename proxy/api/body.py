@@ -14,7 +14,7 @@ from proxy.requests.image_request import json_object
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _MAX_DEPTH = 64
 _MAX_VALUES = 100_000
-"""Commas and brackets in a body, prompts included: a few bytes each would become a hundred times as much memory."""
+"""Commas and brackets in a body, prompts included: each value takes up to a hundred times its bytes in memory."""
 _MAX_MEMBERS = 1_000
 """Members of the object itself; clients send some dozens."""
 _LARGE_BYTES = 262_144
@@ -23,11 +23,11 @@ PIECE_BYTES = 32_768
 
 
 class CallerLeft(Exception):
-    """The caller went away before its answer; there is nobody to tell."""
+    """The caller went away before its answer, so none is written."""
 
 
 async def read(request: Request, max_bytes: int) -> bytes:
-    """Return the whole body; how long it may take is the connection's affair. Raises RequestTooLarge, CallerLeft."""
+    """Return the whole body; the connection limits how long it may take. Raises RequestTooLarge, CallerLeft."""
     _check_declared(request, max_bytes)
     body = bytearray()
     try:

@@ -1,7 +1,7 @@
 """POST /v1/chat/completions: the last user message becomes a picture, for frontends that only chat.
 
 The picture goes into the text as Markdown with an absolute address, which nearly every frontend draws; base64 in
-``images`` instead when ``modalities`` asks for it. Never both: some would draw it twice (clients §5).
+``images`` instead when ``modalities`` asks for it. Never both: some frontends would draw it twice.
 """
 
 import asyncio
@@ -20,7 +20,6 @@ from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, is_reference, read_pictured
 from proxy.api.responses import MARK, PicturesBody, estimated_tokens, files_of, image_address, usage
 from proxy.api.streaming import HeldStream, Stream
-from proxy.api.tools import refuse_forced_tool
 from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.waiting import Waiting
 from proxy.errors import Failure, InvalidRequest
@@ -36,6 +35,10 @@ _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
     "partial_images",
     "response_format",
 }
+
+_FREE = frozenset({None, "", "auto", "none"})
+_FREE_KINDS = frozenset({"auto", "none", "image_generation"})
+"""Choices of a tool beside which a picture may be made: those that demand no call of a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     talk, text = await asyncio.to_thread(_read, body)
     if text is not None:
         return _Text(talk, text).response(waiting, request)
-    refuse_forced_tool(body.values)
+    _refuse_forced_tool(body.values)
     resolved = waiting.engine.resolved(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
@@ -143,6 +146,26 @@ def _images_of(content: Any, body: Pictured) -> tuple[InputPicture, ...]:
         raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="messages")
     urls = (str(image.get("url") if isinstance(image, dict) else image) for image in given)
     return tuple(picture_of(body.data(url, "messages"), "messages") for url in urls)
+
+
+def _refuse_forced_tool(values: dict[str, Any]) -> None:
+    """Refuse a chat request whose answer must be the call of a function: a picture would be bought for nothing.
+
+    Raises InvalidRequest.
+    """
+    for name in ("tool_choice", "function_call"):
+        if _forces(values.get(name)):
+            message = f"'{name}' demands the call of a function, and this model only makes pictures; leave it 'auto'."
+            raise InvalidRequest(message, param=name, code="invalid_value")
+
+
+def _forces(choice: Any) -> bool:
+    if not isinstance(choice, dict):
+        return not isinstance(choice, str | None) or choice not in _FREE
+    if choice.get("type") == "allowed_tools":
+        allowed = choice.get("allowed_tools")
+        return _forces(allowed.get("mode") if isinstance(allowed, dict) else None)
+    return choice.get("type") not in _FREE_KINDS
 
 
 class _Completion:

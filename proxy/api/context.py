@@ -22,7 +22,7 @@ _DEPLOYMENT = re.compile(r"(?:/v1)?(?:/openai)?/deployments/(?P<model>.+?)(?P<re
 _PREFIX = re.compile(r"\A(?:/(?:api|openai|v1))*/v1(?=/)")
 _GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|sdapi)(?:/|\Z))")
 _MAX_PATH = 1024
-"""A longer path is none of ours; the expressions above are not asked about it."""
+"""No resource has a longer path, so the expressions are not tried on it."""
 _BARE = re.compile(r"/(?:images/(?:generations(?:/[^/]+)?|edits|variations)|models(?:/.+)?|chat/completions)\Z")
 _HAS_LEFT = "images_proxy.has_left"
 """An extension of ASGI that our server offers: a function that says whether the peer has hung up."""

@@ -1,7 +1,7 @@
 """What chat frontends ask of their chat model beside the user's requests: titles, tags, follow-ups, queries.
 
-Such a request must never buy a picture. It is told by the frontends' own words, mostly by how a message opens, and
-answered in the form they parse; a user's request that merely speaks of titles or conversations opens differently.
+Such a request must never buy a picture. It is recognised by the frontends' own words, mostly by how a message opens,
+and answered in the form they parse; a user's request that merely speaks of titles or conversations opens differently.
 """
 
 import json
@@ -70,7 +70,7 @@ def _topic(talk: Talk) -> str:
     return talk.topic
 
 
-def _last_request(talk: Talk) -> str:
+def _last_said(talk: Talk) -> str:
     """Return what the user said last."""
     return talk.quoted[-1].strip() if talk.quoted else talk.topic
 
@@ -150,7 +150,7 @@ _TASK_KEYS: tuple[tuple[str, Callable[[Talk], object]], ...] = (
     ("follow_ups", lambda _: []),
     ("queries", lambda _: []),
     ("text", lambda _: ""),
-    ("prompt", _last_request),
+    ("prompt", _last_said),
 )
 _WITH_DOCUMENTS = re.compile(r"\s*#+[ \t]*Task:\s{0,9}Respond to the user query using the provided context")
 
@@ -219,6 +219,6 @@ def _fill(schema: Mapping[str, Any], talk: Talk) -> str:
 
 
 def _quotes_conversation(text: str) -> bool:
-    """Tell a frontend's request from a request for, say, a picture of a title page: it brings a conversation of two."""
+    """Whether a text brings a conversation of two, as a frontend's request does; one for a title page does not."""
     speakers = {speaker.lower() for speaker in _SPEAKER.findall(text)}
     return "<chat_history>" in text or bool(speakers & _PEOPLE and speakers & _MACHINES)

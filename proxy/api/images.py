@@ -1,4 +1,4 @@
-"""POST /v1/images/generations, /edits and /variations, and the jobs that were handed over."""
+"""POST /v1/images/generations, /edits and /variations, and each generation's own resource."""
 
 from typing import Any
 
@@ -47,12 +47,12 @@ async def vary_image(request: Request) -> ASGIApp:
 
 
 async def job(request: Request) -> ASGIApp:
-    """Tell how a job is doing, or abandon it."""
+    """Report how a generation is doing, or abandon it."""
     return await (_abandon_job(request) if request.method == "DELETE" else _get_job(request))
 
 
 async def _get_job(request: Request) -> ASGIApp:
-    """Tell how a job is doing; in the end, its answer."""
+    """Report how a generation is doing; once it has ended, give its answer."""
     waiting: Waiting = request.app.state.waiting
     generation = _generation(request)
     if not generation.done:
@@ -65,7 +65,7 @@ async def _get_job(request: Request) -> ASGIApp:
 
 
 async def _abandon_job(request: Request) -> Response:
-    """Stop following a job and forget it; the provider may finish it all the same."""
+    """Stop following a generation and forget it; the provider may finish its jobs all the same."""
     waiting: Waiting = request.app.state.waiting
     waiting.engine.generations.abandon(_generation(request))
     return Response(status_code=204)
@@ -141,7 +141,7 @@ def _answer(waiting: Waiting, request: Request, joined: Joined) -> ImagesRespons
 class BeatingAnswer:
     """An answer that begins with blanks when it is long in coming, for balancers that cut silent connections.
 
-    A blank commits it to status 200. What fails after that breaks it off, and the retry is told the true status.
+    A blank commits it to status 200. A failure after that cuts the connection; the retry gets the true status.
     """
 
     def __init__(self, waiting: Waiting, request: Request, joined: Joined) -> None:

@@ -15,7 +15,7 @@ _CREATED = 1_767_225_600
 
 
 def describe(name: str, owner: str, operations: frozenset[Operation]) -> dict[str, Any]:
-    """Return OpenAI's model object, with the additions that other frontends look for (clients §3 point 17).
+    """Return OpenAI's model object, with the additions that other frontends look for.
 
     ``operations``: what it can do: generate, edit, inpaint (edit within a mask).
     """

@@ -1,13 +1,15 @@
 """The page for people at ``/``, and the files it needs."""
 
-from importlib.resources import files
+import mimetypes
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from proxy.errors import NotFound
 
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_FILES = StaticFiles(packages=[("proxy", "page")])
 _HEADERS = {
     "content-security-policy": (
         "default-src 'self'; img-src * data: blob:; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -17,27 +19,28 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+mimetypes.add_type("text/javascript", ".js")  # RFC 9239; Python 3.11 still says application/javascript
 
 
-async def index(request: Request) -> Response:  # noqa: ARG001 (Starlette's signature)
+async def index(request: Request) -> Response:
     """Return the page."""
-    return _file("index.html")
+    return await _file(request, "index.html")
 
 
-async def icon(request: Request) -> Response:  # noqa: ARG001 (Starlette's signature)
+async def icon(request: Request) -> Response:
     """Return the page's icon."""
-    return _file("icon.svg")
+    return await _file(request, "icon.svg")
 
 
 async def asset(request: Request) -> Response:
     """Return one of the page's files."""
-    return _file(request.path_params["name"])
+    return await _file(request, request.path_params["name"])
 
 
-def _file(name: str) -> Response:
-    folder = files("proxy") / "page"
-    known = {file.name: file for file in folder.iterdir() if file.is_file()}
-    kind = _TYPES.get(name.rpartition(".")[2])
-    if name not in known or kind is None:
-        raise NotFound("There is no such file.")
-    return Response(known[name].read_bytes(), media_type=kind, headers=_HEADERS)
+async def _file(request: Request, name: str) -> Response:
+    try:
+        response = await _FILES.get_response(name, request.scope)
+    except HTTPException:
+        raise NotFound("There is no such file.") from None
+    response.headers.update(_HEADERS)
+    return response

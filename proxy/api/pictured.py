@@ -140,7 +140,7 @@ class Cutter:
         self._step = self._between
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece; what cannot be told yet waits for more."""
+        """Take the next piece; what cannot be decided yet waits for more."""
         data, at, step = self._tail + piece, 0, None
         while at < len(data) and (at, self._step) != step:
             step = at, self._step

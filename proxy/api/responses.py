@@ -167,7 +167,7 @@ class ImagesResponse:
 
 @contextmanager
 def departure(receive: Receive) -> Iterator[Callable[[], bool]]:
-    """Watch the caller while an answer is sent; gives what tells whether it has left."""
+    """Watch the caller while an answer is sent; gives a function that says whether it has left."""
     watcher = asyncio.get_running_loop().create_task(until_left(receive))
     try:
         yield watcher.done

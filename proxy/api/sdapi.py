@@ -64,7 +64,7 @@ async def list_samplers(request: Request) -> Response:
 
 
 async def options(request: Request) -> Response:
-    """Tell the model in use: the default one, since each call names its own."""
+    """Name the model in use: the default one, since each call names its own."""
     engine: Engine = request.app.state.waiting.engine
     return JSONResponse({_CHECKPOINT: engine.settings.server.default_model})
 

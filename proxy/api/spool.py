@@ -1,4 +1,4 @@
-"""Uploads on their way to disk and back: a full disk cache makes a write wait, and nobody else shall wait with it."""
+"""Uploads on their way to disk and back: a write may wait for a full disk cache, so it never runs on the event loop."""
 
 import asyncio
 import mmap
@@ -26,7 +26,7 @@ class Spool:
         self._size += len(data)
 
     async def relieve(self) -> None:
-        """Write what waits, away from the event loop, once it is much. Raises OSError."""
+        """Write what waits, away from the event loop, once it is a megabyte. Raises OSError."""
         if self._size >= _BATCH_BYTES:
             await asyncio.to_thread(self.flush)
 

@@ -58,7 +58,7 @@ class Stream:
 
 
 class HeldStream:
-    """An ASGI response that follows a generation as a stream; subclass-free: what is said is given as functions."""
+    """An ASGI response that follows a generation as a stream; what it says is given as functions."""
 
     def __init__(
         self,

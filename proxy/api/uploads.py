@@ -1,7 +1,7 @@
-"""Pictures that callers bring: multipart or data URLs, streamed to limits, told by their bytes, never by their names.
+"""Pictures that callers bring: multipart or data URLs, read within limits, recognised by their bytes.
 
 Clients name the parts ``image``, ``image[]`` or ``image[0]``, label them ``application/octet-stream`` and send them
-chunked (clients §3 point 15), so neither names, types nor lengths are relied on.
+chunked, so neither names, types nor lengths are relied on.
 """
 
 import asyncio

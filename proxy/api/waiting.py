@@ -3,7 +3,7 @@
 import asyncio
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 from weakref import WeakSet
@@ -18,14 +18,13 @@ from proxy.api.responses import ImagesResponse, PicturesBody
 from proxy.clock import Deadline
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
-from proxy.generations.record import Ending, Generation
+from proxy.generations.record import Ending, Generation, Happened
 from proxy.generations.runner import Joined
 from proxy.jobs.steps import Origin
 from proxy.requests.resolve import ResolvedRequest
 
 Surface = Literal["images", "stream", "chat", "sdapi"]
-"""What is held, as the figures tell it apart."""
-Happened = Callable[[], Awaitable[None]]
+"""What is held, as a label of the figures."""
 
 _TURNS = 20
 """Turns of the event loop in which whatever has arrived is read: accepting, the head, the body, the handler's start."""
@@ -59,7 +58,7 @@ class Waiting:
                 raise
 
     async def join(self, request: Request, resolved: ResolvedRequest) -> Joined:
-        """Find or start its generation. Raises Failure; CallerLeft if nobody is there to start it for."""
+        """Find or start the request's generation. Raises Failure; CallerLeft if its caller is gone before it starts."""
         context: RequestContext = request.state.context
         key, attempt = context.idempotency_key, context.attempt
         self._arriving.discard(context)
@@ -114,7 +113,7 @@ class Waiting:
     ) -> None:
         """Hold the request until its generation ends; afterwards ``context.headers`` describe it.
 
-        Everybody who waits for a generation waits here. ``changed`` is awaited after changes, ``beat`` every ``beat_s``
+        Every surface waits here. ``changed`` is awaited after changes, ``beat`` every ``beat_s``
         seconds; both may begin the answer. Raises GenerationPending, Overloaded when draining, CallerLeft.
         """
         context: RequestContext = request.state.context

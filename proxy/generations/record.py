@@ -17,6 +17,7 @@ Ending = Literal["done", "left", "late"]
 End = Literal["ok", "again", "lost", "unknown"]
 """How a generation ends, from best to worst: with its pictures; with a failure after which nothing that was bought is
 missing, so that a repeat may start anew; with a job bought and lost; with a job that may have been bought."""
+Happened = Callable[[], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
@@ -73,19 +74,19 @@ class Generation:
             raise self.failure
         return self.pictures
 
-    def watch(self, tell: Callable[[], None]) -> Callable[[], None]:
-        """Call ``tell`` after every change from now on; returns what ends that."""
-        self._watching.add(tell)
-        return lambda: self._watching.discard(tell)
+    def watch(self, look: Callable[[], None]) -> Callable[[], None]:
+        """Call ``look`` after every change from now on; returns a function that ends that."""
+        self._watching.add(look)
+        return lambda: self._watching.discard(look)
 
     def changed(self) -> None:
-        """Tell those who watch."""
-        for tell in tuple(self._watching):
-            tell()
+        """Call everyone who watches."""
+        for look in tuple(self._watching):
+            look()
 
     @contextmanager
     def attended(self, receive: Receive) -> Iterator[asyncio.Future[Ending]]:
-        """Give the end of one caller's wait: done, left when ``receive`` tells so, or what ``release`` says."""
+        """Give the end of one caller's wait: done, left when ``receive`` says so, or what ``release`` says."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ending] = loop.create_future()
         self._waiting.add(future)
@@ -101,8 +102,8 @@ class Generation:
         receive: Receive,
         until: Deadline,
         *,
-        changed: Callable[[], Awaitable[None]] | None = None,
-        beat: Callable[[], Awaitable[None]] | None = None,
+        changed: Happened | None = None,
+        beat: Happened | None = None,
         beat_s: float = math.inf,
     ) -> Ending:
         """Wait for the end (done), for the caller to leave (left), or for the deadline (late).
@@ -111,30 +112,40 @@ class Generation:
         """
         if self.done:
             return "done"
+        with self.attended(receive) as ending:
+            timer = asyncio.get_running_loop().call_later(until.remaining, _settle, ending, "late")
+            try:
+                if changed or beat:
+                    await self._report(ending, changed, beat, lambda: Deadline.after(until.clock, beat_s))
+                return await ending
+            finally:
+                timer.cancel()
+
+    async def _report(
+        self,
+        ending: asyncio.Future[Ending],
+        changed: Happened | None,
+        beat: Happened | None,
+        next_beat: Callable[[], Deadline],
+    ) -> None:
+        """Await ``changed`` after changes and ``beat`` at each ``next_beat`` until ``ending`` is there."""
         news = asyncio.Event()
-        unwatch = self.watch(news.set) if changed else None
-        next_beat = Deadline.after(until.clock, beat_s)
+        ending.add_done_callback(lambda _: news.set())
+        unwatch = self.watch(news.set) if changed else lambda: None
+        due = next_beat()
         try:
-            with self.attended(receive) as ending:
-                ending.add_done_callback(lambda _: news.set())
-                while not ending.done():
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(min(until.remaining, next_beat.remaining)):
-                            await news.wait()
-                    if ending.done():
-                        break
-                    if until.passed:
-                        return "late"
-                    if beat and next_beat.passed:
-                        next_beat = Deadline.after(until.clock, beat_s)
-                        await beat()
-                    if changed and news.is_set():
-                        news.clear()
-                        await changed()
-                return ending.result()
+            while not ending.done():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(due.remaining if beat else None):
+                        await news.wait()
+                if beat and due.passed and not ending.done():
+                    due = next_beat()
+                    await beat()
+                if changed and news.is_set() and not ending.done():
+                    news.clear()
+                    await changed()
         finally:
-            if unwatch:
-                unwatch()
+            unwatch()
 
     def release(self, ending: Ending) -> None:
         """Wake everyone who waits."""

@@ -108,7 +108,7 @@ class Server(PlainServer):
                 loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then tell the caller the addresses."""
+        """Start, then pass the addresses to ``on_started``."""
         await super().startup(sockets)
         self.on_started([listener.getsockname()[:2] for listener in sockets or ()])
 

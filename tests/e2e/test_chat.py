@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: what frontends that only chat send and draw (facts: clients §5)."""
+"""POST /v1/chat/completions: what frontends that only chat send and draw."""
 
 import re
 from collections.abc import AsyncIterator

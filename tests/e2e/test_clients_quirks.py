@@ -1,4 +1,4 @@
-"""The twelve quirks most likely to break a naive proxy (facts: clients §6), in that order, one test for each."""
+"""The twelve quirks most likely to break a naive proxy, the likeliest first, one test for each."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Each client's own requests (facts: clients §1), field by field as it sends them, and what it reads in the answer."""
+"""Each client's own requests, field by field as it sends them, and what it reads in the answer."""
 
 import re
 from collections.abc import AsyncIterator

@@ -33,7 +33,19 @@ async def test_the_page_needs_no_key_and_nothing_from_elsewhere(service: Service
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/page/nothing.js", "/page/..%2fconfig.py", "/page/__init__.py", "/page/"])
+async def test_what_has_not_changed_is_not_sent_again(service: Service) -> None:
+    answer = await service.get("/page/app.js")
+    again = await service.get("/page/app.js", {"if-none-match": answer.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+    assert again.headers["cache-control"] == answer.headers["cache-control"] == "no-cache"
+    assert again.headers["content-security-policy"] == answer.headers["content-security-policy"]
+    other = await service.get("/page/app.js", {"if-none-match": '"another"'})
+    assert (other.status, other.body) == (200, answer.body)
+
+
+@pytest.mark.parametrize(
+    "path", ["/page/nothing.js", "/page/..%2fconfig.py", "/page/__init__.py", "/page/", "/page/%00"]
+)
 async def test_only_the_pages_files_are_served(service: Service, path: str) -> None:
     answer = await service.get(path)
     assert answer.status in (401, 404)

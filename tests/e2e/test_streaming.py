@@ -1,4 +1,4 @@
-"""Streams of pictures, byte for byte as the SDKs read them (facts: openai-contract §3)."""
+"""Streams of pictures, byte for byte as the SDKs read them."""
 
 import asyncio
 from collections.abc import AsyncIterator

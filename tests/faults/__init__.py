@@ -1,1 +1,1 @@
-"""Every fault of facts/reliability.md §5 but 37-39, on real sockets; the numbers in the names are the table's rows."""
+"""Every fault that docs/reliability.md promises an answer to, on real sockets."""

@@ -1,4 +1,4 @@
-"""What a hostile, broken or merely odd client meets: facts/reliability.md 1.6, row by row."""
+"""What a hostile, broken or merely odd client meets."""
 
 from collections.abc import Callable
 
