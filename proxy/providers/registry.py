@@ -49,9 +49,9 @@ def with_defaults(name: str, table: Any) -> Any:
         return {"kind": kind, **table}
     own = KINDS[kind]
     # Who writes a table of another name for a kind that is off wants it on.
-    defaults = {"base_url": own.base_url, "key_env": own.key_env, "enabled": own.enabled or name != kind}
-    keys = own.settings.model_fields
-    return {"kind": kind, **{key: value for key, value in defaults.items() if key in keys}, **table}
+    defaults = {"base_url": own.base_url, "enabled": own.enabled or name != kind}
+    key = {"key_env": own.key_env} if own.key_env else {}
+    return {"kind": kind, **defaults, **key, **table}
 
 
 def read_settings(table: Any) -> Any:
