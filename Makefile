@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 LOCK := uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
+unexport PYTHONDONTWRITEBYTECODE  # or each process that a test starts compiles the service anew
+
 .PHONY: run test check soak bench test-clients lock clean
 
 run: $(VENV)/.run

@@ -18,6 +18,7 @@ from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from proxy.simulator.simulation import Tokens
 from tests.service import Service, simulated_providers
+from tests.time_skip import backend, clock
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +34,11 @@ MODELS = (
     "prodia-legacy/dreamshaper_8.safetensors [9d40847d]",
     "imagelabs/sdxl-turbo",
 )
+
+
+@pytest.fixture
+def anyio_backend(full: bool) -> tuple[str, dict[str, Any]]:
+    return backend(skip=not full)
 
 
 @pytest.fixture(params=["json", "text"])
@@ -79,7 +85,7 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
     monkeypatch.setattr("proxy.jobs.schedule.SHORTEST_S", 0.01)
     monkeypatch.setattr("proxy.jobs.schedule.LONGEST_S", 0.02)
     monkeypatch.setattr("proxy.jobs.poll._POLL_BACKOFF_S", 0.01)
-    async with serving(create_simulator(tokens=Tokens(TOKEN, OTHER_TOKEN))) as upstream_port:
+    async with serving(create_simulator(tokens=Tokens(TOKEN, OTHER_TOKEN), clock=clock())) as upstream_port:
         upstream = f"http://127.0.0.1:{upstream_port}"
         values = {
             "providers": simulated_providers(upstream, max_jobs=100),
@@ -88,7 +94,7 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
         }
         environment = {"PRODIA_TOKEN": TOKEN, "PRODIA_API_KEY": OTHER_TOKEN, "IMAGES_PROXY_KEYS": f"{KEY},spare"}
         configuration = compose(values, environment)
-        app = create_app(configuration)
+        app = create_app(configuration, clock())
         engine = app.state.waiting.engine
         async with serving(app) as port, aiohttp.ClientSession() as http:
             witness = Witness(Service(f"http://127.0.0.1:{port}", upstream, engine, http))

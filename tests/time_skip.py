@@ -57,6 +57,10 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         """Return the loop's seconds, skipped ones included."""
         return self._own.now
 
+    def pass_by(self, seconds: float) -> None:
+        """Let so much time be over at once, as when the loop is blocked."""
+        self._own.now += seconds
+
     def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Run in a thread; nothing is skipped until it is done."""
         future = super().run_in_executor(executor, func, *args)
@@ -76,3 +80,12 @@ def backend(*, skip: bool = True) -> tuple[str, dict[str, Any]]:
 def clock() -> Clock:
     """Return a clock that goes with the running loop."""
     return Clock(monotonic=asyncio.get_running_loop().time)
+
+
+def block(seconds: float) -> None:
+    """Block the running loop for so long."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, SkippingLoop):
+        loop.pass_by(seconds)
+    else:
+        time.sleep(seconds)

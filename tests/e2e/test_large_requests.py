@@ -18,11 +18,6 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Service]:
     async with running(speed=400, server={"max_body": MAX_TEXT, "max_upload": MAX_PICTURE}) as service:
         yield service

@@ -26,11 +26,6 @@ PIECE = 6_144
 PROMPT = 'a "fox"\u2028 in snow \\u0000 ä'
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass(slots=True)
 class Recording:
     """An application whose answers are looked at on their way out: the sizes of their pieces."""

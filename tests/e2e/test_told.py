@@ -27,11 +27,6 @@ TOLD = "prodia: provider_busy"
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Service]:
     models = {
         "long-way": {"routes": [V1, SCHNELL, LABS]},

@@ -1,7 +1,6 @@
 """Rows 22-27: what can go wrong while a paid job runs."""
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from proxy.providers.boundary import Finished, Handle, Pending, Reply
 from proxy.simulator.replies import hang
 from tests.service import Service, running
+from tests.time_skip import block
 
 from .scripted import JOB, Upstream, before
 from .wire import LABS, LEGACY, SCHNELL, V1, assert_failed
@@ -132,15 +132,15 @@ async def test_what_is_done_at_the_end_of_its_lifetime_is_collected() -> None:
             """The provider, whose word that a job is done comes when its lifetime is over."""
 
             def __getattr__(self, name: str) -> Any:
-                return getattr(outlet_provider, name)
+                return getattr(plain, name)
 
             def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
                 answer = read(asked, reply)
                 if isinstance(answer, Pending) and answer.at_once and asked.step == "state":
-                    time.sleep(0.9)
+                    block(0.9)
                 return answer
 
-        outlet_provider, runtime.provider = runtime.provider, Dawdling()
+        plain, runtime.provider = runtime.provider, Dawdling()
         answer = await service.generate("a [seconds:0.1] [tag:t]", model=SCHNELL)
         assert (answer.status, (await service.counts("t"))["submits"]) == (200, 1)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from proxy.server.connection import LINGER_GAP_S
 from proxy.server.exchange import WireLimits
 from proxy.server.process import serving
 from tests.faults.wire import Line
@@ -61,3 +62,24 @@ async def test_time_in_which_nobody_reads_does_not_count() -> None:
         await asyncio.sleep(0.08)
         line.send(b"def")
         assert (await line.answer()).json == {"read": 6}
+
+
+async def test_a_drained_connection_is_closed_once_nothing_comes() -> None:
+    service = Served()
+    async with serving(service) as service.port, Line.to(service) as line:
+        line.send(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\n")
+        assert (await line.answer()).status == 408
+        for _ in range(5):  # still coming: still drained
+            line.send(b"a")
+            await line.writer.drain()
+            await asyncio.sleep(LINGER_GAP_S / 2)
+        await asyncio.sleep(2 * LINGER_GAP_S)
+        with pytest.raises(ConnectionError):
+            await drip(line, 15)
+
+
+async def drip(line: Line, times: int) -> None:
+    for _ in range(times):
+        line.send(b"a")
+        await line.writer.drain()
+        await asyncio.sleep(0.02)
