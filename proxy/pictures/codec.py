@@ -20,9 +20,9 @@ LONGEST_HEAD = max(map(len, HEADS))
 HEAD_BYTES = 65_536
 _LONGEST_HEAD_BYTES = 4_194_304
 """Thumbnails and colour profiles may stand before a JPEG's size."""
+_MOST_JPEG_PARTS = 4096
+"""Segments and fill bytes before a JPEG's size; encoders write dozens, and each one followed keeps others waiting."""
 _WAITING_CONVERSIONS = 64
-
-
 _FRUGAL_PIXELS, _FRUGAL_METHOD = 4_194_304, 2
 """libwebp's methods from 3 on keep every token: some 430 MB at the peak for 16 noisy megapixels, against 230."""
 
@@ -82,7 +82,7 @@ def _inspect(head: bytes) -> Facts:
 def _jpeg_size(head: bytes) -> tuple[int, int]:
     """Walk the segments to the frame header (ITU T.81, B.2.2)."""
     offset = 2
-    while True:
+    for _ in range(_MOST_JPEG_PARTS):
         if head[offset] != 0xFF:
             raise NotAPicture("the JPEG's segments are broken")
         marker = head[offset + 1]
@@ -93,6 +93,7 @@ def _jpeg_size(head: bytes) -> tuple[int, int]:
             return width, height
         else:
             offset += 2 + int(struct.unpack(">H", head[offset + 2 : offset + 4])[0])
+    raise NotAPicture("the JPEG has too many parts before its size")
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:
