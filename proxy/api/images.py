@@ -12,8 +12,7 @@ from proxy.api.waiting import Waiting, job_status
 from proxy.errors import InvalidRequest, NotFound
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
-from proxy.pictures.codec import NotAPicture
-from proxy.pictures.masks import luminance
+from proxy.pictures.codec import NotAPicture, luminance
 from proxy.providers.boundary import InputPicture
 from proxy.requests.resolve import ResolvedRequest
 

@@ -1,4 +1,4 @@
-"""What a picture is: told by its first bytes, never by its name or declared type; and turning one type into another."""
+"""What a picture is: told by its first bytes, never by its name or declared type; and turning one into another."""
 
 import asyncio
 import io
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 Format = Literal["png", "jpeg", "webp"]
 
@@ -23,6 +23,7 @@ _LONGEST_HEAD_BYTES = 4_194_304
 _MOST_JPEG_PARTS = 4096
 """Segments and fill bytes before a JPEG's size; encoders write dozens, and each one followed keeps others waiting."""
 _WAITING_CONVERSIONS = 64
+_OPAQUE = 255
 _FRUGAL_PIXELS, _FRUGAL_METHOD = 4_194_304, 2
 """libwebp's methods from 3 on keep every token: some 430 MB at the peak for 16 noisy megapixels, against 230."""
 
@@ -130,6 +131,31 @@ def decode_and_encode(source: bytes | BinaryIO, wanted: Format, quality: int | N
             (picture if picture.mode == mode else picture.convert(mode)).save(out, format=wanted.upper(), **options)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise NotAPicture("the picture cannot be decoded") from None
+    return out.getvalue()
+
+
+def luminance(data: bytes | memoryview) -> bytes:
+    """Return a mask as a black and white PNG: white where the picture may change. Raises NotAPicture. Blocks.
+
+    OpenAI marks what to change by transparency, the providers by white: a transparent mask is white where it is
+    transparent, and one without transparency is taken as it is.
+    """
+    from PIL import Image, ImageOps  # noqa: PLC0415 (a service that sees no mask never pays for loading it)
+
+    source: Any = io.BytesIO(data)
+    try:
+        with Image.open(source, formats=["PNG", "WEBP", "JPEG"]) as mask:
+            mask.load()
+            transparent = mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info
+            alpha = None
+            if transparent:  # each copy takes four bytes a pixel
+                alpha = (mask if mask.mode in ("RGBA", "LA") else mask.convert("RGBA")).getchannel("A")
+            # A canvas exports an alpha channel even where nothing is transparent: then black and white tell.
+            white = ImageOps.invert(alpha) if alpha and any(alpha.histogram()[:_OPAQUE]) else mask.convert("L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise NotAPicture("the mask cannot be decoded") from None
+    out = io.BytesIO()
+    white.save(out, format="PNG")
     return out.getvalue()
 
 
