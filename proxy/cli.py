@@ -106,7 +106,7 @@ async def _serve(options: argparse.Namespace) -> int:
         server = configuration.settings.server
         logs.set_up(server.log)
         app = create_app(configuration)
-        _make_folder(app.state.waiting.engine.store.directory)
+        _make_folder(app.state.waiting.engine.directory)
         timeouts = configuration.settings.timeouts
         raise_file_limit()
         _spare_the_collector()

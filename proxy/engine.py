@@ -22,7 +22,8 @@ from proxy.jobs.runtime import Limits, ProviderRuntime
 from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
 from proxy.pictures.codec import Converter
-from proxy.pictures.store import ImageStore
+from proxy.pictures.directory import PictureDirectory
+from proxy.pictures.store import PictureStore
 from proxy.providers.boundary import InputPicture, Operation, Provider
 from proxy.providers.registry import build
 from proxy.requests.image_request import parse
@@ -47,9 +48,9 @@ class Engine:
         self.clock = clock = clock or Clock()
         self.metrics = Metrics()
         timeouts = settings.timeouts
-        directory = Path(settings.images.directory or _cache_directory()).expanduser()
-        self.store = ImageStore(
-            directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
+        self.directory = Path(settings.images.directory or _cache_directory()).expanduser()
+        self.store: PictureStore = PictureDirectory(
+            self.directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
         )
         self.runtimes = {name: self._runtime(name) for name in settings.providers if not configuration.why_not(name)}
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
@@ -86,9 +87,9 @@ class Engine:
 
     async def open(self) -> None:
         """Prepare the folder, load what the schedule had learned, start the housekeeping. Raises OSError."""
-        self.store.open()
+        await self.store.prepare()
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            self.schedule.load(json.loads((self.store.directory / _LEARNED_FILE).read_text()))
+            self.schedule.load(json.loads((self.directory / _LEARNED_FILE).read_text()))
         loop = asyncio.get_running_loop()
         work = (self._sweep(), self._refresh_catalogues(), self._watch_loop())
         self._background = [loop.create_task(task) for task in work]
@@ -215,7 +216,7 @@ class Engine:
         settings = self.settings.providers[name]
         provider = build(settings, self.configuration.provider_keys.get(name, ""))
         addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
-        upstream = Upstream(self.store.draft, addresses, settings.http_proxy)
+        upstream = Upstream(self.store.drafts.draft, addresses, settings.http_proxy)
         return ProviderRuntime(
             name,
             provider,
@@ -258,7 +259,7 @@ class Engine:
         while True:
             await self.clock.sleep(_SWEEP_S)
             self.generations.sweep()
-            self.store.sweep()
+            await self.store.sweep()
 
     async def _refresh_catalogues(self) -> None:
         """Ask the providers that can tell for their models, now and every hour; the built-in lists serve till then."""
@@ -279,7 +280,7 @@ class Engine:
             await self.clock.sleep(_CATALOGUE_S)
 
     def _save_learned(self) -> None:
-        path = self.store.directory / _LEARNED_FILE
+        path = self.directory / _LEARNED_FILE
         draft = path.with_suffix(".new")
         try:
             draft.write_text(json.dumps(self.schedule.dump()))

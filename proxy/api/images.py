@@ -53,7 +53,7 @@ async def _get_job(request: Request) -> ASGIApp:
     generation = _generation(request)
     if not generation.done:
         return job_status(generation, request)
-    answer = waiting.answer(request, Joined(generation, claim=generation.claim))
+    answer = await waiting.answer(request, Joined(generation, claim=generation.claim))
     if request.method == "GET":
         waiting.engine.generations.deliver(generation)
     return answer

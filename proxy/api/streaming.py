@@ -7,7 +7,8 @@ a blank line, the last one too: Python's SDK loses an event without it (contract
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +18,14 @@ from starlette.types import Receive, Scope, Send
 from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext
 from proxy.api.headers import hold_s
-from proxy.api.responses import MARK, PIECE_BYTES, PicturesBody, departure, facts, files_of, usage
+from proxy.api.responses import MARK, PicturesBody, departure, facts, open_pictures, usage
 from proxy.api.waiting import Waiting, describe, pending
 from proxy.clock import Deadline
 from proxy.errors import Failure
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
 from proxy.pictures.codec import Facts, NotAPicture, inspect_file
+from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore, open_file
 from proxy.upstream.client import Upstream
 
 BEAT_S = 10.0
@@ -98,8 +100,8 @@ class HeldStream:
         joined: Joined,
         *,
         changed: Callable[[Stream], Awaitable[None]],
-        finished: Callable[[], Iterator[bytes]],
-        failed: Callable[[Failure], Iterator[bytes]],
+        finished: Callable[[], AsyncGenerator[bytes, None]],
+        failed: Callable[[Failure], AsyncGenerator[bytes, None]],
         close: Callable[[], None] = lambda: None,
         beat: Callable[[], bytes] = lambda: BEAT,
     ) -> None:
@@ -141,8 +143,9 @@ class HeldStream:
         if failure is not None:
             context.failed(failure)
         with departure(receive) as gone:
-            for piece in self._finished() if failure is None else self._failed(failure):
-                await stream.write(piece)
+            async with aclosing(self._finished() if failure is None else self._failed(failure)) as pieces:
+                async for piece in pieces:
+                    await stream.write(piece)
             if gone():
                 self._waiting.engine.generations.lose(self._joined)
         await stream.end()
@@ -210,9 +213,11 @@ class Previews:
             "size": f"{seen.width}x{seen.height}",
             "output_format": seen.format,
         }
-        with _removed(path), contextlib.suppress(Failure):  # which can come before the first byte alone
-            for piece in _picture_event(values, [path]):
-                await stream.write(piece)
+        # Both can come before the first byte alone.
+        with _removed(path), contextlib.suppress(Failure, FileNotFoundError):
+            async with aclosing(_picture_event(values, [open_file(path)])) as pieces:
+                async for piece in pieces:
+                    await stream.write(piece)
             self._sent += 1
 
 
@@ -224,8 +229,8 @@ def _removed(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def completed(generation: Generation, kind: str) -> Iterator[bytes]:
-    """Return the event that carries the finished picture, in pieces."""
+async def completed(store: PictureStore, generation: Generation, kind: str) -> AsyncGenerator[bytes, None]:
+    """Yield the event that carries the finished picture, in pieces. Raises ProviderBadResult when it is gone."""
     counts = usage(generation.resolved, generation.pictures)
     del counts["output_tokens_details"]
     values = {
@@ -234,17 +239,19 @@ def completed(generation: Generation, kind: str) -> Iterator[bytes]:
         **facts(generation.pictures),
         "usage": counts,
     }
-    return _picture_event(values, files_of(generation.pictures[:1]))
+    async with aclosing(_picture_event(values, await open_pictures(store, generation.pictures[:1]))) as pieces:
+        async for piece in pieces:
+            yield piece
 
 
-def error_event(failure: Failure) -> Iterator[bytes]:
+async def error_event(failure: Failure) -> AsyncGenerator[bytes, None]:
     """Yield the event for a failure after the first byte; nested under ``error``, where the SDKs look for it."""
     yield event("error", {"type": "error", **failure.body()})
 
 
-def _picture_event(values: dict[str, Any], files: Sequence[Path]) -> Iterator[bytes]:
+def _picture_event(values: dict[str, Any], pictures: list[Opened]) -> AsyncGenerator[bytes, None]:
     before = f"event: {values['type']}\ndata: "
-    return PicturesBody({**values, "b64_json": MARK}, files, before=before, after="\n\n").pieces()
+    return PicturesBody({**values, "b64_json": MARK}, pictures, before=before, after="\n\n").pieces()
 
 
 def image_stream(waiting: Waiting, request: Request, joined: Joined, kind: str) -> HeldStream:
@@ -257,6 +264,6 @@ def image_stream(waiting: Waiting, request: Request, joined: Joined, kind: str) 
         joined,
         changed=previews,
         close=previews.close,
-        finished=lambda: completed(generation, kind),
+        finished=lambda: completed(waiting.engine.store, generation, kind),
         failed=error_event,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -117,7 +117,7 @@ class Waiting:
                 raise
             self.engine.generations.hand_over(generation)
             return job_status(generation, request)
-        return self.answer(request, joined)
+        return await self.answer(request, joined)
 
     async def hold(self, request: Request, joined: Joined) -> None:
         """Wait for the generation's end. Raises GenerationPending, Overloaded when draining, CallerLeft."""
@@ -139,19 +139,21 @@ class Waiting:
         if ending == "late":
             raise pending(self.engine, generation)
 
-    def answer(
-        self, request: Request, joined: Joined, body: Callable[[], PicturesBody] | None = None
+    async def answer(
+        self, request: Request, joined: Joined, body: Callable[[], Awaitable[PicturesBody]] | None = None
     ) -> ImagesResponse:
-        """Return the answer of an ended generation: ``body``'s, or else OpenAI's for pictures. Raises its Failure."""
+        """Return the answer of an ended generation: ``body``'s, or else OpenAI's for pictures. Raises Failure."""
         generation = joined.generation
         context: RequestContext = request.state.context
         describe(context, generation)
         if generation.failure is not None:
             raise generation.failure.with_traceback(None)
-        made = (
+        made = await (
             body()
             if body
-            else images_body(generation.resolved, generation.pictures, generation.created, context.origin)
+            else images_body(
+                generation.resolved, generation.pictures, generation.created, context.origin, self.engine.store
+            )
         )
         return ImagesResponse(made, lambda: self.engine.generations.lose(joined))
 
@@ -174,7 +176,7 @@ class BeatingAnswer:
                 self._waiting.engine.clock.sleep, lambda: describe(context, self._joined.generation)
             ):
                 await self._waiting.hold(self._request, self._joined)
-            answer = self._waiting.answer(self._request, self._joined)
+            answer = await self._waiting.answer(self._request, self._joined)
         except Failure as failure:
             if not blanks.begun:
                 raise

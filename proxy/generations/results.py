@@ -20,7 +20,8 @@ from proxy.errors import GenerationTimeout, ProviderBadResult
 from proxy.jobs.run import FinishedJob
 from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.pictures.completeness import is_cut
-from proxy.pictures.store import ImageStore, StoredPicture, remove
+from proxy.pictures.drafts import remove
+from proxy.pictures.store import PictureStore, StoredPicture
 from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import ResultNotReady
 from proxy.upstream.incoming import NotWhole, unstorable
@@ -56,7 +57,7 @@ class Results:
     """Turns what providers return into deliverable pictures."""
 
     def __init__(
-        self, store: ImageStore, converter: Converter, clock: Clock, *, always_copy: bool, max_pixels: int
+        self, store: PictureStore, converter: Converter, clock: Clock, *, always_copy: bool, max_pixels: int
     ) -> None:
         self._store = store
         self._converter = converter
@@ -74,9 +75,9 @@ class Results:
             return
         try:
             if by_writing:
-                self._store.check()
+                self._store.drafts.check()
             else:
-                self._store.check_room()
+                self._store.drafts.check_room()
         except OSError as error:
             if self._storable:
                 _log.error("pictures cannot be stored (%s); what needs a file is refused", error.strerror)
@@ -152,7 +153,7 @@ class Results:
         if isinstance(image, bytes):
             return image, facts
         try:
-            return self._store.publish(image, facts)
+            return await self._store.publish(image, facts)
         except OSError:
             return file.read(), facts
 
@@ -184,9 +185,9 @@ class Results:
         failures = 0
         while True:
             try:
-                draft = await _off_the_loop(len(data), lambda: self._store.write_draft(data))
+                draft = await _off_the_loop(len(data), lambda: self._store.drafts.write(data))
                 try:
-                    return self._store.publish(draft, facts)
+                    return await self._store.publish(draft, facts)
                 finally:
                     remove(draft)
             except OSError as error:
