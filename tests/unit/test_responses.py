@@ -41,15 +41,15 @@ def _resolved(images: tuple[InputPicture, ...] = (), **values: Any) -> ResolvedR
     )
 
 
-class _Route:
-    """The part of Made that answers speak of."""
+class _PartOfJob:
+    """The part of a finished job that answers speak of."""
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
 
 
 def _finished_job(resolved: ResolvedRequest) -> FinishedJob:
-    return cast("FinishedJob", _Route(resolved.candidates[0]))
+    return cast("FinishedJob", _PartOfJob(resolved.candidates[0]))
 
 
 @pytest.fixture
