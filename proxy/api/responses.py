@@ -123,9 +123,9 @@ async def base64_pieces(picture: Opened) -> AsyncGenerator[bytes, None]:
         async with aclosing(picture.pieces) as pieces:
             async for piece in pieces:
                 data = rest + piece if rest else piece
-                whole = len(data) - len(data) % 3
-                rest = data[whole:]
-                yield binascii.b2a_base64(memoryview(data)[:whole], newline=False)
+                odd = len(data) % 3
+                data, rest = (data[:-odd], data[-odd:]) if odd else (data, b"")
+                yield binascii.b2a_base64(data, newline=False)
     except OSError:
         raise _gone() from None
     if rest:

@@ -112,11 +112,15 @@ async def _pieces_of(path: Path, start: int, stop: int) -> AsyncGenerator[bytes,
 
 
 async def _read(file: int, offset: int, size: int) -> bytes:
-    """Read what the kernel has in memory at once, in a tenth of a thread's time; for what it hasn't, a thread waits."""
+    """Read what the kernel has in memory at once, in a tenth of a thread's time; for what it hasn't, a thread waits.
+
+    The last byte tells: files are read into memory from their beginning on.
+    """
     if _IF_IN_MEMORY:
-        buffer = bytearray(size)
         try:
-            return bytes(memoryview(buffer)[: os.preadv(file, [buffer], offset, _IF_IN_MEMORY)])
+            os.preadv(file, [bytearray(1)], offset + size - 1, _IF_IN_MEMORY)
         except OSError:  # not in memory, or a file system that can't tell
             pass
+        else:
+            return os.pread(file, size, offset)
     return await asyncio.to_thread(os.pread, file, size, offset)
