@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from proxy.clock import Clock
@@ -22,12 +22,12 @@ _LEARNED_FILE = "poll-schedule.json"
 _log = logging.getLogger("proxy")
 
 
-async def sweep(clock: Clock, rooms: Sequence[Callable[[], None]]) -> None:
-    """Have each room forget what is outdated, every few seconds."""
+async def sweep(clock: Clock, generations: Callable[[], None], pictures: Callable[[], Awaitable[None]]) -> None:
+    """Forget outdated generations and pictures, every few seconds."""
     while True:
         await clock.sleep(_SWEEP_S)
-        for forget in rooms:
-            forget()
+        generations()
+        await pictures()
 
 
 async def watch_loop(clock: Clock, report: Callable[[float], None]) -> None:

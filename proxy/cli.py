@@ -119,7 +119,7 @@ async def _serve(options: argparse.Namespace, configuration: config.Configuratio
     logs.set_up(server.log)
     app = create_app(configuration)
     engine = app.state.waiting.engine
-    _make_folder(engine.store.directory)
+    _make_folder(engine.directory)
     raise_file_limit()
     _spare_the_collector()
     return await serve(

@@ -3,10 +3,9 @@
 import argparse
 import asyncio
 import os
-import shutil
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from proxy.config import Configuration
 from proxy.engine import Engine
 from proxy.errors import Failure, NotConfigured, UnknownModel
 from proxy.generations.record import Generation
+from proxy.pictures.store import PictureStore
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _REDRAW_S = 0.1
@@ -54,7 +54,7 @@ async def generate(options: argparse.Namespace, configuration: Configuration) ->
             return 1
         for picture, name in zip(generation.pictures, _names(output, options), strict=True):
             if picture.stored is not None:
-                path = _write(picture.stored.path, name, force=options.force)
+                path = await _write(engine.store, picture.stored.name, name, force=options.force)
                 sys.stdout.write(f"{path} ({picture.width}x{picture.height})\n")
         return 0
 
@@ -101,18 +101,23 @@ def _in_the_way(paths: list[Path], *, force: bool) -> str:
     return ""
 
 
-def _write(source: Path, path: Path, *, force: bool) -> Path:
+async def _write(store: PictureStore, name: str, path: Path, *, force: bool) -> Path:
     """Copy a picture to ``path`` and return its name there: another one if a file has come into the way meanwhile."""
+    opened = await store.open(name)
     target, number = path, 0
     while True:
         try:
-            with source.open("rb") as picture, target.open("wb" if force else "xb") as file:
-                shutil.copyfileobj(picture, file)
+            file = target.open("wb" if force else "xb")
         except FileExistsError:
             number += 1
             target = path.with_stem(f"{path.stem}-{number}")
         else:
-            return target
+            break
+    with file:
+        async with aclosing(opened.pieces) as pieces:
+            async for piece in pieces:
+                file.write(piece)
+    return target
 
 
 async def models(options: argparse.Namespace, configuration: Configuration) -> int:  # noqa: ARG001 (a command's signature)

@@ -20,7 +20,8 @@ from proxy.jobs.schedule import Schedule
 from proxy.jobs.steps import FinishedJob
 from proxy.metrics import Metrics
 from proxy.pictures.codec import Converter
-from proxy.pictures.store import ImageStore
+from proxy.pictures.directory import PictureDirectory
+from proxy.pictures.store import PictureStore
 from proxy.providers.boundary import InputPicture, Operation, Provider
 from proxy.providers.registry import build
 from proxy.requests.image_request import parse
@@ -39,9 +40,9 @@ class Engine:
         self.clock = clock = clock or Clock()
         self.metrics = Metrics()
         timeouts = settings.timeouts
-        directory = Path(settings.images.directory or _cache_directory()).expanduser()
-        self.store = ImageStore(
-            directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
+        self.directory = Path(settings.images.directory or _cache_directory()).expanduser()
+        self.store: PictureStore = PictureDirectory(
+            self.directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
         )
         self.runtimes = {name: self._runtime(name) for name in settings.providers if not configuration.why_not(name)}
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
@@ -79,11 +80,11 @@ class Engine:
 
     async def open(self) -> None:
         """Prepare the folder, load what the schedule had learned, start the housekeeping. Raises OSError."""
-        self.store.open()
-        background.load_learned(self.schedule, self.store.directory)
+        await self.store.prepare()
+        background.load_learned(self.schedule, self.directory)
         loop = asyncio.get_running_loop()
         work = (
-            background.sweep(self.clock, (self.generations.sweep, self.store.sweep)),
+            background.sweep(self.clock, self.generations.sweep, self.store.sweep),
             background.refresh_catalogues(
                 self.clock, self.runtimes, self.catalogues, timeout_s=self.settings.timeouts.submit
             ),
@@ -100,7 +101,7 @@ class Engine:
         for runtime in self.runtimes.values():
             await runtime.upstream.close()
         self.converter.close()
-        background.save_learned(self.schedule, self.store.directory)
+        background.save_learned(self.schedule, self.directory)
 
     @property
     def draining(self) -> bool:
@@ -216,7 +217,7 @@ class Engine:
         settings = self.settings.providers[name]
         provider = build(settings, self.configuration.provider_keys.get(name, ""))
         addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
-        upstream = Upstream(self.store.draft, addresses, settings.http_proxy, provider.credentials())
+        upstream = Upstream(self.store.drafts.draft, addresses, settings.http_proxy, provider.credentials())
         return ProviderRuntime(
             name,
             provider,

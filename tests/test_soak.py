@@ -216,7 +216,7 @@ async def _assert_nothing_is_left(service: Service, files: int, running_tasks: C
     await eventually(lambda: not tasks() - running_tasks)
     for runtime in engine.runtimes.values():
         assert runtime.slots._value == runtime.max_jobs
-    assert not list(engine.store.directory.glob("*.part"))
+    assert not list(engine.directory.glob("*.part"))
     generations = engine.generations
     assert not any(generation.waiters for generation in generations)
     registry = generations._registry

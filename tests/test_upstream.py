@@ -14,9 +14,8 @@ import pytest
 
 import proxy.upstream.client
 from proxy import __version__
-from proxy.clock import Clock
 from proxy.errors import ProviderBadResponse, ProviderBadResult, StateUnavailable
-from proxy.pictures.store import FileDraft, ImageStore
+from proxy.pictures.drafts import Drafts, FileDraft
 from proxy.providers.boundary import Call, Reply
 from proxy.simulator.pictures import padded_png
 from proxy.upstream.addresses import AddressRefused, ResultAddresses
@@ -40,7 +39,7 @@ def anyio_backend(full: bool) -> tuple[str, dict[str, Any]]:
 @pytest.fixture
 async def connect(tmp_path: Path) -> AsyncIterator[Connect]:
     """Make connections whose pictures go to the test's folder."""
-    store = ImageStore(tmp_path, keep_s=60, max_bytes=10**9, clock=Clock())
+    store = Drafts(tmp_path)
     made: list[Upstream] = []
 
     def make(results: ResultAddresses | None = None, **more: Any) -> Upstream:
@@ -450,8 +449,8 @@ async def test_a_picture_whose_folder_goes_while_it_comes_is_not_lost(
     connect: Connect, tmp_path: Path, fate: str
 ) -> None:
     folder = tmp_path / "pictures"
-    store = ImageStore(folder, keep_s=60, max_bytes=10**9, clock=Clock())
-    store.open()
+    store = Drafts(folder)
+    store.open(0)
 
     async def half_then_the_rest(_: Request, writer: asyncio.StreamWriter) -> None:
         said = answer(PICTURE, "image/png")

@@ -6,11 +6,12 @@ The picture goes into the text as Markdown with an absolute address, which nearl
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
@@ -18,13 +19,14 @@ from starlette.types import ASGIApp
 from proxy.api import housekeeping
 from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, is_reference, read_pictured
-from proxy.api.responses import MARK, PicturesBody, estimated_tokens, files_of, image_address, usage
+from proxy.api.responses import MARK, PicturesBody, estimated_tokens, image_address, open_pictures, usage
 from proxy.api.streaming import HeldStream, Stream
 from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.waiting import Waiting
 from proxy.errors import Failure, InvalidRequest
 from proxy.generations.record import Generation
 from proxy.generations.results import Picture
+from proxy.pictures.store import Opened, PictureStore
 from proxy.providers.boundary import InputPicture
 from proxy.requests.image_request import ALIASES, ImageRequest
 from proxy.requests.resolve import ResolvedRequest
@@ -76,11 +78,11 @@ async def complete_chat(request: Request) -> ASGIApp:
     )
     joined = await waiting.join(request, resolved)
     generation = joined.generation
-    reply = _Reply(talk, resolved, generation, context)
+    reply = _Reply(talk, resolved, generation, context, waiting.engine.store)
     if talk.stream:
         return HeldStream(waiting, request, joined, "chat", finished=reply.pictures, failed=reply.failure)
     await waiting.hold(request, joined, "chat")
-    return waiting.answer(joined, reply.answer)
+    return await waiting.answer(joined, reply.answer)
 
 
 def _read(body: Pictured) -> tuple[Conversation, str | None]:
@@ -177,26 +179,24 @@ class _Completion:
         self._envelope = {"id": f"chatcmpl-{secrets.token_hex(16)}", "created": created, "model": model}
         self._begun = False
 
-    def chunk(
-        self, index: int, delta: dict[str, Any], finish: str | None = None, files: Sequence[Path] = ()
-    ) -> Iterator[bytes]:
-        """Yield one chunk of the choice ``index``, in pieces where it holds pictures."""
+    def chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        """Return one chunk of the choice ``index``."""
         choice = {"index": index, "delta": delta, "finish_reason": finish}
-        return self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [choice]}, files)
+        return {**self._envelope, "object": "chat.completion.chunk", "choices": [choice]}
 
     def opening(self) -> Iterator[bytes]:
         """Yield each choice's chunk with the role, once."""
         if not self._begun:
             self._begun = True
             for index in range(self._count):
-                yield from self.chunk(index, {"role": "assistant", "content": ""})
+                yield _event(self.chunk(index, {"role": "assistant", "content": ""}))
 
     def closing(self, counts: dict[str, Any]) -> Iterator[bytes]:
         """Yield what ends the stream."""
         for index in range(self._count):
-            yield from self.chunk(index, {}, "stop")
+            yield _event(self.chunk(index, {}, "stop"))
         if self.talk.include_usage:
-            yield from self._data({**self._envelope, "object": "chat.completion.chunk", "choices": [], "usage": counts})
+            yield _event({**self._envelope, "object": "chat.completion.chunk", "choices": [], "usage": counts})
         yield b"data: [DONE]\n\n"
 
     def whole(self, messages: Iterable[dict[str, Any]], counts: dict[str, Any]) -> dict[str, Any]:
@@ -207,42 +207,59 @@ class _Completion:
         ]
         return {**self._envelope, "object": "chat.completion", "choices": choices, "usage": counts}
 
-    @staticmethod
-    def _data(value: dict[str, Any], files: Sequence[Path] = ()) -> Iterator[bytes]:
-        return PicturesBody(value, files, before="data: ", after="\n\n").pieces()
+
+def _event(value: dict[str, Any]) -> bytes:
+    return b"data: " + to_json(value) + b"\n\n"
 
 
 class _Reply(_Completion):
     """Pictures as chat messages, a choice for each."""
 
     def __init__(
-        self, talk: Conversation, resolved: ResolvedRequest, generation: Generation, context: RequestContext
+        self,
+        talk: Conversation,
+        resolved: ResolvedRequest,
+        generation: Generation,
+        context: RequestContext,
+        store: PictureStore,
     ) -> None:
         super().__init__(talk, resolved.public.name, generation.created, resolved.request.n)
+        self._store = store
         self._resolved, self._generation, self._context = resolved, generation, context
 
-    def pictures(self) -> Iterator[bytes]:
-        """Yield the finished pictures as chunks; each one's Markdown goes whole into one."""
-        yield from self.opening()
+    async def pictures(self) -> AsyncGenerator[bytes, None]:
+        """Yield the finished pictures as chunks; each one's Markdown goes whole into one.
+
+        Raises ProviderBadResult when one is gone.
+        """
+        for text in self.opening():
+            yield text
         for index, picture in enumerate(self._generation.pictures):
-            yield from self.chunk(index, self._content(picture), files=self._files([picture]))
-        yield from self.closing(self._usage())
+            chunk = self.chunk(index, self._content(picture))
+            body = PicturesBody(chunk, await self._opened([picture]), before="data: ", after="\n\n")
+            async with aclosing(body.pieces()) as pieces:
+                async for piece in pieces:
+                    yield piece
+        for text in self.closing(self._usage()):
+            yield text
 
-    def failure(self, failure: Failure) -> Iterator[bytes]:
+    async def failure(self, failure: Failure) -> AsyncGenerator[bytes, None]:
         """Yield a failure after the first byte as text, the only thing that every frontend shows."""
-        yield from self.opening()
+        for text in self.opening():
+            yield text
         for index in range(self._count):
-            yield from self.chunk(index, {"content": f"No picture: {failure.message}"})
-        yield from self.closing(self._usage())
+            yield _event(self.chunk(index, {"content": f"No picture: {failure.message}"}))
+        for text in self.closing(self._usage()):
+            yield text
 
-    def answer(self) -> PicturesBody:
+    async def answer(self) -> PicturesBody:
         """Return the finished pictures as one completion."""
         pictures = self._generation.pictures
         messages = ({"content": "", **self._content(picture)} for picture in pictures)
-        return PicturesBody(self.whole(messages, self._usage()), self._files(pictures))
+        return PicturesBody(self.whole(messages, self._usage()), await self._opened(pictures))
 
-    def _files(self, pictures: Sequence[Picture]) -> Sequence[Path]:
-        return files_of(pictures) if self.talk.wants_images else ()
+    async def _opened(self, pictures: Sequence[Picture]) -> Sequence[Opened]:
+        return await open_pictures(self._store, pictures) if self.talk.wants_images else ()
 
     def _content(self, picture: Picture) -> dict[str, Any]:
         if not self.talk.wants_images:
@@ -275,7 +292,7 @@ class _Text(_Completion):
         request.state.context.route = "housekeeping"
         if not self.talk.stream:
             return JSONResponse(self.whole([{"content": self._text}], self._counts))
-        return _Chunks([*self.opening(), *self.chunk(0, {"content": self._text}), *self.closing(self._counts)])
+        return _Chunks([*self.opening(), _event(self.chunk(0, {"content": self._text})), *self.closing(self._counts)])
 
 
 class _Chunks:

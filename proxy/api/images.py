@@ -15,8 +15,7 @@ from proxy.api.waiting import Waiting, address, describe
 from proxy.errors import Failure, GenerationPending, InvalidRequest, NotFound
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
-from proxy.pictures.codec import NotAPicture
-from proxy.pictures.masks import luminance
+from proxy.pictures.codec import NotAPicture, luminance
 from proxy.providers.boundary import InputPicture
 from proxy.requests.resolve import ResolvedRequest
 
@@ -58,7 +57,7 @@ async def _get_job(request: Request) -> ASGIApp:
     if not generation.done:
         return _state(generation, request.state.context)
     describe(request.state.context, generation)
-    answer = _answer(waiting, request, Joined(generation, claim=generation.claim))
+    answer = await _answer(waiting, request, Joined(generation, claim=generation.claim))
     if request.method == "GET":
         waiting.engine.generations.deliver(generation)
     return answer
@@ -127,14 +126,15 @@ async def _serve(waiting: Waiting, request: Request, resolved: ResolvedRequest, 
             raise
         generations.hand_over(generation)
         return _state(generation, context)
-    return _answer(waiting, request, joined)
+    return await _answer(waiting, request, joined)
 
 
-def _answer(waiting: Waiting, request: Request, joined: Joined) -> ImagesResponse:
-    """Return OpenAI's answer for an ended generation. Raises its Failure."""
+async def _answer(waiting: Waiting, request: Request, joined: Joined) -> ImagesResponse:
+    """Return OpenAI's answer for an ended generation. Raises Failure."""
     generation, origin = joined.generation, request.state.context.origin
-    return waiting.answer(
-        joined, lambda: images_body(generation.resolved, generation.pictures, generation.created, origin)
+    store = waiting.engine.store
+    return await waiting.answer(
+        joined, lambda: images_body(generation.resolved, generation.pictures, generation.created, origin, store)
     )
 
 
@@ -153,7 +153,7 @@ class BeatingAnswer:
         every_s = self._waiting.engine.settings.timeouts.heartbeat
         try:
             await self._waiting.hold(self._request, self._joined, "images", beat=blanks.send, beat_s=every_s)
-            answer = _answer(self._waiting, self._request, self._joined)
+            answer = await _answer(self._waiting, self._request, self._joined)
         except Failure as failure:
             if not blanks.begun:
                 raise

@@ -1,41 +1,92 @@
 """GET and HEAD /images/{name}: stored pictures, public to whoever knows their unguessable name."""
 
+import asyncio
+import hashlib
 import mimetypes
 import re
+from contextlib import aclosing
+from email.utils import formatdate
+from pathlib import PurePath
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.engine import Engine
 from proxy.errors import NotFound
+from proxy.pictures.store import Found, Opened
 
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})\Z")
 
 
-async def get_image(request: Request) -> Response:
-    """Send a stored picture."""
+async def get_image(request: Request) -> ASGIApp:
+    """Send a stored picture, or the span of it that is asked for. Raises NotFound."""
     engine: Engine = request.app.state.waiting.engine
     name = request.path_params["name"]
-    path = engine.store.find(name)
-    if path is None:
-        raise NotFound("There is no such picture, or no longer.")
-    _drop_bad_range(request, path.stat().st_size)
-    return FileResponse(
-        path,
-        media_type=mimetypes.types_map.get(path.suffix, "image/webp"),
-        headers={
-            "cache-control": f"public, max-age={int(engine.settings.images.keep)}, immutable",
-            "x-content-type-options": "nosniff",
-            "cross-origin-resource-policy": "cross-origin",
-            "content-security-policy": "default-src 'none'; sandbox",
-            "content-disposition": f'inline; filename="{name}"',
-        },
-    )
+    found = await engine.store.find(name)
+    if found is None:
+        raise _not_found()
+    headers = {
+        "cache-control": f"public, max-age={int(engine.settings.images.keep)}, immutable",
+        "x-content-type-options": "nosniff",
+        "cross-origin-resource-policy": "cross-origin",
+        "content-security-policy": "default-src 'none'; sandbox",
+        "content-disposition": f'inline; filename="{name}"',
+        "accept-ranges": "bytes",
+        "content-length": str(found.size_bytes),
+        "last-modified": formatdate(found.stored_at, usegmt=True),
+        "etag": _tag(found),
+    }
+    span = _span(request, found.size_bytes, (headers["last-modified"], headers["etag"]))
+    if span is not None:
+        headers["content-range"] = f"bytes {span[0]}-{span[1] - 1}/{found.size_bytes}"
+        headers["content-length"] = str(span[1] - span[0])
+    media_type = mimetypes.types_map.get(PurePath(name).suffix, "image/webp")
+    start = Response(None, 206 if span else 200, headers, media_type)
+    if request.method == "HEAD" or not found.size_bytes:
+        return start
+    try:
+        return _Sent(start, await engine.store.open(name, span))
+    except OSError:  # it went a moment ago
+        raise _not_found() from None
 
 
-def _drop_bad_range(request: Request, size: int) -> None:
-    """Ignore a Range that is not one satisfiable span, as RFC 9110 (14.2) allows, so that the whole picture goes."""
+def _not_found() -> NotFound:
+    return NotFound("There is no such picture, or no longer.")
+
+
+def _tag(found: Found) -> str:
+    """Return the entity tag, as servers of files make it."""
+    told = f"{found.stored_at}-{found.size_bytes}".encode()
+    return f'"{hashlib.md5(told, usedforsecurity=False).hexdigest()}"'
+
+
+def _span(request: Request, size: int, versions: tuple[str, str]) -> tuple[int, int] | None:
+    """Return the span that is asked for: first byte, and the one behind the last.
+
+    A Range that is not one satisfiable span is ignored, as RFC 9110 (14.2) allows, and so is one for another version
+    of the picture (13.1.5): the whole picture goes.
+    """
     match = _RANGE.match(request.headers.get("range", ""))
-    if match and int(match[1]) < size and (not match[2] or int(match[2]) >= int(match[1])):
-        return
-    request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
+    if match is None or request.headers.get("if-range", versions[0]) not in versions:
+        return None
+    start, stop = int(match[1]), min(size, int(match[2] or size) + 1)
+    return (start, stop) if start < stop else None
+
+
+class _Sent:
+    """The ASGI response that sends an opened picture."""
+
+    def __init__(self, start: Response, opened: Opened) -> None:
+        self._start, self._opened = start, opened
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
+        """Send the headers, then the pieces."""
+        start = {"type": "http.response.start", "status": self._start.status_code, "headers": self._start.raw_headers}
+        await send(start)
+        left = self._opened.size_bytes
+        async with aclosing(self._opened.pieces) as pieces:
+            async for piece in pieces:
+                left -= len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+                await asyncio.sleep(0)  # a quick reader never lets a write wait: others have their turn

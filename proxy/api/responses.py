@@ -4,10 +4,8 @@ import asyncio
 import binascii
 import math
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from io import FileIO
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from pydantic_core import to_json
@@ -16,10 +14,9 @@ from starlette.types import Receive, Scope, Send
 from proxy.errors import Failure, ProviderBadResult
 from proxy.generations.record import until_left
 from proxy.generations.results import Picture
+from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore
 from proxy.requests.resolve import ResolvedRequest
 
-PIECE_BYTES = 98_304
-"""Bytes of a picture that become one piece of base64: a multiple of 3, so that pieces join without padding."""
 MARK = secrets.token_hex(16)
 """Stands for a picture's base64 in an answer; nobody outside can know it, so no text of a caller's holds it."""
 
@@ -62,78 +59,77 @@ def facts(pictures: Sequence[Picture]) -> dict[str, str]:
     return {**said, "output_format": first.format} if first.format else said
 
 
-def images_body(resolved: ResolvedRequest, pictures: Sequence[Picture], created: int, origin: str) -> "PicturesBody":
-    """Return the body of an ImagesResponse with exactly one of ``url`` and ``b64_json`` for each picture."""
-    files: list[Path] = []
+async def images_body(
+    resolved: ResolvedRequest, pictures: Sequence[Picture], created: int, origin: str, store: PictureStore
+) -> "PicturesBody":
+    """Return the body of an ImagesResponse with exactly one of ``url`` and ``b64_json`` for each picture.
+
+    Raises ProviderBadResult when a picture is gone.
+    """
+    encoded: list[Picture] = []
     data: list[dict[str, str]] = []
     for picture in pictures:
         if resolved.form == "b64_json" and picture.stored is not None:
-            files.append(picture.stored.path)
+            encoded.append(picture)
             data.append({"b64_json": MARK})
         else:
             data.append({"url": image_address(origin, picture)})
     answer = {"created": created, "data": data, **facts(pictures), "usage": usage(resolved, pictures)}
-    return PicturesBody(answer, files)
+    return PicturesBody(answer, await open_pictures(store, encoded))
+
+
+async def open_pictures(store: PictureStore, pictures: Sequence[Picture]) -> list[Opened]:
+    """Open pictures that were ordered as base64, so that each is stored. Raises ProviderBadResult when one is gone."""
+    try:
+        return [await store.open(picture.stored.name) for picture in pictures if picture.stored is not None]
+    except OSError:
+        raise _gone() from None
+
+
+def _gone() -> ProviderBadResult:
+    return ProviderBadResult("The picture was removed before it could be sent.")
 
 
 class PicturesBody:
-    """JSON text with the base64 of files in the places of ``MARK``, one after the other, in pieces.
+    """JSON text with the base64 of pictures in the places of ``MARK``, one after the other, in pieces.
 
-    ``before`` and ``after`` frame it. ``length``: bytes in all. Raises ProviderBadResult when a file is gone.
+    ``before`` and ``after`` frame it. ``length``: bytes in all. The pictures can be read once.
     """
 
-    def __init__(self, answer: Any, files: Sequence[Path], *, before: str = "", after: str = "") -> None:
+    def __init__(self, answer: Any, pictures: Sequence[Opened], *, before: str = "", after: str = "") -> None:
         self._texts = (before.encode() + to_json(answer) + after.encode()).split(MARK.encode())
-        self._files = files
-        try:
-            sizes = [file.stat().st_size for file in files]
-        except OSError:
-            raise ProviderBadResult("The picture was removed before it could be sent.") from None
-        self.length = sum(map(len, self._texts)) + sum(4 * math.ceil(size / 3) for size in sizes)
+        self._pictures = pictures
+        self.length = sum(map(len, self._texts)) + sum(4 * math.ceil(each.size_bytes / 3) for each in pictures)
 
-    def pieces(self) -> Iterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the body; what is short goes with its neighbour, for each piece costs a call to the kernel."""
-        waiting = b""
-        for part in self._parts():
-            waiting = waiting + part if waiting else part
-            if len(waiting) >= PIECE_BYTES:
-                yield waiting
-                waiting = b""
+        waiting = self._texts[0]
+        for picture, text in zip(self._pictures, self._texts[1:], strict=True):
+            async with aclosing(base64_pieces(picture)) as pieces:
+                async for piece in pieces:
+                    waiting = waiting + piece if waiting else piece
+                    if len(waiting) >= PIECE_BYTES:
+                        yield waiting
+                        waiting = b""
+            waiting += text
         if waiting:
             yield waiting
 
-    def _parts(self) -> Iterator[bytes]:
-        for text, file in zip(self._texts, self._files, strict=False):
-            yield text
-            yield from base64_pieces(file)
-        yield self._texts[-1]
 
-
-def files_of(pictures: Sequence[Picture]) -> list[Path]:
-    """Return the files of pictures that were ordered as base64, so that each has one."""
-    return [picture.stored.path for picture in pictures if picture.stored is not None]
-
-
-def base64_pieces(path: Path) -> Iterator[bytes]:
-    """Return a file as base64, piece by piece; it is opened at once. Raises ProviderBadResult when it is gone."""
+async def base64_pieces(picture: Opened) -> AsyncGenerator[bytes, None]:
+    """Yield a picture as base64, piece by piece. Raises ProviderBadResult when it is gone."""
+    rest = b""
     try:
-        file = path.open("rb", buffering=0)
+        async with aclosing(picture.pieces) as pieces:
+            async for piece in pieces:
+                data = rest + piece if rest else piece
+                odd = len(data) % 3
+                data, rest = (data[:-odd], data[-odd:]) if odd else (data, b"")
+                yield binascii.b2a_base64(data, newline=False)
     except OSError:
-        raise ProviderBadResult("The picture was removed before it could be sent.") from None
-    return _pieces_of(file)
-
-
-def _pieces_of(file: FileIO) -> Iterator[bytes]:
-    with file:
-        while piece := _read_piece(file):
-            yield binascii.b2a_base64(piece, newline=False)
-
-
-def _read_piece(file: FileIO) -> bytes:
-    piece = file.read(PIECE_BYTES)
-    while piece and len(piece) % 3 and (more := file.read(PIECE_BYTES - len(piece))):
-        piece += more
-    return bytes(piece)
+        raise _gone() from None
+    if rest:
+        yield binascii.b2a_base64(rest, newline=False)
 
 
 class ImagesResponse:
@@ -152,17 +148,19 @@ class ImagesResponse:
     async def send_body(self, receive: Receive, send: Send) -> None:
         """Send the body alone."""
         if self._body.length <= PIECE_BYTES:  # it is gone before anybody could be seen to leave
-            await send({"type": "http.response.body", "body": b"".join(self._body.pieces()), "more_body": False})
+            whole = b"".join([piece async for piece in self._body.pieces()])
+            await send({"type": "http.response.body", "body": whole, "more_body": False})
             return
         left = self._body.length
         with departure(receive) as gone:
-            for piece in self._body.pieces():
-                left -= len(piece)
-                if left <= 0 and gone():
-                    self._lost()
-                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-                # A reader as quick as this never lets a write wait: without this others would wait for the whole.
-                await asyncio.sleep(0)
+            async with aclosing(self._body.pieces()) as pieces:
+                async for piece in pieces:
+                    left -= len(piece)
+                    if left <= 0 and gone():
+                        self._lost()
+                    await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+                    # A reader as quick as this never lets a write wait: without this others would wait for the whole.
+                    await asyncio.sleep(0)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from proxy.api.body import read_json
 from proxy.api.context import RequestContext
-from proxy.api.responses import MARK, PicturesBody, files_of
+from proxy.api.responses import MARK, PicturesBody, open_pictures
 from proxy.api.waiting import Waiting
 from proxy.engine import Engine
 from proxy.errors import InvalidRequest
@@ -33,14 +33,14 @@ async def txt2img(request: Request) -> ASGIApp:
     joined = await waiting.join(request, resolved)
     await waiting.hold(request, joined, "sdapi")
     parameters = {name: value for name, value in asked.items() if name in _COPIED}
-    return waiting.answer(joined, lambda: _answer(joined.generation, parameters))
+    return await waiting.answer(joined, lambda: _answer(waiting, joined.generation, parameters))
 
 
-def _answer(generation: Generation, parameters: dict[str, Any]) -> PicturesBody:
+async def _answer(waiting: Waiting, generation: Generation, parameters: dict[str, Any]) -> PicturesBody:
     pictures = generation.pictures
     info = {"sd_model_name": generation.resolved.public.name, "width": pictures[0].width, "height": pictures[0].height}
     answer = {"images": [MARK] * len(pictures), "parameters": parameters, "info": json.dumps(info)}
-    return PicturesBody(answer, files_of(pictures))
+    return PicturesBody(answer, await open_pictures(waiting.engine.store, pictures))
 
 
 async def list_models(request: Request) -> Response:

@@ -7,7 +7,8 @@ a blank line, the last one too: OpenAI's SDK for Python gives an event out when 
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.context import RequestContext
-from proxy.api.responses import MARK, PIECE_BYTES, PicturesBody, departure, facts, files_of, usage
+from proxy.api.responses import MARK, PicturesBody, departure, facts, open_pictures, usage
 from proxy.api.waiting import Surface, Waiting
 from proxy.errors import Failure
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
 from proxy.jobs.runtime import ProviderRuntime
 from proxy.pictures.codec import Facts, NotAPicture, inspect_file
+from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore, open_file
 from proxy.upstream.client import Upstream
 
 BEAT_S = 10.0
@@ -67,8 +69,8 @@ class HeldStream:
         joined: Joined,
         surface: Surface,
         *,
-        finished: Callable[[], Iterator[bytes]],
-        failed: Callable[[Failure], Iterator[bytes]],
+        finished: Callable[[], AsyncGenerator[bytes, None]],
+        failed: Callable[[Failure], AsyncGenerator[bytes, None]],
         changed: Callable[[Stream], Awaitable[None]] | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
@@ -104,8 +106,9 @@ class HeldStream:
         if failure is not None:
             context.failed(failure)
         with departure(receive) as gone:
-            for piece in self._finished() if failure is None else self._failed(failure):
-                await stream.write(piece)
+            async with aclosing(self._finished() if failure is None else self._failed(failure)) as pieces:
+                async for piece in pieces:
+                    await stream.write(piece)
             if gone():
                 self._waiting.engine.generations.lose(self._joined)
         await stream.end()
@@ -175,9 +178,11 @@ class Previews:
             "size": f"{seen.width}x{seen.height}",
             "output_format": seen.format,
         }
-        with _removed(path), contextlib.suppress(Failure):  # which can come before the first byte alone
-            for piece in _picture_event(values, [path]):
-                await stream.write(piece)
+        # Both can come before the first byte alone.
+        with _removed(path), contextlib.suppress(Failure, FileNotFoundError):
+            async with aclosing(_picture_event(values, [open_file(path)])) as pieces:
+                async for piece in pieces:
+                    await stream.write(piece)
             self._sent += 1
 
 
@@ -189,8 +194,8 @@ def _removed(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def completed(generation: Generation, kind: str) -> Iterator[bytes]:
-    """Return the event that carries the finished picture, in pieces."""
+async def completed(store: PictureStore, generation: Generation, kind: str) -> AsyncGenerator[bytes, None]:
+    """Yield the event that carries the finished picture, in pieces. Raises ProviderBadResult when it is gone."""
     counts = usage(generation.resolved, generation.pictures)
     del counts["output_tokens_details"]
     values = {
@@ -199,17 +204,19 @@ def completed(generation: Generation, kind: str) -> Iterator[bytes]:
         **facts(generation.pictures),
         "usage": counts,
     }
-    return _picture_event(values, files_of(generation.pictures[:1]))
+    async with aclosing(_picture_event(values, await open_pictures(store, generation.pictures[:1]))) as pieces:
+        async for piece in pieces:
+            yield piece
 
 
-def error_event(failure: Failure) -> Iterator[bytes]:
+async def error_event(failure: Failure) -> AsyncGenerator[bytes, None]:
     """Yield the event for a failure after the first byte; nested under ``error``, where the SDKs look for it."""
     yield event("error", {"type": "error", **failure.body()})
 
 
-def _picture_event(values: dict[str, Any], files: Sequence[Path]) -> Iterator[bytes]:
+def _picture_event(values: dict[str, Any], pictures: list[Opened]) -> AsyncGenerator[bytes, None]:
     before = f"event: {values['type']}\ndata: "
-    return PicturesBody({**values, "b64_json": MARK}, files, before=before, after="\n\n").pieces()
+    return PicturesBody({**values, "b64_json": MARK}, pictures, before=before, after="\n\n").pieces()
 
 
 def image_stream(waiting: Waiting, request: Request, joined: Joined, kind: str) -> HeldStream:
@@ -223,6 +230,6 @@ def image_stream(waiting: Waiting, request: Request, joined: Joined, kind: str) 
         "stream",
         changed=previews,
         close=previews.close,
-        finished=lambda: completed(generation, kind),
+        finished=lambda: completed(waiting.engine.store, generation, kind),
         failed=error_event,
     )

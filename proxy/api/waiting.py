@@ -3,7 +3,7 @@
 import asyncio
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Literal
 from weakref import WeakSet
@@ -156,12 +156,12 @@ class Waiting:
         )
         return GenerationPending(message, retry_after=1.0, headers=headers)
 
-    def answer(self, joined: Joined, body: Callable[[], PicturesBody]) -> ImagesResponse:
-        """Return the answer of an ended generation. Raises its Failure."""
+    async def answer(self, joined: Joined, body: Callable[[], Awaitable[PicturesBody]]) -> ImagesResponse:
+        """Return the answer of an ended generation. Raises Failure: the generation's, or that a picture is gone."""
         failure = joined.generation.failure
         if failure is not None:
             raise failure.with_traceback(None)
-        return ImagesResponse(body(), lambda: self.engine.generations.lose(joined))
+        return ImagesResponse(await body(), lambda: self.engine.generations.lose(joined))
 
 
 def _origin(generation: Generation) -> Origin:

@@ -21,7 +21,8 @@ from proxy.jobs.runtime import ProviderRuntime
 from proxy.jobs.steps import FinishedJob, Origin
 from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.pictures.completeness import is_cut
-from proxy.pictures.store import ImageStore, StoredPicture, remove
+from proxy.pictures.drafts import remove
+from proxy.pictures.store import PictureStore, StoredPicture
 from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import ResultNotReady
 from proxy.upstream.incoming import NotWhole, unstorable
@@ -63,7 +64,7 @@ class Results:
 
     def __init__(
         self,
-        store: ImageStore,
+        store: PictureStore,
         converter: Converter,
         runtimes: Mapping[str, ProviderRuntime],
         clock: Clock,
@@ -88,9 +89,9 @@ class Results:
             return
         try:
             if by_writing:
-                self._store.check()
+                self._store.drafts.check()
             else:
-                self._store.check_room()
+                self._store.drafts.check_room()
         except OSError as error:
             if self._storable:
                 _log.error("pictures cannot be stored (%s); what needs a file is refused", error.strerror)
@@ -165,7 +166,7 @@ class Results:
         if isinstance(image, bytes):
             return image, facts
         try:
-            return self._store.publish(image, facts)
+            return await self._store.publish(image, facts)
         except OSError:
             return file.read(), facts
 
@@ -196,9 +197,9 @@ class Results:
         failures = 0
         while True:
             try:
-                draft = await _off_the_loop(len(data), lambda: self._store.write_draft(data))
+                draft = await _off_the_loop(len(data), lambda: self._store.drafts.write(data))
                 try:
-                    return self._store.publish(draft, facts)
+                    return await self._store.publish(draft, facts)
                 finally:
                     remove(draft)
             except OSError as error:

@@ -1,4 +1,4 @@
-"""What a picture is: told by its first bytes, never by its name or declared type; and turning one type into another."""
+"""What a picture is: told by its first bytes, never by its name or declared type; and turning one into another."""
 
 import asyncio
 import io
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 Format = Literal["png", "jpeg", "webp"]
 
@@ -20,9 +20,10 @@ LONGEST_HEAD = max(map(len, HEADS))
 HEAD_BYTES = 65_536
 _LONGEST_HEAD_BYTES = 4_194_304
 """Thumbnails and colour profiles may stand before a JPEG's size."""
+_MOST_JPEG_PARTS = 4096
+"""Segments and fill bytes before a JPEG's size; encoders write dozens, and each one followed keeps others waiting."""
 _WAITING_CONVERSIONS = 64
-
-
+_OPAQUE = 255
 _FRUGAL_PIXELS, _FRUGAL_METHOD = 4_194_304, 2
 """libwebp's methods from 3 on keep every token: some 430 MB at the peak for 16 noisy megapixels, against 230."""
 
@@ -82,7 +83,7 @@ def _inspect(head: bytes) -> Facts:
 def _jpeg_size(head: bytes) -> tuple[int, int]:
     """Walk the segments to the frame header (ITU T.81, B.2.2)."""
     offset = 2
-    while True:
+    for _ in range(_MOST_JPEG_PARTS):
         if head[offset] != 0xFF:
             raise NotAPicture("the JPEG's segments are broken")
         marker = head[offset + 1]
@@ -93,6 +94,7 @@ def _jpeg_size(head: bytes) -> tuple[int, int]:
             return width, height
         else:
             offset += 2 + int(struct.unpack(">H", head[offset + 2 : offset + 4])[0])
+    raise NotAPicture("the JPEG has too many parts before its size")
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:
@@ -129,6 +131,31 @@ def decode_and_encode(source: bytes | BinaryIO, wanted: Format, quality: int | N
             (picture if picture.mode == mode else picture.convert(mode)).save(out, format=wanted.upper(), **options)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise NotAPicture("the picture cannot be decoded") from None
+    return out.getvalue()
+
+
+def luminance(data: bytes | memoryview) -> bytes:
+    """Return a mask as a black and white PNG: white where the picture may change. Raises NotAPicture. Blocks.
+
+    OpenAI marks what to change by transparency, the providers by white: a transparent mask is white where it is
+    transparent, and one without transparency is taken as it is.
+    """
+    from PIL import Image, ImageOps  # noqa: PLC0415 (a service that sees no mask never pays for loading it)
+
+    source: Any = io.BytesIO(data)
+    try:
+        with Image.open(source, formats=["PNG", "WEBP", "JPEG"]) as mask:
+            mask.load()
+            transparent = mask.mode in ("RGBA", "LA", "PA") or "transparency" in mask.info
+            alpha = None
+            if transparent:  # each copy takes four bytes a pixel
+                alpha = (mask if mask.mode in ("RGBA", "LA") else mask.convert("RGBA")).getchannel("A")
+            # A canvas exports an alpha channel even where nothing is transparent: then black and white tell.
+            white = ImageOps.invert(alpha) if alpha and any(alpha.histogram()[:_OPAQUE]) else mask.convert("L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise NotAPicture("the mask cannot be decoded") from None
+    out = io.BytesIO()
+    white.save(out, format="PNG")
     return out.getvalue()
 
 

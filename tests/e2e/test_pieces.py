@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from proxy.api import responses
 from proxy.app import create_app
 from proxy.config import compose
+from proxy.pictures import store
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.e2e.parts import CHAT, GENERATIONS, read_events
@@ -129,6 +130,7 @@ async def test_every_surface_carries_the_files_own_bytes_in_pieces(
     place: Place, surface: Any, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(responses, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(store, "PIECE_BYTES", PIECE)
     sent = await surface(place)
     assert set(sent) <= place.stored()
     assert len(sent) == number

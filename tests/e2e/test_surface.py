@@ -387,6 +387,32 @@ async def test_a_stored_picture_suits_every_reader(service: Service, kind: str, 
     assert part.headers["content-range"] == f"bytes 4-9/{len(got.body)}"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_span_of_a_picture_is_served_as_long_as_it_is_the_same_picture(service: Service, method: str) -> None:
+    path = (await make(service, size="256x256")).json["data"][0]["url"].removeprefix(service.url)
+    whole = await exchange(service, "GET", path)
+    size, tag, date = len(whole.body), whole.headers["etag"], whole.headers["last-modified"]
+    assert whole.headers["accept-ranges"] == "bytes"
+    spans: list[tuple[dict[str, str], slice]] = [
+        ({"range": "bytes=0-0"}, slice(0, 1)),
+        ({"range": f"bytes={size - 1}-"}, slice(size - 1, size)),
+        ({"range": "bytes=10-999999999"}, slice(10, size)),
+        ({"range": "bytes=2-5", "if-range": tag}, slice(2, 6)),
+        ({"range": "bytes=2-5", "if-range": date}, slice(2, 6)),
+    ]
+    for headers, span in spans:
+        part = await exchange(service, method, path, headers)
+        assert part.status == 206
+        assert part.body == (whole.body[span] if method == "GET" else b"")
+        assert part.headers["content-length"] == str(span.stop - span.start)
+        assert part.headers["content-range"] == f"bytes {span.start}-{span.stop - 1}/{size}"
+        assert (part.headers["etag"], part.headers["last-modified"]) == (tag, date)
+    for headers in ({"range": "bytes=-5"}, {"range": "bytes=1-2,4-5"}, {"range": "bytes=2-5", "if-range": f"W/{tag}"}):
+        other = await exchange(service, method, path, headers)
+        assert (other.status, other.headers["content-length"]) == (200, str(size))
+        assert "content-range" not in other.headers
+
+
 @pytest.mark.parametrize("wanted", ["bytes=99999999-", "bytes=9-4", "bytes=x", "lines=1-2", "bytes="])
 async def test_a_range_that_cannot_be_served_is_no_plain_text(service: Service, wanted: str) -> None:
     """RFC 9110 lets a server ignore a range; else it is a failure like any other."""

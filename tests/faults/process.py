@@ -83,7 +83,7 @@ async def full(service: Service, _clock: "SteppingClock") -> dict[str, Any]:
         size = len(retry.json["data"][0]["b64_json"]) if retry.status == 200 else 0
         counts = await service.counts(model[:4])
         answers.append({"pending": seen(pending), "retry": seen(retry), "size": size, "counts": counts})
-    left = [path.suffix for path in service.engine.store.directory.iterdir()]
+    left = [path.suffix for path in service.engine.directory.iterdir()]
     return {"answers": answers, "drafts": left.count(".part")}
 
 

@@ -93,8 +93,7 @@ async def test_a_result_of_too_many_pixels_is_handed_on_but_not_converted() -> N
 _WORK = r"""
 import json, re, sys
 from pathlib import Path
-from proxy.pictures.masks import luminance
-from proxy.pictures.codec import decode_and_encode
+from proxy.pictures.codec import decode_and_encode, luminance
 source, wanted = Path(sys.argv[1]), sys.argv[2]
 with source.open("rb") as file:
     made = luminance(file.read()) if wanted == "mask" else decode_and_encode(file, wanted, 80)

@@ -75,13 +75,13 @@ async def test_row_28_redirects_are_not_followed() -> None:
 
 @pytest.mark.parametrize("fault", ["not-a-picture", "pixels", "expired:tiny"])
 async def test_row_29_what_was_fetched_is_no_picture(service: Service, tag: str, fault: str) -> None:
-    before = set(service.engine.store.directory.iterdir())
+    before = set(service.engine.directory.iterdir())
     prompt = f"[seconds:0.02] [tag:{tag}] [fault:{fault}]"
     answer = await service.generate(prompt, model=LEGACY, response_format="b64_json")
     assert_failed(answer, 502, ISE, "provider_bad_result")
     assert (await service.counts(tag))["submits"] == 1
-    assert not list(service.engine.store.directory.glob(NOT_PUBLISHED))
-    assert set(service.engine.store.directory.iterdir()) == before
+    assert not list(service.engine.directory.glob(NOT_PUBLISHED))
+    assert set(service.engine.directory.iterdir()) == before
 
 
 async def test_row_29_an_endless_picture_and_a_bomb_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ async def test_row_29_an_endless_picture_and_a_bomb_are_cut_off(monkeypatch: pyt
         answer = await service.generate("[seconds:0.02] [fault:huge]", model=V1, response_format="b64_json")
         assert_failed(answer, 502, ISE, "provider_bad_result")
         assert service.engine.runtimes["prodia-v1"].upstream.traffic.received < 4_000_000
-        assert not list(service.engine.store.directory.glob(NOT_PUBLISHED))
+        assert not list(service.engine.directory.glob(NOT_PUBLISHED))
     bomb = Response(
         gzip.compress(b"\0" * 20_000_000), headers={"content-encoding": "gzip", "content-type": "image/png"}
     )
@@ -98,7 +98,7 @@ async def test_row_29_an_endless_picture_and_a_bomb_are_cut_off(monkeypatch: pyt
     async with before(Upstream(polls=[done], picture=bomb)) as service:
         answer = await service.generate("a", model=LEGACY, response_format="b64_json")
         assert_failed(answer, 502, ISE, "provider_bad_result")
-        assert not list(service.engine.store.directory.glob(NOT_PUBLISHED))
+        assert not list(service.engine.directory.glob(NOT_PUBLISHED))
 
 
 # --- pictures that are slow in coming -------------------------------------------------------------------------
@@ -224,7 +224,7 @@ async def test_a_picture_that_is_always_cut_is_unusable(page: bytes) -> None:
             assert_failed(failed, 502, ISE, "provider_bad_result")
         assert upstream.calls().count("/generate") == 1
         assert len(host.requests) == 3
-        assert not list(service.engine.store.directory.glob(NOT_PUBLISHED))
+        assert not list(service.engine.directory.glob(NOT_PUBLISHED))
 
 
 @pytest.mark.parametrize("data", CUT.values(), ids=CUT)
@@ -235,7 +235,7 @@ async def test_a_cut_picture_in_the_paying_answer_is_unusable_and_not_bought_aga
             failed = await service.generate("a fox", headers, model=SCHNELL, response_format="b64_json")
             assert_failed(failed, 502, ISE, "provider_bad_result")
         assert len([request for request in host.requests if request.target == "/job"]) == 1
-        assert not list(service.engine.store.directory.glob(NOT_PUBLISHED))
+        assert not list(service.engine.directory.glob(NOT_PUBLISHED))
 
 
 @pytest.mark.parametrize(("cuts", "status"), [(2, 200), (9, 502)])

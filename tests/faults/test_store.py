@@ -43,14 +43,14 @@ async def fragile(folder: Path, **tables: Any) -> AsyncIterator[Service]:
 
 def block(service: Service) -> None:
     """Put a file where the folder was."""
-    folder = service.engine.store.directory
+    folder = service.engine.directory
     shutil.rmtree(folder)
     folder.touch()
 
 
 def mend(service: Service) -> None:
     """Take the file away; the folder is for the service to make."""
-    service.engine.store.directory.unlink()
+    service.engine.directory.unlink()
 
 
 async def bought(service: Service, tag: str, count: int = 1) -> None:
@@ -128,10 +128,10 @@ async def test_a_route_that_needs_no_file_stands_in_for_one_that_does(folder: Pa
 @pytest.mark.parametrize("model", [SCHNELL, LABS])
 async def test_a_removed_folder_is_made_anew(folder: Path, model: str) -> None:
     async with fragile(folder) as service:
-        shutil.rmtree(service.engine.store.directory)
+        shutil.rmtree(service.engine.directory)
         answer = await service.generate("a [seconds:0]", model=model, **B64)
         assert answer.status == 200
-        assert service.engine.store.directory.stat().st_mode & 0o777 == 0o700
+        assert service.engine.directory.stat().st_mode & 0o777 == 0o700
 
 
 async def test_it_is_looked_at_again_after_the_queue(folder: Path) -> None:

@@ -10,8 +10,7 @@ from aiohttp import ClientResponse
 from aiohttp.abc import AbstractStreamWriter
 from aioresponses import aioresponses
 
-from proxy.clock import Clock
-from proxy.pictures.store import ImageStore
+from proxy.pictures.drafts import Drafts
 from proxy.upstream.addresses import ResultAddresses
 from proxy.upstream.client import Upstream
 
@@ -36,7 +35,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[aioresponses]:
 @pytest.fixture
 async def connect(tmp_path: Path) -> AsyncIterator[Connect]:
     """Make real connections that stream pictures into the test's folder and may fetch from the loopback."""
-    store = ImageStore(tmp_path, keep_s=60, max_bytes=10**9, clock=Clock())
+    store = Drafts(tmp_path)
     made: list[Upstream] = []
 
     def make(**more: Any) -> Upstream:

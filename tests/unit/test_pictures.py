@@ -120,6 +120,24 @@ def test_other_bytes_are_no_picture(data: bytes) -> None:
         inspect(data)
 
 
+class _Counted(bytes):
+    """Counts how often a part of it is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("part", [b"\xff\xe0\x00\x02", b"\xff"], ids=["empty segments", "fill bytes"])
+def test_a_jpeg_in_countless_parts_is_not_followed(part: bytes) -> None:
+    head = _Counted(b"\xff\xd8" + part * (4_194_304 // len(part)))
+    with pytest.raises(NotAPicture):
+        inspect(head)
+    assert head.looks < 20_000
+
+
 def _png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + struct.pack(">II", width, height) + b"\x08\x02\x00\x00\x00"
 

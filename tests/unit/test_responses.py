@@ -9,17 +9,21 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from proxy.api.responses import PIECE_BYTES, ImagesResponse, PicturesBody, base64_pieces, images_body, usage
+from proxy.api.responses import ImagesResponse, PicturesBody, base64_pieces, images_body, usage
+from proxy.clock import Clock
 from proxy.errors import ProviderBadResult
 from proxy.generations.results import Picture
 from proxy.jobs.steps import Origin
 from proxy.pictures.codec import Facts
-from proxy.pictures.store import StoredPicture
+from proxy.pictures.directory import PictureDirectory
+from proxy.pictures.store import PIECE_BYTES, PictureStore, open_file
 from proxy.providers.boundary import InputPicture, Model
 from proxy.providers.shapes import FreeShapes
 from proxy.requests.image_request import parse
 from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import PublicModel, Route
+
+pytestmark = pytest.mark.anyio
 
 _MODEL = Model("turbo", FreeShapes(low=64, high=1024), operations=frozenset({"generate", "edit"}))
 _PUBLIC = PublicModel("dall-e-3", (Route("fast", _MODEL),), "url")
@@ -41,14 +45,20 @@ def _origin(resolved: ResolvedRequest) -> Origin:
     return Origin.of(resolved.candidates[0], 7)
 
 
-def _stored(resolved: ResolvedRequest, path: Path, data: bytes) -> Picture:
-    path.write_bytes(data)
-    facts = Facts("png", 1000, 500)
-    return Picture(_origin(resolved), 1000, 500, "png", stored=StoredPicture(path.name, path, facts, len(data)))
+@pytest.fixture
+async def store(tmp_path: Path) -> PictureStore:
+    store = PictureDirectory(tmp_path, keep_s=60, max_bytes=10**9, clock=Clock())
+    await store.prepare()
+    return store
 
 
-def _body(body: PicturesBody) -> dict[str, Any]:
-    text = b"".join(body.pieces())
+async def _stored(resolved: ResolvedRequest, store: PictureStore, data: bytes) -> Picture:
+    stored = await store.publish(store.drafts.write(data), Facts("png", 1000, 500))
+    return Picture(_origin(resolved), 1000, 500, "png", stored=stored)
+
+
+async def _body(body: PicturesBody) -> dict[str, Any]:
+    text = b"".join([piece async for piece in body.pieces()])
     assert len(text) == body.length
     decoded: dict[str, Any] = json.loads(text)
     return decoded
@@ -59,28 +69,30 @@ def _bytes(length: int) -> bytes:
 
 
 @pytest.mark.parametrize("length", _AROUND_PIECES)
-def test_the_pieces_join_to_the_files_own_base64(tmp_path: Path, length: int) -> None:
+async def test_the_pieces_join_to_the_files_own_base64(tmp_path: Path, length: int) -> None:
     path = tmp_path / "picture"
     data = _bytes(length)[:length]
     path.write_bytes(data)
-    pieces = list(base64_pieces(path))
+    pieces = [piece async for piece in base64_pieces(open_file(path))]
     assert b"".join(pieces) == base64.b64encode(data)
     assert all(len(piece) <= PIECE_BYTES // 3 * 4 for piece in pieces)
 
 
 @pytest.mark.parametrize("lengths", [[1], [5, 0, 3], [PIECE_BYTES + 1, 2], [7] * 10])
-def test_the_length_is_exact_and_every_picture_in_its_place(tmp_path: Path, lengths: list[int]) -> None:
+async def test_the_length_is_exact_and_every_picture_in_its_place(store: PictureStore, lengths: list[int]) -> None:
     resolved = _resolved(n=len(lengths), response_format="b64_json")
     contents = [_bytes(length)[:length] for length in lengths]
-    pictures = [_stored(resolved, tmp_path / str(number), data) for number, data in enumerate(contents)]
-    answer = _body(images_body(resolved, pictures, 1_700_000_000, "http://box.lan"))
+    pictures = [await _stored(resolved, store, data) for data in contents]
+    answer = await _body(await images_body(resolved, pictures, 1_700_000_000, "http://box.lan", store))
     assert [list(item) for item in answer["data"]] == [["b64_json"]] * len(lengths)
     assert [base64.b64decode(item["b64_json"], validate=True) for item in answer["data"]] == contents
 
 
-def test_an_answer_says_what_openai_says_and_has_no_nulls(tmp_path: Path) -> None:
+async def test_an_answer_says_what_openai_says_and_has_no_nulls(store: PictureStore) -> None:
     resolved = _resolved(response_format="b64_json", quality="hd")
-    answer = _body(images_body(resolved, [_stored(resolved, tmp_path / "a", b"abc")], 1_700_000_000, "http://box.lan"))
+    answer = await _body(
+        await images_body(resolved, [await _stored(resolved, store, b"abc")], 1_700_000_000, "http://box.lan", store)
+    )
     assert answer == {
         "created": 1_700_000_000,
         "data": [{"b64_json": "YWJj"}],
@@ -98,19 +110,23 @@ def test_an_answer_says_what_openai_says_and_has_no_nulls(tmp_path: Path) -> Non
     }
 
 
-def test_addresses_are_the_providers_or_ours(tmp_path: Path) -> None:
+async def test_addresses_are_the_providers_or_ours(store: PictureStore) -> None:
     resolved = _resolved(n=2)
     theirs = Picture(_origin(resolved), 64, 64, None, url="https://images.example/x")
-    ours = _stored(resolved, tmp_path / "name.png", b"abc")
-    answer = _body(images_body(resolved, [theirs, ours], 1, "https://box.lan/base"))
-    assert answer["data"] == [{"url": "https://images.example/x"}, {"url": "https://box.lan/base/images/name.png"}]
+    ours = await _stored(resolved, store, b"abc")
+    assert ours.stored is not None
+    answer = await _body(await images_body(resolved, [theirs, ours], 1, "https://box.lan/base", store))
+    assert answer["data"] == [
+        {"url": "https://images.example/x"},
+        {"url": f"https://box.lan/base/images/{ours.stored.name}"},
+    ]
     assert "output_format" not in answer
 
 
-def test_an_address_cannot_break_into_the_base64(tmp_path: Path) -> None:
+async def test_an_address_cannot_break_into_the_base64(store: PictureStore) -> None:
     resolved = _resolved(n=2, response_format="b64_json")
     strange = Picture(_origin(resolved), 64, 64, "png", url='https://images.example/"\\u0041"')
-    answer = _body(images_body(resolved, [strange, _stored(resolved, tmp_path / "a", b"abc")], 1, ""))
+    answer = await _body(await images_body(resolved, [strange, await _stored(resolved, store, b"abc")], 1, "", store))
     assert answer["data"] == [{"url": 'https://images.example/"\\u0041"'}, {"b64_json": "YWJj"}]
 
 
@@ -128,20 +144,20 @@ def test_usage_is_complete_and_adds_up(prompt: str) -> None:
     assert counts["output_tokens"] == 15
 
 
-def test_a_picture_that_is_gone_is_told_before_the_status_goes_out(tmp_path: Path) -> None:
+async def test_a_picture_that_is_gone_is_told_before_the_status_goes_out(tmp_path: Path, store: PictureStore) -> None:
     resolved = _resolved(response_format="b64_json")
-    picture = _stored(resolved, tmp_path / "a", b"abc")
-    (tmp_path / "a").unlink()
+    picture = await _stored(resolved, store, b"abc")
+    assert picture.stored is not None
+    (tmp_path / picture.stored.name).unlink()
     with pytest.raises(ProviderBadResult):
-        images_body(resolved, [picture], 1, "")
+        await images_body(resolved, [picture], 1, "", store)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("length", [0, 1, PIECE_BYTES, 3 * PIECE_BYTES + 1])
-async def test_the_response_is_sent_in_bounded_pieces_with_its_length(tmp_path: Path, length: int) -> None:
+async def test_the_response_is_sent_in_bounded_pieces_with_its_length(store: PictureStore, length: int) -> None:
     resolved = _resolved(response_format="b64_json")
     data = _bytes(length)[:length]
-    body = images_body(resolved, [_stored(resolved, tmp_path / "a", data)], 1, "")
+    body = await images_body(resolved, [await _stored(resolved, store, data)], 1, "", store)
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
