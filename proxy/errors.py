@@ -22,7 +22,7 @@ Failure
 Statuses, types and codes are the README's table; a test compares the two. Messages are ours, never a provider's.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class Failure(Exception):
@@ -57,6 +57,17 @@ class Failure(Exception):
     def body(self) -> dict[str, Any]:
         """Return OpenAI's envelope; all four keys are always there."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def unraised(self) -> Self:
+        """Return an equal failure that was never raised: to be kept, or raised for one of many callers.
+
+        A raised one holds the frames that it passed, and they hold the request's pictures. Only what is behind an
+        error of our own stays with it.
+        """
+        equal = type(self).__new__(type(self), *self.args)
+        equal.__dict__.update(self.__dict__)
+        equal.__cause__ = self.__cause__ if self.status == InternalError.status else None
+        return equal
 
 
 class InternalError(Failure):

@@ -137,7 +137,7 @@ class HeldStream:
         self, stream: Stream, receive: Receive, context: RequestContext, failure: Failure | None
     ) -> None:
         if failure is not None and not stream.started:
-            raise failure.with_traceback(None)
+            raise failure.unraised()
         if failure is not None:
             context.failed(failure)
         with departure(receive) as gone:

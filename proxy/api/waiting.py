@@ -147,7 +147,7 @@ class Waiting:
         context: RequestContext = request.state.context
         describe(context, generation)
         if generation.failure is not None:
-            raise generation.failure.with_traceback(None)
+            raise generation.failure.unraised()
         made = (
             body()
             if body

@@ -220,7 +220,7 @@ class Generations:
                 await self._make_all(generation, missing, pictures)
             generation.pictures = tuple(pictures[number] for number in sorted(pictures))
         except Failure as failure:
-            generation.failure = failure
+            generation.failure = failure.unraised()
         except Exception as error:  # noqa: BLE001 (a generation must end whatever happened; the cause is logged)
             generation.failure = InternalError()
             generation.failure.__cause__ = error
