@@ -443,6 +443,10 @@ async def test_what_was_handed_over_is_uncollected_from_its_end_until_it_was_rea
         await runs.end(joined.generation)
     assert generations.uncollected == 3
     generations.deliver(handed[0].generation)
+    assert generations.uncollected == 2
+    generations.lose(handed[0])
+    assert generations.uncollected == 3
+    generations.deliver(handed[0].generation)
     generations.abandon(handed[1].generation)
     assert generations.uncollected == 1
     runs.time.now += RESULT_S

@@ -54,10 +54,11 @@ async def _get_job(request: Request) -> ASGIApp:
     generation = _generation(request)
     if not generation.done:
         return job_status(generation, request)
-    answer = waiting.answer(request, Joined(generation, claim=generation.claim))
-    if request.method == "GET":
-        waiting.engine.generations.deliver(generation)
-    return answer
+    try:
+        return waiting.answer(request, Joined(generation, claim=generation.claim))
+    finally:  # a failure is an end, too
+        if request.method == "GET":
+            waiting.engine.generations.deliver(generation)
 
 
 async def _abandon_job(request: Request) -> Response:
