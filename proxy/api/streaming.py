@@ -24,6 +24,7 @@ from proxy.errors import Failure
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
 from proxy.pictures.codec import Facts, NotAPicture, inspect_file
+from proxy.pictures.store import remove
 from proxy.upstream.client import Upstream
 
 BEAT_S = 10.0
@@ -184,7 +185,7 @@ class Previews:
         if task is None or task.cancel() or task.cancelled() or task.exception() is not None:
             return
         if fetched := task.result():
-            fetched[0].unlink(missing_ok=True)
+            remove(fetched[0])
 
     async def _fetch(self, upstream: Upstream, address: str) -> tuple[Path, Facts] | None:
         """Return the picture at ``address`` and what it is; None when it can't be had."""
@@ -195,7 +196,7 @@ class Previews:
             try:
                 return path, inspect_file(path)
             except BaseException:
-                path.unlink(missing_ok=True)
+                remove(path)
                 raise
         return None
 
@@ -221,7 +222,7 @@ def _removed(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def completed(generation: Generation, kind: str) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from proxy.jobs.breaker import Breaker
 from proxy.metrics import ProviderFigures
+from proxy.pictures.store import remove
 from proxy.providers.boundary import Finished, Pending, Provider, Reply
 from proxy.upstream.client import Upstream
 
@@ -35,7 +36,7 @@ class ProviderRuntime:
             return self.provider.read(reply)
         except BaseException:
             if isinstance(reply.picture, Path):
-                reply.picture.unlink(missing_ok=True)
+                remove(reply.picture)
             raise
 
 
