@@ -412,7 +412,10 @@ async def test_the_worst_of_several_failures_is_the_generations(runs: Runs, fail
     for job, failure in zip(list(runs.studio.jobs), failures, strict=True):
         job.finish(failure)
     await runs.settle()
-    assert first.generation.failure is failures[told]
+    ended = first.generation.failure
+    assert ended is not None
+    assert (type(ended), ended.body()) == (type(failures[told]), failures[told].body())
+    assert (ended.__traceback__, ended.__context__) == (None, None)
     runs.generations.leave(first, delivered=False)
     repeat = await runs.join(checked(n=2), attempt=1)
     assert (repeat.generation is first.generation) is (first.generation.end in ("unknown", "lost"))
