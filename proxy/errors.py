@@ -24,8 +24,7 @@ Statuses, types and codes are the README's table; a test compares the two. Messa
 
 import json
 import math
-import secrets
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 30
 
@@ -63,6 +62,17 @@ class Failure(Exception):
         """Return OpenAI's envelope; all four keys are always there."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
+    def unraised(self) -> Self:
+        """Return an equal failure that was never raised: to be kept, or raised for one of many callers.
+
+        A raised one holds the frames that it passed, and they hold the request's pictures. Only what is behind an
+        error of our own stays with it.
+        """
+        equal = type(self).__new__(type(self), *self.args)
+        equal.__dict__.update(self.__dict__)
+        equal.__cause__ = self.__cause__ if self.status == InternalError.status else None
+        return equal
+
 
 def write(failure: Failure) -> tuple[dict[str, str], bytes]:
     """Return the headers and the body of the answer that reports ``failure``; its status is the failure's own.
@@ -78,11 +88,6 @@ def write(failure: Failure) -> tuple[dict[str, str], bytes]:
     elif failure.should_retry:
         headers["retry-after"] = str(_SHORTEST_RETRY_S)
     return headers, body
-
-
-def new_request_id() -> str:
-    """Return a name for a request, for its answer and its log line."""
-    return f"req_{secrets.token_hex(16)}"
 
 
 class InternalError(Failure):

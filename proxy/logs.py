@@ -2,6 +2,7 @@
 
 import json
 import logging
+import secrets
 import sys
 import time
 from functools import lru_cache
@@ -56,3 +57,8 @@ def _outline(error: BaseException | None) -> str:
         places.append(f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}")
         trace = trace.tb_next
     return f"{type(error).__name__} at {' > '.join(places[-8:])}"
+
+
+def new_request_id() -> str:
+    """Return a name for a request, for its answer and its log line."""
+    return f"req_{secrets.token_hex(16)}"

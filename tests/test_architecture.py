@@ -39,7 +39,7 @@ _LAYERS = [
 ]
 # Parts that stand beside the house: what they may import of it, and who may import them.
 _BESIDE = {
-    "proxy.server": ({"proxy.errors"}, {"proxy.cli", "proxy.demo"}),
+    "proxy.server": ({"proxy.errors", "proxy.logs"}, {"proxy.cli", "proxy.demo"}),
     "proxy.simulator": ({"proxy.clock", "proxy.providers"}, {"proxy.demo"}),
 }
 

@@ -416,7 +416,10 @@ async def test_the_worst_of_several_failures_is_the_generations(runs: Runs, fail
     for job, failure in zip(list(runs.studio.jobs), failures, strict=True):
         job.finish(failure)
     await runs.settle()
-    assert first.generation.failure is failures[told]
+    ended = first.generation.failure
+    assert ended is not None
+    assert (type(ended), ended.body()) == (type(failures[told]), failures[told].body())
+    assert (ended.__traceback__, ended.__context__) == (None, None)
     runs.generations.leave(first, delivered=False)
     repeat = await runs.join(checked(n=2), attempt=1)
     assert (repeat.generation is first.generation) is (first.generation.end in ("unknown", "lost"))
@@ -445,6 +448,10 @@ async def test_what_was_handed_over_is_uncollected_from_its_end_until_it_was_rea
     assert generations.uncollected == 0
     for joined in handed:
         await runs.end(joined.generation)
+    assert generations.uncollected == 3
+    generations.deliver(handed[0].generation)
+    assert generations.uncollected == 2
+    generations.lose(handed[0])
     assert generations.uncollected == 3
     generations.deliver(handed[0].generation)
     generations.abandon(handed[1].generation)

@@ -11,7 +11,8 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from proxy.config import ServerSettings
-from proxy.errors import Failure, InvalidRequest, new_request_id
+from proxy.errors import Failure, InvalidRequest
+from proxy.logs import new_request_id
 
 _SHORTEST_HOLD_S, _BEFORE_CALLER_S = 1.0, 2.0
 _MAX_KEY = 255

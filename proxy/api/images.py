@@ -57,10 +57,11 @@ async def _get_job(request: Request) -> ASGIApp:
     if not generation.done:
         return _state(generation, request.state.context)
     describe(request.state.context, generation)
-    answer = await _answer(waiting, request, Joined(generation, claim=generation.claim))
-    if request.method == "GET":
-        waiting.engine.generations.deliver(generation)
-    return answer
+    try:
+        return await _answer(waiting, request, Joined(generation, claim=generation.claim))
+    finally:  # a failure is an end, too
+        if request.method == "GET":
+            waiting.engine.generations.deliver(generation)
 
 
 async def _abandon_job(request: Request) -> Response:
@@ -77,19 +78,19 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
     server = waiting.engine.settings.server
     with waiting.admission.hold(context.owner):
         upload = await read_upload(request, server.max_upload, server.max_body)
-    values = dict(upload.fields)
-    context.name_model(values)
-    values.update((name, value) for name, value in defaults.items() if values.get(name) in (None, ""))
-    resolved = waiting.engine.resolved(
-        values,
-        "inpaint" if upload.mask else "edit",
-        owner=context.owner,
-        pictures_param=upload.param,
-        images=upload.images,
-        mask=upload.mask,
-    )
-    if upload.mask is not None:  # decoded only now: the model is known and can use it
-        resolved = resolved.with_mask(await _readable(waiting, upload.mask))
+        values = dict(upload.fields)
+        context.name_model(values)
+        values.update((name, value) for name, value in defaults.items() if values.get(name) in (None, ""))
+        resolved = waiting.engine.resolved(
+            values,
+            "inpaint" if upload.mask else "edit",
+            owner=context.owner,
+            pictures_param=upload.param,
+            images=upload.images,
+            mask=upload.mask,
+        )
+        if upload.mask is not None:  # decoded only now: the model is known and can use it
+            resolved = resolved.with_mask(await _readable(waiting, upload.mask))
     return await _serve(waiting, request, resolved, "image_edit")
 
 

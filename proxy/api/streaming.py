@@ -24,6 +24,7 @@ from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
 from proxy.jobs.runtime import ProviderRuntime
 from proxy.pictures.codec import Facts, NotAPicture, inspect_file
+from proxy.pictures.drafts import remove
 from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore, open_file
 from proxy.upstream.client import Upstream
 
@@ -102,7 +103,7 @@ class HeldStream:
         self, stream: Stream, receive: Receive, context: RequestContext, failure: Failure | None
     ) -> None:
         if failure is not None and not stream.started:
-            raise failure.with_traceback(None)
+            raise failure.unraised()
         if failure is not None:
             context.failed(failure)
         with departure(receive) as gone:
@@ -152,7 +153,7 @@ class Previews:
         if task is None or task.cancel() or task.cancelled() or task.exception() is not None:
             return
         if fetched := task.result():
-            fetched[0].unlink(missing_ok=True)
+            remove(fetched[0])
 
     async def _fetch(self, upstream: Upstream, address: str) -> tuple[Path, Facts] | None:
         """Return the picture at ``address`` and what it is; None when it can't be had."""
@@ -163,7 +164,7 @@ class Previews:
             try:
                 return path, inspect_file(path)
             except BaseException:
-                path.unlink(missing_ok=True)
+                remove(path)
                 raise
         return None
 
@@ -191,7 +192,7 @@ def _removed(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 async def completed(store: PictureStore, generation: Generation, kind: str) -> AsyncGenerator[bytes, None]:

@@ -160,7 +160,7 @@ class Waiting:
         """Return the answer of an ended generation. Raises Failure: the generation's, or that a picture is gone."""
         failure = joined.generation.failure
         if failure is not None:
-            raise failure.with_traceback(None)
+            raise failure.unraised()
         return ImagesResponse(await body(), lambda: self.engine.generations.lose(joined))
 
 

@@ -128,8 +128,7 @@ class Generations:
         """Tell that a caller was given the generation's address: whoever has that follows it, and nobody else."""
         self.deliver(generation)
         generation.handed_over = True
-        if generation.done:
-            self._uncollected.add(generation.id)
+        self._expect_collection(generation)
 
     def deliver(self, generation: Generation) -> None:
         """Tell that the generation's end, or its address, reached the caller."""
@@ -144,6 +143,7 @@ class Generations:
         """Tell that an answer under way did not arrive: a repeat may take the generation over."""
         if joined.claim == joined.generation.claim:
             joined.generation.delivered_at = None
+            self._expect_collection(joined.generation)
             self._registry.refile(joined.generation)
 
     def find(self, generation_id: str, owner: str) -> Generation | None:
@@ -219,7 +219,7 @@ class Generations:
                 await self._make_all(generation, missing, pictures)
             generation.pictures = tuple(pictures[number] for number in sorted(pictures))
         except Failure as failure:
-            generation.failure = failure
+            generation.failure = failure.unraised()
         except Exception as error:  # noqa: BLE001 (a generation must end whatever happened; the cause is logged)
             generation.failure = InternalError()
             generation.failure.__cause__ = error
@@ -282,12 +282,15 @@ class Generations:
                 salvage = Salvage(pictures, generation.seed, generation.ended_at + self._result_s)
                 self._salvages.keep(generation.resolved.fingerprint, salvage)
         self._registry.ended(generation)
-        if generation.handed_over and generation in self._registry:
-            self._uncollected.add(generation.id)
+        self._expect_collection(generation)
         generation.task = None
         generation.resolved = generation.resolved.without_uploads()
         generation.changed()
         generation.release("done")
+
+    def _expect_collection(self, generation: Generation) -> None:
+        if generation.handed_over and generation.done and generation in self._registry:
+            self._uncollected.add(generation.id)
 
     def _forget(self, generation: Generation) -> None:
         self._registry.forget(generation)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from proxy.jobs.breaker import Breaker
 from proxy.metrics import ProviderFigures
+from proxy.pictures.drafts import remove
 from proxy.providers.boundary import Finished, Handle, Pending, Provider, Reply
 from proxy.upstream.client import Upstream
 
@@ -33,7 +34,7 @@ class ProviderRuntime:
             return self.provider.read(asked, reply)
         except BaseException:
             if isinstance(reply.picture, Path):
-                reply.picture.unlink(missing_ok=True)
+                remove(reply.picture)
             raise
 
 

@@ -26,7 +26,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout, new_request_id
+from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout
+from proxy.logs import new_request_id
 from proxy.server.exchange import Exchange, WireLimits, check_coding, origin_form, refusal
 
 TRANSPORT = "images_proxy.transport"

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageStat
 
 from tests.e2e.parts import EDITS, Field, data_url, decoded, picture, post_form
+from tests.faults.wire import eventually
 from tests.service import Answer, Service, running
 
 pytestmark = pytest.mark.anyio
@@ -301,3 +302,17 @@ async def test_uploads_leave_nothing_behind(narrow: Service, tmp_path: Path, mon
         narrow.engine.generations.sweep()
         await asyncio.sleep(0.01)
     assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("fault", ["drop", "500", "invalid", "busy", "failed", "not-a-picture"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_remembered_failure_holds_no_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, *, stream: bool
+) -> None:
+    async with running(speed=400) as service:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        fields = [("prompt", f"x [fault:{fault}] [seconds:0]"), *CHECKED[1:], ("image", picture())]
+        answer = await post_form(service, [*fields, ("stream", "true")] if stream else fields)
+        assert answer.status >= 400
+        assert len(list(service.engine.generations)) == 1
+        await eventually(lambda: not left_behind(tmp_path))  # a thread of its own closes them

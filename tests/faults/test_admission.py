@@ -1,9 +1,11 @@
 """Rows 13 and 14: more requests than may be held. Repeats that re-attach, and health, are let through."""
 
 import asyncio
+import threading
 
 import pytest
 
+from tests.e2e.parts import Field, picture, post_form
 from tests.service import Service, running
 
 from .wire import LABS, SCHNELL, Line, assert_failed, eventually, submits
@@ -55,6 +57,25 @@ async def test_row_14_it_is_refused_before_its_body_is_read() -> None:
             line.send(b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90\r\n\r\n")
             assert (await line.answer()).status == 503
         assert (await call).status == 200
+
+
+async def test_row_14_an_edit_whose_mask_is_still_to_be_decoded_is_held() -> None:
+    async with running(server={"max_in_flight": 1}) as service:
+        others = threading.Event()
+        converter = service.engine.converter
+        busy = asyncio.ensure_future(converter.run(lambda: bytes(others.wait(10))))
+        fields: list[Field] = [
+            ("prompt", "a hat [seconds:0]"),
+            ("model", "gpt-image-1"),
+            ("image", picture()),
+            ("mask", picture()),
+        ]
+        call = asyncio.create_task(post_form(service, fields))
+        await eventually(converter._pool._work_queue.qsize)
+        refused = await service.generate("another", model=SCHNELL)
+        others.set()
+        assert_failed(refused, 503, "service_unavailable_error", "server_is_overloaded", retry=True)
+        assert ((await call).status, await busy) == (200, b"\0")
 
 
 async def test_row_14_what_was_left_behind_or_handed_over_fills_the_process_and_repeats_pass() -> None:

@@ -196,3 +196,12 @@ async def test_who_left_the_queue_for_good_is_not_bought_for(monkeypatch: pytest
         await eventually(lambda: service.engine.generations.running == 0)
         counts = {tag: (await service.counts(tag))["submits"] for tag in ("first", "handed", "left", "back")}
         assert counts == {"first": 1, "handed": 1, "left": 0, "back": 1}
+
+
+async def test_a_failure_that_was_read_at_its_address_delays_no_stop() -> None:
+    async with running() as service:
+        handed = await service.generate("a [seconds:0] [fault:failed]", {"prefer": "respond-async"}, model=LABS)
+        assert handed.status == 202
+        await eventually(lambda: service.engine.generations.uncollected)
+        assert (await service.get(handed.json["url"])).code == "image_generation_failed"
+        assert not service.engine.busy

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from proxy.errors import ProviderFailure
 from proxy.pictures.codec import inspect
+from proxy.providers.boundary import SUBMIT, Reply
 from tests.e2e.parts import data_url, picture
 from tests.service import Answer, Service, running
 
@@ -245,3 +247,13 @@ async def test_after_its_lifetime_it_is_given_up_and_not_to_be_repeated(folder: 
             answer = await service.generate(prompt, headers, model=model, **B64)
             assert_failed(answer, 504, "timeout_error", "generation_timeout")
         assert (await service.counts("t"))["submits"] == 1
+
+
+async def test_a_picture_that_came_with_a_failure_and_cannot_be_removed_hides_no_failure(folder: Path) -> None:
+    async with fragile(folder) as service:
+        picture = folder / "x.part"
+        block(service)
+        body = b'{"error": "refused", "state": {"current": "failed"}}'
+        reply = Reply(200, {"content-type": "application/json"}, body, picture=picture)
+        with pytest.raises(ProviderFailure):
+            service.engine.runtimes["imagelabs"].read(SUBMIT, reply)

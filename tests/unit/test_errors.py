@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from proxy.errors import Failure, InvalidRequest, NotAuthenticated, Overloaded, new_request_id, write
+from proxy.errors import Failure, InvalidRequest, NotAuthenticated, Overloaded, write
+from proxy.logs import new_request_id
 from proxy.server.exchange import refusal
 
 
