@@ -38,7 +38,7 @@ async def generate(options: argparse.Namespace, configuration: Configuration) ->
         values = {"prompt": options.prompt, "model": options.model, "size": options.size, "n": options.n}
         engine = Engine(configuration)
         try:
-            resolved = engine.resolved({**values, "output_format": picture_format, "response_format": "b64_json"})
+            resolved = engine.resolve({**values, "output_format": picture_format, "response_format": "b64_json"})
         except Failure as failure:
             sys.stderr.write(f"images-proxy: {failure.message}\n")
             return 2

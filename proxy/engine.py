@@ -139,7 +139,7 @@ class Engine:
         self.metrics.stored_bytes.set(self.store.used_bytes)
         return self.metrics.page()
 
-    def resolved(
+    def resolve(
         self,
         values: Mapping[str, Any],
         operation: Operation = "generate",

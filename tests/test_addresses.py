@@ -1,4 +1,4 @@
-"""Which addresses a result may live at: the table of reliability §1.7, and what else passes for a host."""
+"""Which addresses a result may live at: private, reserved and special ranges, and what else passes for a host."""
 
 import ipaddress
 import socket

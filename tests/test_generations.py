@@ -42,7 +42,7 @@ _ENGINE = Engine(compose({}, {}))
 
 def checked(prompt: str = "a fox", owner: str = "", **values: Any) -> ResolvedRequest:
     """Return the order for a request body; equal for equal bodies."""
-    return _ENGINE.resolved({"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, owner=owner)
+    return _ENGINE.resolve({"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, owner=owner)
 
 
 @dataclass

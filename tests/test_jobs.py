@@ -47,7 +47,7 @@ LIFETIME_S = 300.0
 
 def resolved() -> ResolvedRequest:
     """Return an order with two routes: FIRST, then SECOND."""
-    return _ENGINE.resolved({"prompt": "a fox", "model": "dall-e-3"})
+    return _ENGINE.resolve({"prompt": "a fox", "model": "dall-e-3"})
 
 
 @dataclass

@@ -69,7 +69,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     if text is not None:
         return _Text(talk, text).response(waiting, request)
     _refuse_forced_tool(body.values)
-    resolved = waiting.engine.resolved(
+    resolved = waiting.engine.resolve(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
         owner=context.owner,

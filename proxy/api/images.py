@@ -29,7 +29,7 @@ async def create_image(request: Request) -> ASGIApp:
     waiting.admit(request)
     values = await read_json(request, waiting.engine.settings.server.max_body)
     context.name_model(values)
-    resolved = waiting.engine.resolved(values, owner=context.owner)
+    resolved = waiting.engine.resolve(values, owner=context.owner)
     return await _serve(waiting, request, resolved, "image_generation")
 
 
@@ -81,7 +81,7 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
         values = dict(upload.fields)
         context.name_model(values)
         values.update((name, value) for name, value in defaults.items() if values.get(name) in (None, ""))
-        resolved = waiting.engine.resolved(
+        resolved = waiting.engine.resolve(
             values,
             "inpaint" if upload.mask else "edit",
             owner=context.owner,

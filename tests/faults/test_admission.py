@@ -1,4 +1,4 @@
-"""Rows 13 and 14: more requests than may be held. Repeats that re-attach, and health, are let through."""
+"""More requests than may be held. Repeats that re-attach, and health, are let through."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ async def held(service: Service, number: int) -> None:
     await eventually(lambda: sum(generation.waiters for generation in service.engine.generations) == number)
 
 
-async def test_row_13_a_key_over_its_limit() -> None:
+async def test_a_key_over_its_limit() -> None:
     async with running(environment=KEYS, server={"max_per_key": 2}) as service:
         calls = [
             asyncio.create_task(service.generate(f"{number} [seconds:0.5]", SESAME, model=SCHNELL))
@@ -36,7 +36,7 @@ async def test_row_13_a_key_over_its_limit() -> None:
         assert (await service.generate("3 [seconds:0]", SESAME, model=SCHNELL)).status == 200
 
 
-async def test_row_14_a_full_process() -> None:
+async def test_a_full_process() -> None:
     async with running(server={"max_in_flight": 1}) as service:
         call = asyncio.create_task(service.generate("1 [seconds:0.5]", model=SCHNELL))
         await held(service, 1)
@@ -49,7 +49,7 @@ async def test_row_14_a_full_process() -> None:
         assert await submits(service) == 1
 
 
-async def test_row_14_it_is_refused_before_its_body_is_read() -> None:
+async def test_it_is_refused_before_its_body_is_read() -> None:
     async with running(server={"max_in_flight": 1}) as service:
         call = asyncio.create_task(service.generate("1 [seconds:0.3]", model=SCHNELL))
         await held(service, 1)
@@ -59,7 +59,7 @@ async def test_row_14_it_is_refused_before_its_body_is_read() -> None:
         assert (await call).status == 200
 
 
-async def test_row_14_an_edit_whose_mask_is_still_to_be_decoded_is_held() -> None:
+async def test_an_edit_whose_mask_is_still_to_be_decoded_is_held() -> None:
     async with running(server={"max_in_flight": 1}) as service:
         others = threading.Event()
         converter = service.engine.converter
@@ -78,7 +78,7 @@ async def test_row_14_an_edit_whose_mask_is_still_to_be_decoded_is_held() -> Non
         assert ((await call).status, await busy) == (200, b"\0")
 
 
-async def test_row_14_what_was_left_behind_or_handed_over_fills_the_process_and_repeats_pass() -> None:
+async def test_what_was_left_behind_or_handed_over_fills_the_process_and_repeats_pass() -> None:
     async with running(server={"max_in_flight": 2}) as service:
         async with Line.to(service) as line:
             line.post({"prompt": "left [seconds:0.6]", "model": SCHNELL})

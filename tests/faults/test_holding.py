@@ -1,4 +1,4 @@
-"""Rows 30-35: requests that outlive the hold, callers that leave, and those who come back."""
+"""Requests that outlive the hold, callers that leave, and those who come back."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ async def picture(service: Service, answer: Answer) -> bytes:
     return (await service.get(answer.json["data"][0]["url"])).body
 
 
-async def test_rows_30_and_31_a_slow_picture_is_carried_home_by_a_retry() -> None:
+async def test_a_slow_picture_is_carried_home_by_a_retry() -> None:
     async with running(timeouts={"hold": 0.3}) as service:
         prompt = "slow [seconds:0.5] [tag:t]"
         first = await service.generate(prompt, model=SCHNELL)
@@ -46,7 +46,7 @@ async def test_rows_30_and_31_a_slow_picture_is_carried_home_by_a_retry() -> Non
         assert (await service.counts("t"))["submits"] == 1
 
 
-async def test_row_30_the_announced_timeout_is_answered_before_it_is_over() -> None:
+async def test_the_announced_timeout_is_answered_before_it_is_over() -> None:
     async with running() as service:
         announced = [{"x-stainless-read-timeout": "2.1"}, {"x-stainless-timeout": "3"}]
         unreadable = {"x-stainless-read-timeout": "soon", "x-stainless-timeout": "-1", "prefer": "wait=x"}
@@ -61,7 +61,7 @@ async def test_row_30_the_announced_timeout_is_answered_before_it_is_over() -> N
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
-async def test_row_32_a_caller_who_leaves(how: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_caller_who_leaves(how: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="proxy.requests")
     monkeypatched = logging.getLogger("proxy")
     before, monkeypatched.propagate = monkeypatched.propagate, True
@@ -83,7 +83,7 @@ async def test_row_32_a_caller_who_leaves(how: str, caplog: pytest.LogCaptureFix
         monkeypatched.propagate = before
 
 
-async def test_row_32_the_repeat_of_a_caller_who_left_gets_the_picture_without_a_counter() -> None:
+async def test_the_repeat_of_a_caller_who_left_gets_the_picture_without_a_counter() -> None:
     async with running() as service:
         body = {"prompt": "a [seconds:0.2] [tag:t]", "model": SCHNELL}
         async with Line.to(service) as line:
@@ -98,7 +98,7 @@ async def test_row_32_the_repeat_of_a_caller_who_left_gets_the_picture_without_a
         assert (await service.counts("t"))["submits"] == 2
 
 
-async def test_row_33_four_equal_calls_that_were_all_cut() -> None:
+async def test_four_equal_calls_that_were_all_cut() -> None:
     async with running() as service:
         body = {"prompt": "four [seconds:0.3] [tag:t]", "model": SCHNELL}
 
@@ -115,7 +115,7 @@ async def test_row_33_four_equal_calls_that_were_all_cut() -> None:
         assert (await service.counts("t"))["submits"] == 4
 
 
-async def test_row_34_an_idempotency_key() -> None:
+async def test_an_idempotency_key() -> None:
     async with running() as service:
         key = {"idempotency-key": '"mine"'}
         call: Callable[[str], object] = lambda prompt: service.generate(prompt, key, model=SCHNELL)  # noqa: E731
@@ -129,7 +129,7 @@ async def test_row_34_an_idempotency_key() -> None:
         assert (await service.counts("t"))["submits"] == 1
 
 
-async def test_row_35_a_follower_is_served_after_the_leader_left() -> None:
+async def test_a_follower_is_served_after_the_leader_left() -> None:
     async with running() as service:
         body = {"prompt": "a [seconds:0.3] [tag:t]", "model": SCHNELL}
         async with Line.to(service) as leader:

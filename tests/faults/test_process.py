@@ -1,4 +1,4 @@
-"""Rows 36 and 40: a service in a process of its own, stopped, stalled and starved."""
+"""A service in a process of its own, stopped, stalled and starved."""
 
 import json
 import signal
@@ -70,7 +70,7 @@ def demo(tmp_path: Path) -> Iterator[Process]:
     started.process.communicate()
 
 
-def test_row_36_a_drain_lets_short_requests_finish_and_sends_long_ones_away(demo: Process) -> None:
+def test_a_drain_lets_short_requests_finish_and_sends_long_ones_away(demo: Process) -> None:
     demo.generate("short", 0.8)
     demo.generate("long", 30)
     while demo.in_flight() < 2:
@@ -127,13 +127,13 @@ def scenario(name: str, directory: Path) -> dict[str, Any]:
     return seen
 
 
-def test_row_40_a_blocked_event_loop_recovers_and_repeats_nothing(tmp_path: Path) -> None:
+def test_a_blocked_event_loop_recovers_and_repeats_nothing(tmp_path: Path) -> None:
     seen = scenario("blocked", tmp_path)
     assert (seen["status"], seen["next"]["status"]) == (200, 200)
     assert seen["counts"]["submits"] == 1
 
 
-def test_row_40_a_stepped_clock_changes_no_deadline(tmp_path: Path) -> None:
+def test_a_stepped_clock_changes_no_deadline(tmp_path: Path) -> None:
     seen = scenario("stepped", tmp_path)
     assert [answer["status"] for answer in seen["answers"]] == [200, 200]
     assert seen["counts"]["submits"] == 2
@@ -149,7 +149,7 @@ def test_a_disk_that_fills_up_while_a_picture_comes_costs_no_second_one(tmp_path
     assert seen["drafts"] == 0
 
 
-def test_row_40_without_file_descriptors_it_says_503_and_recovers(tmp_path: Path) -> None:
+def test_without_file_descriptors_it_says_503_and_recovers(tmp_path: Path) -> None:
     seen = scenario("starved", tmp_path)
     assert seen["health"] == 200
     assert (seen["status"], seen["code"]) == (503, "state_unavailable")

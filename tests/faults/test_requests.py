@@ -1,4 +1,4 @@
-"""Rows 1-12: requests that cannot be served. None of them costs a submit, and none gets a 5xx."""
+"""Requests that cannot be served. None of them costs a submit, and none gets a 5xx."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ async def unbilled(service: Service) -> AsyncIterator[Service]:
     ],
     ids=["broken", "nan", "infinity", "bom", "surrogate", "utf8", "deep", "digits", "list", "text", "empty"],
 )
-async def test_rows_1_to_3_what_is_no_json_object(service: Service, body: bytes) -> None:
+async def test_what_is_no_json_object(service: Service, body: bytes) -> None:
     async with unbilled(service):
         assert_failed(await post(service, body), 400, IRE, "invalid_json")
 
@@ -76,22 +76,20 @@ async def test_rows_1_to_3_what_is_no_json_object(service: Service, body: bytes)
     ],
     ids=str,
 )
-async def test_rows_4_to_6_parameters_out_of_range(
-    service: Service, values: dict[str, Any], param: str, code: str
-) -> None:
+async def test_parameters_out_of_range(service: Service, values: dict[str, Any], param: str, code: str) -> None:
     async with unbilled(service):
         answer = await post(service, values if param == "prompt" else {"prompt": "a", "model": LABS, **values})
         assert_failed(answer, 400, IRE, code)
         assert answer.json["error"]["param"] == param
 
 
-async def test_row_5_a_number_may_be_a_string(service: Service) -> None:
+async def test_a_number_may_be_a_string(service: Service) -> None:
     async with unbilled(service):
         assert (await post(service, {"prompt": "a [seconds:0] [tag:free]", "model": SCHNELL, "n": "1"})).status == 200
 
 
 @pytest.mark.parametrize("model", ["no-such-model", "prodia/inference.flux-fast.shnell.txt2img.v2"])
-async def test_rows_6_and_18_an_unknown_model_is_caught_here(service: Service, model: str) -> None:
+async def test_an_unknown_model_is_caught_here(service: Service, model: str) -> None:
     async with unbilled(service):
         answer = await post(service, {"prompt": "a", "model": model})
         assert_failed(answer, 404, IRE, "model_not_found")
@@ -99,7 +97,7 @@ async def test_rows_6_and_18_an_unknown_model_is_caught_here(service: Service, m
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_row_7_a_body_over_its_limit(service: Service, chunked: bool) -> None:
+async def test_a_body_over_its_limit(service: Service, chunked: bool) -> None:
     async with unbilled(service), Line.to(service) as line:
         if chunked:
             line.send(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
@@ -114,7 +112,7 @@ async def test_row_7_a_body_over_its_limit(service: Service, chunked: bool) -> N
         assert await line.ended()
 
 
-async def test_row_8_any_content_type_is_read_and_no_encoding(service: Service) -> None:
+async def test_any_content_type_is_read_and_no_encoding(service: Service) -> None:
     async with unbilled(service):
         body = {"prompt": "a [seconds:0] [tag:free]", "model": SCHNELL}
         assert (await post(service, body, "Content-Type: text/plain\r\n")).status == 200
@@ -122,7 +120,7 @@ async def test_row_8_any_content_type_is_read_and_no_encoding(service: Service) 
         assert_failed(answer, 415, IRE, "unsupported_content_encoding")
 
 
-async def test_row_9_wrong_methods_and_paths(service: Service) -> None:
+async def test_wrong_methods_and_paths(service: Service) -> None:
     async with unbilled(service):
         wrong = await service.get(PATH)
         assert_failed(wrong, 405, IRE, None)
@@ -141,7 +139,7 @@ async def test_row_9_wrong_methods_and_paths(service: Service) -> None:
     ],
     ids=["none", "wrong", "latin", "two", "basic"],
 )
-async def test_row_10_wrong_keys(guarded: Service, headers: str, code: str | None) -> None:
+async def test_wrong_keys(guarded: Service, headers: str, code: str | None) -> None:
     async with unbilled(guarded):
         answer = await post(guarded, {"prompt": "a", "model": LABS}, headers)
         assert_failed(answer, 401, IRE, code)
@@ -165,9 +163,7 @@ HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer mellon
     ],
     ids=["long", "many", "drip", "stall", "cl+te", "two cl", "chunk"],
 )
-async def test_rows_11_and_12_requests_that_the_connection_refuses(
-    guarded: Service, data: str, status: int, code: str
-) -> None:
+async def test_requests_that_the_connection_refuses(guarded: Service, data: str, status: int, code: str) -> None:
     async with unbilled(guarded), Line.to(guarded) as line:
         line.send(data.encode())
         answer = await line.answer()
@@ -176,7 +172,7 @@ async def test_rows_11_and_12_requests_that_the_connection_refuses(
         assert await line.ended()
 
 
-async def test_row_12_of_a_pipelined_pair_only_the_first_is_served() -> None:
+async def test_of_a_pipelined_pair_only_the_first_is_served() -> None:
     async with running() as service, Line.to(service) as line:
         line.post({"prompt": "a [seconds:0.1]", "model": SCHNELL})
         line.post({"prompt": "b [seconds:0.1]", "model": SCHNELL})
@@ -186,7 +182,7 @@ async def test_row_12_of_a_pipelined_pair_only_the_first_is_served() -> None:
         assert await submits(service) == 1
 
 
-async def test_row_12_a_pipelined_request_does_not_hide_that_the_caller_left() -> None:
+async def test_a_pipelined_request_does_not_hide_that_the_caller_left() -> None:
     async with running() as service:
         async with Line.to(service) as line:
             line.post({"prompt": "a [seconds:0.3]", "model": SCHNELL})

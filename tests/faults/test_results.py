@@ -1,4 +1,4 @@
-"""Rows 28 and 29: pictures that are not to be fetched, files that are no pictures, pictures that are slow or cut."""
+"""Pictures that are not to be fetched, files that are no pictures, pictures that are slow or cut."""
 
 import asyncio
 import base64
@@ -49,7 +49,7 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize("form", ["url", "b64_json"])
-async def test_row_28_addresses_that_are_not_allowed(form: str) -> None:
+async def test_addresses_that_are_not_allowed(form: str) -> None:
     async with running(providers=STRICT) as service:
 
         async def refuse(number: int, model: str, address: str) -> None:
@@ -63,7 +63,7 @@ async def test_row_28_addresses_that_are_not_allowed(form: str) -> None:
         await asyncio.gather(*(refuse(number, *each) for number, each in enumerate(ADDRESSES)))
 
 
-async def test_row_28_redirects_are_not_followed() -> None:
+async def test_redirects_are_not_followed() -> None:
     done = JSONResponse({"job": JOB, "status": "succeeded"})
     for target in ("http://169.254.169.254/latest", "/pictures/other.png"):
         upstream = Upstream(polls=[done], picture=RedirectResponse(target))
@@ -74,7 +74,7 @@ async def test_row_28_redirects_are_not_followed() -> None:
 
 
 @pytest.mark.parametrize("fault", ["not-a-picture", "pixels", "expired:tiny"])
-async def test_row_29_what_was_fetched_is_no_picture(service: Service, tag: str, fault: str) -> None:
+async def test_what_was_fetched_is_no_picture(service: Service, tag: str, fault: str) -> None:
     before = set(service.engine.directory.iterdir())
     prompt = f"[seconds:0.02] [tag:{tag}] [fault:{fault}]"
     answer = await service.generate(prompt, model=LEGACY, response_format="b64_json")
@@ -84,7 +84,7 @@ async def test_row_29_what_was_fetched_is_no_picture(service: Service, tag: str,
     assert set(service.engine.directory.iterdir()) == before
 
 
-async def test_row_29_an_endless_picture_and_a_bomb_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_picture_and_a_bomb_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.upstream.client.MAX_PICTURE", 1_000_000)
     async with running() as service:
         answer = await service.generate("[seconds:0.02] [fault:huge]", model=V1, response_format="b64_json")

@@ -1,4 +1,4 @@
-"""Rows 15-21: what can go wrong with the call that costs money."""
+"""What can go wrong with the call that costs money."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ async def generate(service: Service, tag: str, fault: str, model: str) -> tuple[
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_row_15_nobody_there_or_no_tls(scheme: str) -> None:
+async def test_nobody_there_or_no_tls(scheme: str) -> None:
     async with serving(create_simulator()) as port:
         base_url = f"https://127.0.0.1:{port}/imagelabs" if scheme == "https" else "http://127.0.0.1:1"
         async with running(providers={"base_url": base_url}) as service:
@@ -36,7 +36,7 @@ async def test_row_15_nobody_there_or_no_tls(scheme: str) -> None:
             assert service.engine.runtimes["imagelabs"].submit_breaker._failures_in_a_row == 1
 
 
-async def test_row_15_after_five_the_breaker_is_open_and_readiness_falls() -> None:
+async def test_after_five_the_breaker_is_open_and_readiness_falls() -> None:
     async with running(providers={"base_url": "http://127.0.0.1:1"}, timeouts={"hold": 1}) as service:
         for _ in range(5):
             await service.generate("a fox", model="dall-e-2")
@@ -49,13 +49,13 @@ async def test_row_15_after_five_the_breaker_is_open_and_readiness_falls() -> No
 
 
 @ALL
-async def test_row_16_the_connection_drops_after_the_request_was_read(service: Service, tag: str, model: str) -> None:
+async def test_the_connection_drops_after_the_request_was_read(service: Service, tag: str, model: str) -> None:
     answer, submits, _ = await generate(service, tag, "drop", model)
     assert_failed(answer, 502, "server_error", "submit_outcome_unknown")
     assert submits == 1
 
 
-async def test_rows_16_and_17_an_unknown_outcome_is_not_followed_by_another_route() -> None:
+async def test_an_unknown_outcome_is_not_followed_by_another_route() -> None:
     async with running(timeouts={"submit": 0.2, "lifetime": 0.3}) as service:
         for tag, fault in (("d", "drop"), ("h", "hang"), ("f", "500")):
             answer = await service.generate(f"[tag:{tag}] [fault:{fault}]", model="dall-e-3")
@@ -64,14 +64,14 @@ async def test_rows_16_and_17_an_unknown_outcome_is_not_followed_by_another_rout
 
 
 @ALL
-async def test_row_17_no_answer(tag: str, model: str) -> None:
+async def test_no_answer(tag: str, model: str) -> None:
     async with running(timeouts={"submit": 0.2, "lifetime": 0.2}) as service:
         answer, submits, _ = await generate(service, tag, "hang", model)
         assert_failed(answer, 502, "server_error", "submit_outcome_unknown")
         assert submits == 1
 
 
-async def test_row_17_the_retry_is_told_the_same_and_nothing_is_sent() -> None:
+async def test_the_retry_is_told_the_same_and_nothing_is_sent() -> None:
     async with running(timeouts={"submit": 0.4, "hold": 0.1}) as service:
         answer = await service.generate("a [tag:t] [fault:hang]", model=LABS)
         assert_failed(answer, 504, "timeout_error", "generation_pending", retry=True)
@@ -84,7 +84,7 @@ async def test_row_17_the_retry_is_told_the_same_and_nothing_is_sent() -> None:
         assert (await service.counts("t"))["submits"] == 1
 
 
-async def test_row_18_busy_with_a_hint_is_asked_once_more(service: Service, tag: str) -> None:
+async def test_busy_with_a_hint_is_asked_once_more(service: Service, tag: str) -> None:
     answer, submits, _ = await generate(service, tag, "busy:1:0.3", SCHNELL)
     assert answer.status == 200
     assert answer.headers["x-images-attempts"] == str(submits) == "2"
@@ -99,7 +99,7 @@ async def test_row_18_busy_with_a_hint_is_asked_once_more(service: Service, tag:
         ("no-capacity", "1", 1),
     ],
 )
-async def test_row_18_busy(tag: str, fault: str, hint: str, submits: int) -> None:
+async def test_busy(tag: str, fault: str, hint: str, submits: int) -> None:
     async with running(timeouts={"hold": 1}) as service:
         answer, seen, _ = await generate(service, tag, fault, SCHNELL)
         assert_failed(answer, 429, "rate_limit_error", "provider_busy", retry=True)
@@ -111,7 +111,7 @@ async def test_row_18_busy(tag: str, fault: str, hint: str, submits: int) -> Non
 @pytest.mark.parametrize(
     ("model", "fault"), [(SCHNELL, "401"), (SCHNELL, "402"), (V1, "402"), (V1, "401"), (LABS, "401")]
 )
-async def test_row_19_our_credentials_are_refused(service: Service, tag: str, model: str, fault: str) -> None:
+async def test_our_credentials_are_refused(service: Service, tag: str, model: str, fault: str) -> None:
     answer, submits, _ = await generate(service, tag, fault, model)
     assert_failed(answer, 502, "server_error", "provider_auth")
     assert submits == 1
@@ -120,7 +120,7 @@ async def test_row_19_our_credentials_are_refused(service: Service, tag: str, mo
     assert any('provider_auth"' in line and "submits" in line for line in figures.splitlines())
 
 
-async def test_row_20_refused_content_is_told_and_does_not_travel_on(service: Service, tag: str) -> None:
+async def test_refused_content_is_told_and_does_not_travel_on(service: Service, tag: str) -> None:
     answer, submits, _ = await generate(service, tag, "unsafe", "dall-e-3")
     assert_failed(answer, 400, "image_generation_user_error", "content_policy_violation")
     assert submits == 1
@@ -133,7 +133,7 @@ async def test_row_20_refused_content_is_told_and_does_not_travel_on(service: Se
      (LEGACY, "no-job"),
      (V1, "huge:json"), (LABS, "cut:submit"), (SCHNELL, "no-picture"), (SCHNELL, "broken-multipart:job")],
 )  # fmt: skip
-async def test_row_21_nonsense_after_a_submit(service: Service, tag: str, model: str, fault: str) -> None:
+async def test_nonsense_after_a_submit(service: Service, tag: str, model: str, fault: str) -> None:
     answer, submits, polls = await generate(service, tag, fault, model)
     expected = "submit_outcome_unknown" if fault == "cut:submit" else "provider_bad_response"
     assert_failed(answer, 502, "server_error", expected)
@@ -142,7 +142,7 @@ async def test_row_21_nonsense_after_a_submit(service: Service, tag: str, model:
     assert received < 600_000
 
 
-async def test_row_21_a_job_id_that_is_none_is_never_put_into_an_address() -> None:
+async def test_a_job_id_that_is_none_is_never_put_into_an_address() -> None:
     upstream = Upstream()
     jobs: list[Any] = ["../x", "a/b/c/d/e/f", "0f4c6b0e?x=1", "0" * 65, "short", None, 5, ["0f4c6b0e"]]
     async with before(upstream) as service:
@@ -153,7 +153,7 @@ async def test_row_21_a_job_id_that_is_none_is_never_put_into_an_address() -> No
         assert upstream.calls() == ["/generate"] * len(jobs)
 
 
-async def test_row_21_a_refusal_that_bears_an_id_is_not_polled(service: Service, tag: str) -> None:
+async def test_a_refusal_that_bears_an_id_is_not_polled(service: Service, tag: str) -> None:
     answer, submits, polls = await generate(service, tag, "invalid", SCHNELL)
     assert_failed(answer, 400, "invalid_request_error", "provider_rejected")
     assert (submits, polls) == (1, 0)

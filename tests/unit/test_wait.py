@@ -13,7 +13,7 @@ from proxy.generations.record import Ending, Generation
 from tests.time_skip import backend, clock
 
 pytestmark = pytest.mark.anyio
-_RESOLVED = Engine(compose({}, {})).resolved({"prompt": "a fox", "model": "imagelabs/sdxl-turbo"})
+_RESOLVED = Engine(compose({}, {})).resolve({"prompt": "a fox", "model": "imagelabs/sdxl-turbo"})
 
 
 @pytest.fixture
