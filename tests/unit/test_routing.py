@@ -14,7 +14,7 @@ from proxy.requests.routing import ModelCatalogue, ModelSettings, Routing
 
 _SQUARE = FixedShapes([Shape(512, 512)])
 
-PUBLIC_NAMES = [  # facts: openai-contract §0
+PUBLIC_NAMES = [  # every picture model that OpenAI has named
     "dall-e-2",
     "dall-e-3",
     "gpt-image-1",
