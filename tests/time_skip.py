@@ -9,8 +9,9 @@ takes next to none of this time. It must not be used where another process or a 
 import asyncio
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from proxy.clock import Clock
@@ -61,6 +62,15 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         """Let so much time be over at once, as when the loop is blocked."""
         self._own.now += seconds
 
+    @contextmanager
+    def real_time(self) -> Iterator[None]:
+        """Skip nothing meanwhile."""
+        self._own.threads_at_work += 1
+        try:
+            yield
+        finally:
+            self._own.threads_at_work -= 1
+
     def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Run in a thread; nothing is skipped until it is done."""
         future = super().run_in_executor(executor, func, *args)
@@ -89,3 +99,9 @@ def block(seconds: float) -> None:
         loop.pass_by(seconds)
     else:
         time.sleep(seconds)
+
+
+def real_time() -> AbstractContextManager[None]:
+    """Let nothing be skipped: another process is waited for, and another fixture may have chosen the loop."""
+    loop = asyncio.get_running_loop()
+    return loop.real_time() if isinstance(loop, SkippingLoop) else nullcontext()

@@ -18,7 +18,7 @@ from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.faults.wire import LABS, SCHNELL, Line
 from tests.service import KEYS, simulated_providers
-from tests.time_skip import backend
+from tests.time_skip import backend, real_time
 
 pytestmark = [
     pytest.mark.anyio,
@@ -89,7 +89,8 @@ async def service(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) 
             said = (await process.stdout.readline()).decode()
             found = re.search(r"Base URL: (\S+)/v1", said)
             assert found, said
-            yield Stalled(found[1], upstream, process)
+            with real_time():
+                yield Stalled(found[1], upstream, process)
         finally:
             process.kill()
             await process.communicate()
