@@ -501,6 +501,40 @@ async def test_a_request_costs_the_same_however_many_have_ended(runs: Runs, wait
     assert work[1] <= work[0] * 1.2
 
 
+def lines_of(call: Callable[[], object]) -> int:
+    """Return how many lines ``call`` runs: a loop that calls nothing counts too."""
+    lines = 0
+
+    def count(_frame: object, event: str, _argument: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+async def test_a_sweep_costs_the_same_however_much_is_salvaged(runs: Runs) -> None:
+    work: list[int] = []
+    for size in range(2):
+        for number in range(100):
+            joined = await runs.join(checked(f"{size} {number}", n=2))
+            runs.studio.jobs[-2].finish()
+            runs.studio.jobs[-1].finish(GenerationFailed("no"))
+            await runs.settle()
+            runs.generations.leave(joined, delivered=True)
+        work.append(lines_of(runs.generations.sweep))
+    assert work[1] == work[0] > 0
+    runs.time.now += RESULT_S
+    runs.generations.sweep()
+    runs.assert_nothing_is_kept()
+
+
 async def test_a_ended_orphan_is_handed_out_at_once_until_its_time_is_over(runs: Runs) -> None:
     first = await runs.join(checked())
     runs.generations.leave(first, delivered=False)

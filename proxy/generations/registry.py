@@ -230,13 +230,15 @@ class Salvages:
     def __init__(self, release: Callable[[Picture], None]) -> None:
         self._release = release
         self._waiting: dict[bytes, deque[Salvage]] = {}
+        self._kept: deque[tuple[float, bytes]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def keep(self, fingerprint: bytes, salvage: Salvage) -> None:
-        """Keep a failed generation's pictures for an equal request."""
+        """Keep a failed generation's pictures for an equal request; ``until`` is no earlier than the last one's."""
         self._waiting.setdefault(fingerprint, deque()).append(salvage)
+        self._kept.append((salvage.until, fingerprint))
 
     def take(self, fingerprint: bytes) -> Salvage | None:
         """Give the oldest salvage of a request away."""
@@ -245,11 +247,13 @@ class Salvages:
 
     def sweep(self, now: float) -> None:
         """Forget what has waited long enough; ``now`` is on the clock of ``until``."""
-        for fingerprint, waiting in tuple(self._waiting.items()):
+        while self._kept and self._kept[0][0] <= now:
+            _, fingerprint = self._kept.popleft()
+            waiting = self._waiting.get(fingerprint)
             while waiting and waiting[0].until <= now:
                 for picture in waiting.popleft().pictures.values():
                     self._release(picture)
-            if not waiting:
+            if waiting is not None and not waiting:
                 del self._waiting[fingerprint]
 
 
