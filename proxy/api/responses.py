@@ -153,14 +153,18 @@ class ImagesResponse:
             return
         left = self._body.length
         with departure(receive) as gone:
-            async with aclosing(self._body.pieces()) as pieces:
-                async for piece in pieces:
-                    left -= len(piece)
-                    if left <= 0 and gone():
-                        self._lost()
-                    await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-                    # A reader as quick as this never lets a write wait: without this others would wait for the whole.
-                    await asyncio.sleep(0)
+            try:
+                async with aclosing(self._body.pieces()) as pieces:
+                    async for piece in pieces:
+                        left -= len(piece)
+                        if left <= 0 and gone():
+                            self._lost()
+                        await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+                        # A reader as quick as this never lets a write wait: without this others wait for the whole.
+                        await asyncio.sleep(0)
+            except BaseException:  # it breaks off: a file was removed, or the process stops
+                self._lost()
+                raise
 
 
 @contextmanager

@@ -177,3 +177,23 @@ async def test_the_response_is_sent_in_bounded_pieces_with_its_length(store: Pic
     assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [False]
     assert all(len(piece["body"]) <= 3 * PIECE_BYTES for piece in pieces)
     assert base64.b64decode(json.loads(whole)["data"][0]["b64_json"]) == data
+
+
+async def test_an_answer_that_breaks_off_is_told_as_lost(store: PictureStore, tmp_path: Path) -> None:
+    resolved = _resolved(response_format="b64_json", n=2)
+    pictures = [await _stored(resolved, store, _bytes(PIECE_BYTES)) for _ in range(2)]
+    lost: list[None] = []
+
+    async def send(_: Message) -> None:
+        last = pictures[1].stored
+        assert last is not None
+        (tmp_path / last.name).unlink(missing_ok=True)
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    answer = ImagesResponse(await images_body(resolved, pictures, 1, "http://x", store), lambda: lost.append(None))
+    with pytest.raises(ProviderBadResult):
+        await answer({"type": "http"}, receive, send)
+    assert lost == [None]
