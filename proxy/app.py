@@ -23,7 +23,7 @@ ROUTES = (
     Route("/v1/images/generations", images.create_image, name="create_image", methods=["POST"]),
     Route("/v1/images/edits", images.edit_image, name="edit_image", methods=["POST"]),
     Route("/v1/images/variations", images.vary_image, name="vary_image", methods=["POST"]),
-    Route("/v1/images/generations/{id}", images.job, name="job", methods=["GET", "DELETE"]),
+    Route("/v1/images/generations/{id}", images.generation, name="generation", methods=["GET", "DELETE"]),
     Route("/v1/models", models.list_models, name="list_models", methods=["GET"]),
     Route("/v1/models/{id:path}", models.get_model, name="get_model", methods=["GET"]),
     Route("/v1/chat/completions", chat.complete_chat, name="complete_chat", methods=["POST"]),

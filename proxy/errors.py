@@ -19,7 +19,7 @@ Failure
 ├── GenerationPending       504  the hold is over and the job still runs
 └── InternalError           500
 
-Statuses, types and codes are the README's table; a test compares the two. Messages are ours, never a provider's.
+Statuses, types and codes are those of docs/errors.md; a test compares the two. Messages are ours, never a provider's.
 """
 
 import json
@@ -214,7 +214,8 @@ class RateLimited(Failure):
 
 
 class Overloaded(Failure):
-    """This process is full, draining, waited for a slot in vain, or all breakers are open. Nothing was sent."""
+    """This process is full or draining, no slot came free, or all breakers are open; nothing was sent, unless its
+    headers name a generation that a stop leaves behind."""
 
     status = 503
     type = "service_unavailable_error"

@@ -68,7 +68,7 @@ class Metrics:
         self.requests_in_flight = Gauge("images_proxy_requests_in_flight", "Requests held now.", registry=registry)
         self.reattached = Counter(
             "images_proxy_reattached",
-            "Requests answered from a job that an earlier request started.",
+            "Requests answered from a generation that an earlier request started.",
             ("how",),
             registry=registry,
         )

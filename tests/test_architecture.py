@@ -15,7 +15,7 @@ from proxy.errors import Failure
 
 _ROOT = Path(__file__).parents[1]
 _SOURCES = sorted((_ROOT / "proxy").rglob("*.py"))
-_MAX_MODULE_LINES = 350  # the tree of errors is one piece; nothing else comes near it
+_MAX_MODULE_LINES = 360  # the tree of errors is one piece; nothing else comes near it
 _MAX_FUNCTION_LINES = 45
 
 # The rooms. Who may import whom: each from its own row and the rows below, and never in a circle.
@@ -240,7 +240,7 @@ def _descendants(kind: type[Failure]) -> Iterator[type[Failure]]:
         yield from _descendants(child)
 
 
-def test_the_tree_of_failures_is_the_designs_table() -> None:
+def test_the_tree_of_failures_is_the_documented_table() -> None:
     tree = {kind for kind in _descendants(Failure) if kind.__module__ == errors.__name__}
     assert {kind.__name__: (kind.status, kind.type, kind.code, kind.should_retry) for kind in tree} == _FAILURES
 

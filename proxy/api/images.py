@@ -45,12 +45,12 @@ async def vary_image(request: Request) -> ASGIApp:
     return await _edit(request, prompt=_VARIATION_PROMPT, model=waiting.engine.settings.server.default_model)
 
 
-async def job(request: Request) -> ASGIApp:
+async def generation(request: Request) -> ASGIApp:
     """Report how a generation is doing, or abandon it."""
-    return await (_abandon_job(request) if request.method == "DELETE" else _get_job(request))
+    return await (_abandon_generation(request) if request.method == "DELETE" else _get_generation(request))
 
 
-async def _get_job(request: Request) -> ASGIApp:
+async def _get_generation(request: Request) -> ASGIApp:
     """Report how a generation is doing; once it has ended, give its answer."""
     waiting: Waiting = request.app.state.waiting
     generation = _generation(request)
@@ -64,7 +64,7 @@ async def _get_job(request: Request) -> ASGIApp:
             waiting.engine.generations.deliver(generation)
 
 
-async def _abandon_job(request: Request) -> Response:
+async def _abandon_generation(request: Request) -> Response:
     """Stop following a generation and forget it; the provider may finish its jobs all the same."""
     waiting: Waiting = request.app.state.waiting
     waiting.engine.generations.abandon(_generation(request))
@@ -189,5 +189,5 @@ def _generation(request: Request) -> Generation:
     waiting: Waiting = request.app.state.waiting
     generation = waiting.engine.generations.find(request.path_params["id"], request.state.context.owner)
     if generation is None:
-        raise NotFound("There is no such job, or no longer.")
+        raise NotFound("There is no such generation, or no longer.")
     return generation

@@ -9,7 +9,7 @@ from proxy.generations.record import Generation
 _requests = logging.getLogger("proxy.requests")
 _generations = logging.getLogger("proxy.generations")
 _QUIET = frozenset({"healthz", "readyz", "asset", "icon"})
-_POLL = "job"
+_POLL = "generation"
 
 
 def log_request(context: RequestContext, method: str, status: int, milliseconds: int) -> None:

@@ -147,7 +147,7 @@ class Generations:
             self._registry.refile(joined.generation)
 
     def find(self, generation_id: str, owner: str) -> Generation | None:
-        """Return the generation of a job address, if it is the same caller's."""
+        """Return the generation at an address, if it is the same caller's."""
         self.sweep()
         generation = self._registry.get(generation_id)
         return generation if generation is not None and generation.owner == owner else None
@@ -156,7 +156,7 @@ class Generations:
         """Stop following its jobs and forget it."""
         if generation.task is not None:
             # Not to be retried: that would buy again what was just given up.
-            generation.failure = JobLost("The job was abandoned.")
+            generation.failure = JobLost("The generation was abandoned.")
             generation.task.cancel()
         self._forget(generation)
 

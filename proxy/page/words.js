@@ -88,7 +88,7 @@ const ADVICE = {
   generation_pending: "It is still being drawn. Trying again joins the same job and starts no second one.",
   generation_timeout: "The provider never finished. Choose another model, or generate again.",
   rate_limit_exceeded: "This key has used what it may for now. Wait, then try again.",
-  server_is_overloaded: "Nothing was started. Try again in a moment.",
+  server_is_overloaded: "The service is full or shutting down. Try again in a moment.",
 };
 
 /** What a person can do about an error. */

@@ -25,15 +25,29 @@ class Probe:
         while True:
             asked_at = time.perf_counter()
             self._socket.sendall(self._request)
-            if not self._socket.recv(65_536):
+            if not self._read():
                 return
             self.longest_s = max(self.longest_s, time.perf_counter() - asked_at)
             time.sleep(EVERY_S)
+
+    def _read(self) -> bool:
+        """Read one whole answer, its body too, which may come behind its head; False: the connection has ended."""
+        answer = b""
+        while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < _length(answer):
+            piece = self._socket.recv(65_536)
+            if not piece:
+                return False
+            answer += piece
+        return True
 
     def take(self) -> float:
         """Return the longest wait so far, in seconds, and begin anew."""
         longest_s, self.longest_s = self.longest_s, 0.0
         return longest_s
+
+
+def _length(answer: bytes) -> int:
+    return int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def png(size: int) -> bytes:
 
     head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1024, 1024, 8, 2, 0, 0, 0))
     end = chunk(b"IEND", b"")
-    return head + chunk(b"paDd", bytes(range(256)) * (max(0, size - len(head) - len(end)) // 256)) + end
+    return head + chunk(b"IDAT", bytes(range(256)) * (max(0, size - len(head) - len(end)) // 256)) + end
 
 
 class Jobs:

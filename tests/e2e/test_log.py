@@ -131,7 +131,9 @@ async def test_polls_of_a_generation_are_for_debugging_only(service: Service, re
         assert response.status == 204
     await service.get(path)
     polls = [
-        (record.levelname, line) for record in records if (line := getattr(record, "fields", {})).get("route") == "job"
+        (record.levelname, line)
+        for record in records
+        if (line := getattr(record, "fields", {})).get("route") == "generation"
     ]
     levels = [(level, line["method"], line["status"]) for level, line in polls]
     assert set(levels[:-2]) <= {("DEBUG", "GET", 202), ("DEBUG", "GET", 200)}
