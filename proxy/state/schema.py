@@ -21,7 +21,7 @@ CREATE UNIQUE INDEX generations_by_idempotency_key ON generations(key, idempoten
     WHERE idempotency_key IS NOT NULL;
 CREATE INDEX generations_current ON generations(key, fingerprint) WHERE delivered IS NULL OR ended IS NULL;
 CREATE INDEX generations_told ON generations(delivered, fingerprint) WHERE delivered IS NOT NULL;
-CREATE INDEX generations_with_leftovers ON generations(fingerprint) WHERE ended_as IN ('again', 'lost', 'unknown');
+CREATE INDEX generations_with_salvage ON generations(fingerprint) WHERE ended_as IN ('again', 'lost', 'unknown');
 CREATE TABLE jobs(
     generation TEXT NOT NULL, number INTEGER NOT NULL,
     state TEXT NOT NULL, holder TEXT NOT NULL, epoch INTEGER NOT NULL,

@@ -28,7 +28,7 @@ _NOT_TAKEN: Final = "SELECT * FROM jobs WHERE generation = ? AND number < ? AND 
 
 
 @dataclass(frozen=True, slots=True)
-class _Leftovers:
+class _Salvage:
     """Pictures of failed equal generations by their number, and the seed of the first of these."""
 
     pictures: dict[int, JobRow]
@@ -57,17 +57,17 @@ def _start(session: Session, wanted: Start) -> Outcome | None:
         if held is not None and held.ended_as != "again":
             return Exists(rows.whole(session, held))
         given_up = held.id if held is not None else None
-    leftovers = _leftovers(session, wanted)
-    missing = [number for number in range(wanted.n) if number not in leftovers.pictures]
+    salvage = _salvage(session, wanted)
+    missing = [number for number in range(wanted.n) if number not in salvage.pictures]
     refusal = _refusal(session, wanted, len(missing)) if missing else None
     if refusal is not None:
         return refusal
     if given_up is not None:
         session.execute("UPDATE generations SET idempotency_key = NULL WHERE id = ?", (given_up,))
-    return _write(session, wanted, leftovers, missing)
+    return _write(session, wanted, salvage, missing)
 
 
-def _leftovers(session: Session, wanted: Start) -> _Leftovers:
+def _salvage(session: Session, wanted: Start) -> _Salvage:
     pictures: dict[int, JobRow] = {}
     seed = wanted.seed
     failed = session.execute(_FAILED_EQUALS, (wanted.fingerprint, wanted.account.key)).fetchall()
@@ -77,7 +77,7 @@ def _leftovers(session: Session, wanted: Start) -> _Leftovers:
             if job.number not in pictures:
                 seed = seed if pictures else first_seed
                 pictures[job.number] = job
-    return _Leftovers(pictures, seed)
+    return _Salvage(pictures, seed)
 
 
 def _refusal(session: Session, wanted: Start, missing: int) -> OverLimit | OverPace | None:
@@ -105,7 +105,7 @@ def _over_pace(session: Session, wanted: Start, pace: Pace) -> OverPace | None:
     return None
 
 
-def _write(session: Session, wanted: Start, leftovers: _Leftovers, missing: list[int]) -> Started | None:
+def _write(session: Session, wanted: Start, salvage: _Salvage, missing: list[int]) -> Started | None:
     ended_as: End | None = None if missing else "ok"
     account = wanted.account
     row = GenerationRow(
@@ -117,7 +117,7 @@ def _write(session: Session, wanted: Start, leftovers: _Leftovers, missing: list
         idempotency_key=wanted.idempotency_key,
         fingerprint=wanted.fingerprint,
         request=wanted.request,
-        seed=leftovers.seed,
+        seed=salvage.seed,
         n=wanted.n,
         attempt=wanted.attempt,
         claim=0,
@@ -131,9 +131,9 @@ def _write(session: Session, wanted: Start, leftovers: _Leftovers, missing: list
         return None
     submitting = set(missing[: wanted.submit])
     jobs = tuple(
-        _inherited(session, wanted, leftovers.pictures[number])
-        if number in leftovers.pictures
-        else _new(session, wanted, leftovers.seed, number, "submitting" if number in submitting else "intended")
+        _inherited(session, wanted, salvage.pictures[number])
+        if number in salvage.pictures
+        else _new(session, wanted, salvage.seed, number, "submitting" if number in submitting else "intended")
         for number in range(wanted.n)
     )
     for job in jobs:
