@@ -35,7 +35,7 @@ _LAYERS = [
     {"proxy.upstream"},
     {"proxy.providers"},
     {"proxy.pictures"},
-    {"proxy.errors", "proxy.clock", "proxy.logs", "proxy.config_problems", "proxy"},
+    {"proxy.errors", "proxy.clock", "proxy.logs", "proxy.config_problems", "proxy.multipart", "proxy"},
 ]
 # Parts that stand beside the house: what they may import of it, and who may import them.
 _BESIDE = {

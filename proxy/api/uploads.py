@@ -9,18 +9,17 @@ import hashlib
 import io
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from proxy.api.body import arriving
 from proxy.api.pictured import Pictured, read_pictured
 from proxy.api.spool import Spool, view
 from proxy.errors import InvalidRequest, RequestTooLarge
+from proxy.multipart import FORM, BrokenMultipart, MultipartReader
 from proxy.pictures.codec import NotAPicture, inspect
 from proxy.pictures.completeness import is_cut
 from proxy.providers.boundary import InputPicture
@@ -48,12 +47,9 @@ async def read_upload(request: Request, max_picture: int, max_json: int) -> Uplo
 
     Raises InvalidRequest, RequestTooLarge, CallerLeft.
     """
-    content_type, options = parse_options_header(request.headers.get("content-type", ""))
-    if content_type == b"multipart/form-data":
-        boundary = options.get(b"boundary")
-        if not boundary:
-            raise InvalidRequest("The multipart body names no boundary.", code="invalid_multipart")
-        return await _read_multipart(request, boundary, max_picture)
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() == FORM:
+        return await _read_multipart(request, content_type, max_picture)
     body = await read_pictured(request, max_json, max_picture)
     return await asyncio.to_thread(_from_json, body)
 
@@ -73,63 +69,33 @@ class _Form:
     max_picture: int
     parts: list[_Part] = field(default_factory=list)
     spool: Spool = field(default_factory=Spool)
-    ended: bool = False
-    _headers: dict[bytes, bytes] = field(default_factory=dict)
-    _field: bytes = b""
-    _value: bytes = b""
     _files: int = 0
 
-    def callbacks(self) -> Any:
-        handlers: dict[str, Callable[..., None]] = {
-            "on_part_begin": self._headers.clear,
-            "on_header_field": self._header_field,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header_end,
-            "on_headers_finished": self._begin,
-            "on_part_data": self._data,
-            "on_end": self._end,
-        }
-        return handlers
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        self._headers[self._field.lower()] = self._value
-        self._field, self._value = b"", b""
-
-    def _begin(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
-        name = options.get(b"name", b"").decode("utf-8", "replace")
-        is_file = b"filename" in options or bool(_IMAGE_FIELD.match(name)) or name == "mask"
+    def begin(self, disposition: Mapping[bytes, bytes]) -> None:
+        """Begin a part. Raises InvalidRequest when there are too many."""
+        name = disposition.get(b"name", b"").decode("utf-8", "replace")
+        is_file = b"filename" in disposition or bool(_IMAGE_FIELD.match(name)) or name == "mask"
         self._files += is_file
         if self._files > MAX_PICTURES + 1 or len(self.parts) >= _MAX_FIELDS:
             raise InvalidRequest(f"Too many parts: at most {MAX_PICTURES} pictures.", param="image")
         # An unnamed file has no path to be left behind; text is short, and so many descriptors aren't to be had.
         self.parts.append(_Part(name, is_file, tempfile.TemporaryFile() if is_file else io.BytesIO()))  # noqa: SIM115
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def data(self, data: bytes) -> None:
+        """Add to the part that was begun last. Raises RequestTooLarge."""
         part = self.parts[-1]
-        part.size += end - start
+        part.size += len(data)
         limit = self.max_picture if part.is_file else _MAX_FIELD_BYTES
         if part.size > limit:
             message = f"The part '{part.name[:64]}' is over its limit of {limit} bytes."
             raise RequestTooLarge(message, param=part.name[:64], headers={"connection": "close"})
-        self.spool.add(part.file, data[start:end])
-
-    def _end(self) -> None:
-        self.ended = True
+        self.spool.add(part.file, data)
 
 
-async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -> Upload:
+async def _read_multipart(request: Request, content_type: str, max_picture: int) -> Upload:
     form = _Form(max_picture)
     try:
-        await _receive(request, boundary, form)
-        if not form.ended:
-            raise InvalidRequest("The multipart body ends too early.", code="invalid_multipart")
+        await _receive(request, content_type, form)
         # Digests of many megabytes would hold up the event loop.
         return await asyncio.to_thread(_read_parts, form)
     finally:
@@ -137,17 +103,17 @@ async def _read_multipart(request: Request, boundary: bytes, max_picture: int) -
             part.file.close()
 
 
-async def _receive(request: Request, boundary: bytes, form: _Form) -> None:
+async def _receive(request: Request, content_type: str, form: _Form) -> None:
     limit = (MAX_PICTURES + 1) * form.max_picture + _MAX_FIELDS * _MAX_FIELD_BYTES
     try:
-        parser = MultipartParser(boundary, form.callbacks())
+        reader = MultipartReader(content_type, begin=form.begin, data=form.data)
         async for piece in arriving(request, limit):
-            if not form.ended:
-                parser.write(piece)
-                await form.spool.relieve()
-        parser.finalize()
-    except FormParserError:
-        raise InvalidRequest("The multipart body is broken.", code="invalid_multipart") from None
+            reader.feed(piece)
+            await form.spool.relieve()
+        reader.finish()
+    except BrokenMultipart:
+        message = "The multipart body is broken, ends too early, or names no boundary."
+        raise InvalidRequest(message, code="invalid_multipart") from None
 
 
 def _read_parts(form: _Form) -> Upload:

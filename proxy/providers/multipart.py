@@ -1,11 +1,8 @@
 """A provider's multipart answer, read while it arrives: the picture goes where it is written, all else is short."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-
+from proxy.multipart import BrokenMultipart, MultipartReader
 from proxy.pictures.codec import HEADS, LONGEST_HEAD
 from proxy.providers.boundary import UnreadableReply
 
@@ -23,60 +20,32 @@ class Parts:
         self.kept: list[tuple[str, bytes]] = []
         self.found = False
         self._picture_part, self._write = picture_part, write
-        self._ended = self._writing = False
-        self._field = self._value = self._head = b""
+        self._writing = False
+        self._head = b""
         self._name = ""
         try:
-            boundary = parse_options_header(content_type)[1].get(b"boundary")
-            if not boundary:
-                raise UnreadableReply
-            self._parser = MultipartParser(boundary, self._callbacks())
-        except (ValueError, FormParserError):  # characters that no header may hold
+            self._reader = MultipartReader(content_type, begin=self._begin, data=self._data, end=self._end)
+        except BrokenMultipart:
             raise UnreadableReply from None
 
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
         try:
-            self._parser.write(data)
-        except FormParserError:
+            self._reader.feed(data)
+        except BrokenMultipart:
             raise UnreadableReply from None
 
     def finish(self) -> None:
         """End the body. Raises UnreadableReply, also when it was cut off."""
         try:
-            self._parser.finalize()
-        except FormParserError:
+            self._reader.finish()
+        except BrokenMultipart:
             raise UnreadableReply from None
-        if not self._ended:
-            raise UnreadableReply
 
-    def _callbacks(self) -> Any:
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._header_field,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header_end,
-            "on_part_data": lambda data, start, end: self._data(data[start:end]),
-            "on_part_end": self._end_part,
-            "on_end": self._end,
-        }
-
-    def _begin(self) -> None:
+    def _begin(self, disposition: Mapping[bytes, bytes]) -> None:
         if len(self.kept) >= _MAX_PARTS:
             raise UnreadableReply
-        self._name, self._field, self._value, self._head = "", b"", b"", b""
-        self._writing = False
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            self._name = parse_options_header(self._value)[1].get(b"name", b"").decode("latin-1")
-        self._field, self._value = b"", b""
+        self._name, self._head, self._writing = disposition.get(b"name", b"").decode("latin-1"), b"", False
 
     def _data(self, data: bytes) -> None:
         if self._writing:
@@ -90,8 +59,5 @@ class Parts:
         else:
             self._head += data[: _MAX_PART_BYTES - len(self._head)]
 
-    def _end_part(self) -> None:
-        self.kept.append((self._name, self._head))
-
     def _end(self) -> None:
-        self._ended = True
+        self.kept.append((self._name, self._head))
