@@ -7,6 +7,7 @@ stays one paid picture. A job that was accepted is followed to its end whatever 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from proxy.clock import Clock, Deadline
 from proxy.errors import (
@@ -151,10 +152,10 @@ class Jobs:
             if not steps.wanted():
                 runtime.submit_breaker.skipped()
                 raise Overloaded("Nobody waited for this picture any more when its turn came.", retry_after=1.0)
-            self._ensure_storable(runtime, resolved, candidate)
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
             job = self._job(candidate, resolved, seed)
-            finished = await self._submit_and_follow(runtime, job, steps, hold, lifetime)
+            ensure_storable = partial(self._check_store, resolved, (candidate,))
+            finished = await self._submit_and_follow(runtime, job, steps, (hold, lifetime), ensure_storable)
             origin = Origin.of(candidate, seed)
             if finished.seed is not None:
                 origin = replace(origin, seed=finished.seed)
@@ -162,14 +163,6 @@ class Jobs:
         finally:
             runtime.figures.jobs_in_flight.dec()
             runtime.slots.release()
-
-    def _ensure_storable(self, runtime: ProviderRuntime, resolved: ResolvedRequest, candidate: Candidate) -> None:
-        """Look once more, after the queue, whether the picture can be stored. Raises StateUnavailable."""
-        try:
-            self._check_store(resolved, (candidate,))
-        except StateUnavailable:
-            runtime.submit_breaker.skipped()
-            raise
 
     async def _take_slot(self, runtime: ProviderRuntime, hold: Deadline) -> None:
         """Wait in order for a free slot, at most for the hold. Raises Overloaded; nothing was sent then."""
@@ -199,10 +192,16 @@ class Jobs:
         )
 
     async def _submit_and_follow(
-        self, runtime: ProviderRuntime, job: Job, steps: Steps, hold: Deadline, lifetime: Deadline
+        self,
+        runtime: ProviderRuntime,
+        job: Job,
+        steps: Steps,
+        deadlines: tuple[Deadline, Deadline],
+        ensure_storable: Callable[[], None],
     ) -> Finished:
+        hold, lifetime = deadlines
         started = self._clock.monotonic()
-        answer = await self._submit(runtime, job, steps, lifetime)
+        answer = await self._submit(runtime, job, steps, lifetime, ensure_storable)
         figures = runtime.figures
         figures.submits.inc()
         if isinstance(answer, Pending):
@@ -229,10 +228,19 @@ class Jobs:
         finally:
             runtime.figures.polls.inc(follower.polls)
 
-    async def _submit(self, runtime: ProviderRuntime, job: Job, steps: Steps, lifetime: Deadline) -> Pending | Finished:
+    async def _submit(
+        self,
+        runtime: ProviderRuntime,
+        job: Job,
+        steps: Steps,
+        lifetime: Deadline,
+        ensure_storable: Callable[[], None],
+    ) -> Pending | Finished:
         """Submit once. ``steps.submitted`` is true from here on unless the provider provably took nothing."""
         try:
             call = runtime.provider.submit(job)
+            if not call.picture:  # else ``upstream`` opens the picture's own file before it sends anything
+                ensure_storable()
             await steps.submitting(runtime.name, job.model.name)
         except BaseException:
             runtime.submit_breaker.skipped()
