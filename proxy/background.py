@@ -1,4 +1,4 @@
-"""What runs beside the requests: sweeps, the providers' lists of models, the event loop's lag, what was learned."""
+"""What runs beside the requests: sweeps, the providers' lists of models, the event loop's delay, what was learned."""
 
 import contextlib
 import json
@@ -31,11 +31,12 @@ async def sweep(clock: Clock, generations: Callable[[], None], pictures: Callabl
 
 
 async def watch_loop(clock: Clock, report: Callable[[float], None]) -> None:
-    """Measure how late the event loop wakes this task; ``report`` gets the longest seconds of the last ten."""
+    """Measure how late the event loop wakes this task; ``report`` gets the longest delay of the last ten seconds."""
     late_s: deque[float] = deque(maxlen=_LAG_SAMPLES)
     while True:
         due = clock.monotonic() + _LAG_EVERY_S
         await clock.sleep(_LAG_EVERY_S)
+        # The longest, not the mean: a single blocking call is what this is to show.
         late_s.append(max(0.0, clock.monotonic() - due))
         report(max(late_s))
 
@@ -47,7 +48,7 @@ async def refresh_catalogues(
     *,
     timeout_s: float,
 ) -> None:
-    """Ask the providers that can tell for their models, now and every hour; the built-in lists serve until then."""
+    """Ask the providers that have a list of models for it, now and every hour; until then the built-in one serves."""
     while True:
         for name, runtime in runtimes.items():
             await _refresh(runtime, catalogues[name], timeout_s)
@@ -60,6 +61,7 @@ async def _refresh(runtime: ProviderRuntime, catalogue: ModelCatalogue, timeout_
         return
     try:
         replies = [await runtime.upstream.send(call, timeout_s, MAX_CATALOGUE) for call in provider.catalogue()]
+        # All or nothing: with half a list, models that still exist would be unknown for an hour.
         if all(reply.status == 200 for reply in replies):
             catalogue.offer(provider.read_catalogue(replies))
     except (NotSent, Interrupted, ProviderFailure, ValueError):
@@ -67,17 +69,18 @@ async def _refresh(runtime: ProviderRuntime, catalogue: ModelCatalogue, timeout_
 
 
 def load_learned(schedule: Schedule, directory: Path) -> None:
-    """Give the poll schedule what it had learned before, as far as that can be read."""
+    """Load what the poll schedule had learned before, as far as that can be read."""
+    # It only makes polls better, so no damage to it may keep the service from starting. RecursionError: nested JSON.
     with contextlib.suppress(OSError, ValueError, RecursionError):
         schedule.load(json.loads((directory / _LEARNED_FILE).read_text()))
 
 
 def save_learned(schedule: Schedule, directory: Path) -> None:
-    """Keep what the poll schedule has learned for the next start."""
+    """Save what the poll schedule has learned for the next start."""
     path = directory / _LEARNED_FILE
     draft = path.with_suffix(".new")
     try:
         draft.write_text(json.dumps(schedule.dump()))
-        draft.rename(path)
+        draft.rename(path)  # atomic: a crash half-way leaves the old file as it was
     except OSError as error:
         _log.warning("what the poll schedule has learned could not be saved: %s", error.strerror)

@@ -1,4 +1,4 @@
-"""Everything behind the HTTP surface, put together; the command line uses it as well."""
+"""Everything behind the HTTP surface, put together. The command line uses it, too."""
 
 import asyncio
 import os
@@ -64,6 +64,7 @@ class Engine:
             limits,
             clock,
             self.metrics,
+            # By writing: it is the last check before a submit, and only a write shows what is wrong with a disk.
             check_store=partial(self._results.check_store, by_writing=True),
         )
         self.generations = Generations(
@@ -79,7 +80,7 @@ class Engine:
         self._told_bytes = dict.fromkeys(self.runtimes, 0)
 
     async def open(self) -> None:
-        """Prepare the folder, load what the schedule had learned, start the housekeeping. Raises OSError."""
+        """Prepare the folder, load what the schedule had learned, start the background tasks. Raises OSError."""
         await self.store.prepare()
         background.load_learned(self.schedule, self.directory)
         loop = asyncio.get_running_loop()
@@ -97,6 +98,7 @@ class Engine:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        # Before the connections: a job whose connection is taken away would end as unknown.
         await self.generations.close()
         for runtime in self.runtimes.values():
             await runtime.upstream.close()
@@ -110,21 +112,22 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether new work is taken: not draining, and some provider is usable and not failing."""
+        """Whether new work is accepted: not draining, and at least one provider is usable and not failing."""
         return not self.draining and any(runtime.submit_breaker.state != "open" for runtime in self.runtimes.values())
 
     @property
     def busy(self) -> bool:
-        """Whether a stop would lose something: a job that runs, or an end that was handed over and not asked for."""
+        """Whether a stop would lose something: a running job, or an end that was handed over and not asked for yet."""
         return self.generations.running > 0 or self.generations.uncollected > 0
 
     @property
     def listed_names(self) -> frozenset[str]:
-        """The configured public names: few enough to label figures with."""
+        """The configured public names: few enough to be labels of metrics."""
+        # https://prometheus.io/docs/practices/naming/#labels warns of labels with unbounded values.
         return self._listed_names
 
     def drain(self, patience_s: float) -> None:
-        """Refuse new work from now on; whoever still waits ``patience_s`` seconds later is sent to repeat the call."""
+        """Refuse new work from now on. Whoever still waits after ``patience_s`` seconds is told to repeat the call."""
         self.generations.draining = True
         asyncio.get_running_loop().call_later(patience_s, self._send_all_away)
 
@@ -151,8 +154,8 @@ class Engine:
     ) -> ResolvedRequest:
         """Check a request's ``values`` and pictures and find its routes. Raises Failure, before any call.
 
-        ``ignored``: names that did not even get into ``values``. ``pictures_param``: the parameter that the pictures
-        came in. Nothing of them is decoded.
+        ``ignored``: unknown names that are not in ``values``. ``pictures_param``: the parameter that the pictures came
+        in. They are not decoded.
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
@@ -179,7 +182,7 @@ class Engine:
         return names
 
     async def probe(self, name: str) -> str:
-        """Ask one provider for a sign of life; returns what is wrong, empty if nothing is."""
+        """Ask one provider for a sign of life. Returns what is wrong, empty if nothing is."""
         runtime = self.runtimes[name]
         try:
             reply = await runtime.upstream.send(runtime.provider.probe(), self.settings.timeouts.submit)
@@ -192,12 +195,12 @@ class Engine:
             return (
                 f"refuses the key in {key_env}" if key_env else "refuses this service (a front end's challenge page?)"
             )
-        # A dialect's own 404 (for a task that doesn't exist) is a sign of life; a front end's page is not.
+        # An API's own 404 (for a task that doesn't exist) is a sign of life; a front end's page is not.
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
         return "" if alive else f"answers with status {reply.status}"
 
     def check_store(self, resolved: ResolvedRequest) -> None:
-        """Refuse what needs a file of ours by every route while none can be written. Raises StateUnavailable."""
+        """Refuse what needs a file of ours on every route while none can be written. Raises StateUnavailable."""
         self._results.check_store(resolved, resolved.candidates, by_writing=False)
 
     def _release(self, picture: Picture) -> None:
@@ -239,7 +242,7 @@ class Engine:
     async def _deliverable(
         self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None]
     ) -> Picture:
-        """Bring a finished job's picture into the wanted form, and note what this service added around the job."""
+        """Turn a finished job's picture into the form asked for; record the seconds that this service added."""
         finished = self.clock.monotonic()
         submitted = finished_job.lifetime.at - self.settings.timeouts.lifetime
         picture = await self._results.deliverable(resolved, finished_job, late)

@@ -1,4 +1,4 @@
-"""One request in the making: its jobs, its end, and the requests that wait for it."""
+"""One generation: its jobs, how it ended, and the requests that wait for it."""
 
 import asyncio
 import math
@@ -15,19 +15,22 @@ from proxy.requests.resolve import ResolvedRequest
 
 Ending = Literal["done", "left", "late"]
 End = Literal["ok", "again", "lost", "unknown"]
-"""How a generation ends, from best to worst: with its pictures; with a failure after which nothing that was bought is
-missing, so that a repeat may start anew; with a job bought and lost; with a job that may have been bought."""
+"""How a generation ends, from best to worst (``badness`` ranks by this order).
+
+``ok``: with its pictures. ``again``: failed, but everything bought is still here, so a repeat may start anew.
+``lost``: a picture was bought and is gone. ``unknown``: a picture may have been bought.
+"""
 Happened = Callable[[], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """The jobs of one intent, and its end: pictures, or a failure.
+    """The jobs that one request started, and their end: pictures, or a failure.
 
-    ``number``: in the order of their start. ``claim``: how often another request has taken it over, which alone may
-    then tell that it was delivered. ``unattended_at``: since when nobody waits for it. ``handed_over``: its address
-    was given away, and nobody has asked there for its end yet.
+    ``number``: counts generations in the order in which they started. ``claim``: how often a repeat has taken it over;
+    only the latest one may report that it was delivered. ``unattended_at``: the moment since which nobody waits for
+    it. ``handed_over``: a caller was given its address.
     """
 
     id: str
@@ -60,7 +63,7 @@ class Generation:
 
     @property
     def submits(self) -> int:
-        """Calls made that start (and bill) a job."""
+        """How many submits were made."""
         return sum(progress.submits for progress in self.progress)
 
     @property
@@ -69,24 +72,25 @@ class Generation:
         return any(progress.submitted for progress in self.progress)
 
     def result(self) -> tuple[Picture, ...]:
-        """Return the pictures of an ended generation; raises its Failure."""
+        """Return the pictures of a generation that has ended. Raises its Failure."""
         if self.failure is not None:
             raise self.failure
         return self.pictures
 
     def watch(self, look: Callable[[], None]) -> Callable[[], None]:
-        """Call ``look`` after every change from now on; returns a function that ends that."""
+        """Call ``look`` after every change from now on. Returns a function that stops it."""
         self._watching.add(look)
         return lambda: self._watching.discard(look)
 
     def changed(self) -> None:
         """Call everyone who watches."""
+        # A copy: a watcher may stop watching while it is called.
         for look in tuple(self._watching):
             look()
 
     @contextmanager
     def attended(self, receive: Receive) -> Iterator[asyncio.Future[Ending]]:
-        """Give the end of one caller's wait: done, left when ``receive`` says so, or what ``release`` says."""
+        """Yield a future of how one caller's wait ends: left, when ``receive`` says so, or what ``release`` passes."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ending] = loop.create_future()
         self._waiting.add(future)
@@ -108,7 +112,7 @@ class Generation:
     ) -> Ending:
         """Wait for the end (done), for the caller to leave (left), or for the deadline (late).
 
-        Meanwhile ``changed`` is awaited after changes, several in one, and ``beat`` every ``beat_s`` seconds.
+        Meanwhile ``changed`` is awaited after changes (once for several) and ``beat`` every ``beat_s`` seconds.
         """
         if self.done:
             return "done"
@@ -128,7 +132,7 @@ class Generation:
         beat: Happened | None,
         next_beat: Callable[[], Deadline],
     ) -> None:
-        """Await ``changed`` after changes and ``beat`` at each ``next_beat`` until ``ending`` is there."""
+        """Await ``changed`` after changes and ``beat`` at each ``next_beat`` until ``ending`` is set."""
         news = asyncio.Event()
         ending.add_done_callback(lambda _: news.set())
         unwatch = self.watch(news.set) if changed else lambda: None
@@ -139,37 +143,39 @@ class Generation:
                     async with asyncio.timeout(due.remaining if beat else None):
                         await news.wait()
                 if beat and due.passed and not ending.done():
-                    due = next_beat()
+                    due = next_beat()  # before the beat: a caller who reads slowly must not shift all later ones
                     await beat()
                 if changed and news.is_set() and not ending.done():
-                    news.clear()
+                    news.clear()  # before the call: a change that happens during it needs another one
                     await changed()
         finally:
             unwatch()
 
     def release(self, ending: Ending) -> None:
-        """Wake everyone who waits."""
+        """End the wait of everyone who waits."""
         for future in tuple(self._waiting):
             _settle(future, ending)
 
 
 def end_of(failure: BaseException | None, *, submitted: bool) -> End:
-    """Return how a job, or a generation, has ended; ``submitted``: something was, or may have been, bought."""
+    """Return how a job or a generation ended. ``submitted``: a picture was, or may have been, bought."""
     if failure is None:
         return "ok"
     if isinstance(failure, SubmitOutcomeUnknown):
         return "unknown"
+    # A failure that says "retry" must not be kept as the answer to that very repeat.
     told_to_retry = isinstance(failure, Failure) and failure.should_retry
     return "lost" if submitted and not told_to_retry else "again"
 
 
 def badness(failure: BaseException, *, submitted: bool) -> tuple[int, bool]:
-    """Return what sorts failures of several jobs: what says most about what a repeat would buy comes last."""
+    """Return the key that sorts the failures of several jobs, the worst for the caller's money last."""
     told_to_retry = isinstance(failure, Failure) and failure.should_retry
     return get_args(End).index(end_of(failure, submitted=submitted)), not told_to_retry
 
 
 def _settle(future: asyncio.Future[Ending], ending: Ending) -> None:
+    # The end, the deadline and the caller's leaving race; whichever is second would raise InvalidStateError.
     if not future.done():
         future.set_result(ending)
 

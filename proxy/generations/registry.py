@@ -1,7 +1,7 @@
-"""Who repeats whom: the generations that a request may be a repeat of, looked up and never searched for.
+"""Who repeats whom: finds the generation that a request repeats, by lookup and without a search.
 
-A repeat shows itself by its Idempotency-Key, by the SDKs' retry counter, or by nothing at all (bare). What it is
-given depends on how the generation stands:
+A repeat carries an Idempotency-Key, or the SDKs' retry counter, or nothing at all (bare). What it gets depends on the
+state of the generation (docs/reliability.md, "Who repeats whom"):
 
 ==========================  ==========  ===============================================  ==================
 the generation               by key      by counter                                       bare
@@ -13,8 +13,8 @@ delivered                    joins       takes over, if its counter is lower, fo
 again: failed, repeatable    anew        anew                                             anew
 ==========================  ==========  ===============================================  ==================
 
-A generation that was delivered or is free may run or have ended, well or not: whoever joins hears its end, which is
-the same picture or the same failure. One that ended "again" bought nothing that is not kept for the repeat.
+A generation that is free or delivered may be running or have ended, with pictures or with a failure: whoever joins it
+gets that same end. After an end of "again" everything that was bought is kept for the repeat.
 """
 
 from collections import Counter, deque
@@ -28,7 +28,11 @@ from proxy.generations.record import Generation
 from proxy.generations.results import Picture
 
 RECLAIMABLE_S = 10.0
-"""A written answer is not a received one: so long a counted retry may still take over what was delivered."""
+"""Seconds for which a counted repeat may take over what was delivered: an answer that was written may not have arrived.
+
+OpenAI's SDKs wait at most 8 s before a repeat:
+https://github.com/openai/openai-python/blob/main/src/openai/_constants.py
+"""
 
 Standing = Literal["free", "waited", "delivered"]
 Sign = Literal["key", "retry", "orphan"]
@@ -36,7 +40,7 @@ T = TypeVar("T")
 
 
 def standing(generation: Generation) -> Standing | None:
-    """Return how a generation stands to repeats without a key; None if none is given it."""
+    """Return what a generation is to repeats without a key; None if they can never get it."""
     if generation.key is not None or generation.end == "again":
         return None
     if generation.waiters:
@@ -45,11 +49,12 @@ def standing(generation: Generation) -> Standing | None:
 
 
 class _Equals:
-    """The generations of one fingerprint by standing and counter; within each in the order in which they came there."""
+    """The generations of one fingerprint, filed by standing and counter, first come first served within each."""
 
     __slots__ = ("shelves",)
 
     def __init__(self) -> None:
+        # A dict as an ordered set: takes from the front and from anywhere without a search.
         self.shelves: dict[tuple[Standing, int], dict[str, Generation]] = {}
 
     def add(self, place: tuple[Standing, int], generation: Generation) -> None:
@@ -69,7 +74,7 @@ class _Equals:
 
 
 class Registry:
-    """All generations that are remembered. Knows nothing of tasks or connections."""
+    """All generations that are remembered. Knows neither tasks nor connections."""
 
     def __init__(self, clock: Clock, *, result_s: float) -> None:
         self._clock = clock
@@ -92,24 +97,26 @@ class Registry:
         return generation.id in self._by_id
 
     def open_of(self, owner: str) -> int:
-        """Return how many of one owner have not ended."""
+        """Return how many generations of one owner have not ended."""
         return self._open_of[owner]
 
     def get(self, generation_id: str) -> Generation | None:
-        """Return the generation of this id."""
+        """Return the generation with this id."""
         return self._by_id.get(generation_id)
 
     def repeated(
         self, fingerprint: bytes, owner: str, *, key: str | None, attempt: int
     ) -> tuple[Generation, Sign] | tuple[None, None]:
-        """Return the generation that a request repeats, and by what it is recognised; None twice for a new intent.
+        """Return the generation that a request repeats and how the repeat was recognised, or None twice if it is new.
 
         ``attempt``: the retry counter, 0 for none. Raises IdempotencyKeyReused.
         """
         if key is not None:
+            # A key alone decides: looking further would make two requests with different keys one generation.
             known = self._by_key.get((owner, key))
             if known is None:
                 return None, None
+            # https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ asks for a 422.
             if known.resolved.fingerprint != fingerprint:
                 raise IdempotencyKeyReused("This Idempotency-Key was used with another body.")
             return known, "key"
@@ -117,6 +124,7 @@ class Registry:
         if equals is None:
             return None, None
         if not attempt:
+            # Only what nobody waits for: equal calls side by side are different calls (docs/design.md).
             free = (equals.first("free", each) for each in equals.attempts("free"))
             found = min(
                 (generation for generation in free if generation),
@@ -129,13 +137,14 @@ class Registry:
 
     def may_repeat(self, owner: str, *, key: str | None, attempt: int) -> bool:
         """Whether a request of ``owner`` may turn out to repeat one that is here, and so cost no new job."""
+        # Asked before the body has been read, so there is no fingerprint yet: an owner's counts must do.
         if key is not None:
             return (owner, key) in self._by_key
         kinds: tuple[Standing, ...] = ("free", "waited", "delivered") if attempt else ("free",)
         return any(self._given_of[owner, kind] for kind in kinds)
 
     def add(self, generation: Generation) -> None:
-        """Remember a new generation. Its key, if it has one, now leads to it."""
+        """Remember a new generation, by its key too if it has one."""
         self._by_id[generation.id] = generation
         self._open_of[generation.owner] += 1
         if generation.key is not None:
@@ -143,7 +152,7 @@ class Registry:
         self.refile(generation)
 
     def refile(self, generation: Generation) -> None:
-        """Find a generation its place again, after anything about it has changed."""
+        """File a generation anew, after anything about it has changed."""
         fingerprint, kind = generation.resolved.fingerprint, standing(generation)
         place = (kind, generation.attempt) if kind and generation.id in self._by_id else None
         if place is not None and self._places.get(generation.id) == (fingerprint, place):
@@ -156,16 +165,16 @@ class Registry:
         self._given_of[generation.owner, kind] += 1
 
     def ended(self, generation: Generation) -> None:
-        """Note that a generation has ended; it is remembered for ``result_s`` seconds more."""
+        """Note that a generation has ended; it is remembered for another ``result_s`` seconds."""
         _count_out(self._open_of, generation.owner)
-        if generation.id in self._by_id:
+        if generation.id in self._by_id:  # not if it was abandoned: that ends a generation already forgotten
             self._ended.append(generation)
         if generation.end == "again":
             self._forget_key(generation)
         self.refile(generation)
 
     def forget(self, generation: Generation) -> None:
-        """Remember a generation no longer."""
+        """Forget a generation."""
         self._by_id.pop(generation.id, None)
         self._unfile(generation)
         self._forget_key(generation)
@@ -173,29 +182,33 @@ class Registry:
     def outdated(self) -> Iterator[Generation]:
         """Forget what ended longer than ``result_s`` ago, and yield it."""
         oldest = self._clock.monotonic() - self._result_s
+        # Generations are appended as they end, so the deque is sorted and the first young one stops the loop.
         while self._ended and (self._ended[0].ended_at or 0.0) <= oldest:
             generation = self._ended.popleft()
             self.forget(generation)
             yield generation
 
     def _counted(self, equals: _Equals, attempt: int) -> Generation | None:
-        """Return what a counted repeat is given: the highest counter below its own first.
+        """Return the generation for a counted repeat: the one with the highest counter below the repeat's own.
 
-        Were it to take another's lower one, that caller's retry would find only what it is too early for.
+        A repeat with the counter 2 that took a generation with 0 would leave only one with 1 for that caller's own
+        first repeat, which carries a 1 and may not take it.
         """
         for each in equals.attempts("delivered"):
             self._drop_outdated(equals, each)
         lower = sorted({each for _, each in equals.shelves if each < attempt}, reverse=True)
         kinds: tuple[Standing, ...] = ("free", "delivered")
         found = next((generation for each in lower for kind in kinds if (generation := equals.first(kind, each))), None)
+        # A free one with the same or a higher counter is still better than a new job: nobody else waits for it.
         if found is None and (free := equals.attempts("free")):
             found = equals.first("free", free[0])
         if found is None:
+            # Its waiter may be this caller's first connection, whose end has not been noticed yet.
             found = next((generation for each in lower if (generation := equals.first("waited", each))), None)
         return found
 
     def _drop_outdated(self, equals: _Equals, attempt: int) -> None:
-        """Take from the shelf what was delivered too long ago to be taken over by anyone."""
+        """Unfile what was delivered too long ago to be taken over."""
         oldest = self._clock.monotonic() - RECLAIMABLE_S
         while (generation := equals.first("delivered", attempt)) and (generation.delivered_at or 0.0) <= oldest:
             self._unfile(generation)
@@ -211,13 +224,14 @@ class Registry:
         _count_out(self._given_of, (generation.owner, place[0]))
 
     def _forget_key(self, generation: Generation) -> None:
+        # After an end of "again" the key may have gone to a newer generation, which must keep it.
         if generation.key is not None and self._by_key.get((generation.owner, generation.key)) is generation:
             del self._by_key[generation.owner, generation.key]
 
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """What a failed generation has all the same: its pictures by number, the first seed, and when it is given up."""
+    """The finished pictures of a failed generation, by number; its first seed; and how long they are kept."""
 
     pictures: dict[int, Picture]
     seed: int
@@ -225,7 +239,7 @@ class Salvage:
 
 
 class Salvages:
-    """The salvage of each request, oldest first. ``release`` is called with pictures that nobody came back for."""
+    """What is salvaged for each fingerprint, oldest first. ``release`` gets the pictures that nobody came back for."""
 
     def __init__(self, release: Callable[[Picture], None]) -> None:
         self._release = release
@@ -236,17 +250,18 @@ class Salvages:
         return len(self._waiting)
 
     def keep(self, fingerprint: bytes, salvage: Salvage) -> None:
-        """Keep a failed generation's pictures for an equal request; ``until`` is no earlier than the last one's."""
+        """Keep a failed generation's pictures for an equal request; ``until`` never decreases from call to call."""
         self._waiting.setdefault(fingerprint, deque()).append(salvage)
         self._kept.append((salvage.until, fingerprint))
 
     def take(self, fingerprint: bytes) -> Salvage | None:
-        """Give the oldest salvage of a request away."""
+        """Remove and return the oldest salvage for a fingerprint: no two requests may get the same pictures."""
         waiting = self._waiting.get(fingerprint)
         return waiting.popleft() if waiting else None
 
     def sweep(self, now: float) -> None:
-        """Forget what has waited long enough; ``now`` is on the clock of ``until``."""
+        """Forget what was kept until ``now``, on the monotonic clock."""
+        # ``take`` leaves its entry in ``_kept``: that one finds nothing left here, or only what is younger.
         while self._kept and self._kept[0][0] <= now:
             _, fingerprint = self._kept.popleft()
             waiting = self._waiting.get(fingerprint)
@@ -258,6 +273,7 @@ class Salvages:
 
 
 def _count_out(counter: Counter[T], name: T) -> None:
+    # A Counter keeps names at zero, and so every owner ever seen.
     counter[name] -= 1
     if not counter[name]:
         del counter[name]

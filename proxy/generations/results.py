@@ -1,7 +1,7 @@
-"""A finished job's picture brought into the form its caller asked for: an address, or a complete file of our own.
+"""Turns a finished job's picture into the form its caller asked for: an address, or a complete file of our own.
 
-The picture is paid for, so nothing that may pass ends the job: fetching and storing are tried again, less and less
-often, as long as a job is followed.
+The picture is paid for, so no passing trouble ends the job: fetching and storing are tried again, less and less often,
+until the job's lifetime is over.
 """
 
 import asyncio
@@ -29,10 +29,13 @@ from proxy.upstream.incoming import NotWhole, unstorable
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 _LEAST_FETCH_S = 10.0
+"""A picture that is ready only just within its lifetime still gets this long to be fetched."""
 _FETCHES_OF_CUT_ONES = 3
+"""One cut answer may be the network's fault; three times the same means that the file itself is damaged."""
 _STORING_IS_LATE = 2
-"""So many failures to store a picture, and those who wait are sent away to come back: it may take a person to mend."""
+"""After so many failures to store a picture, waiting callers are told to come back: it may take a person to fix it."""
 _LARGE_BYTES = 1_048_576
+"""Below this, handing the work to a thread costs more than the work."""
 _FORMATS: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _log = logging.getLogger("proxy")
 T = TypeVar("T")
@@ -42,8 +45,8 @@ T = TypeVar("T")
 class Picture:
     """One deliverable picture: either ``url`` (the provider's public address) or ``stored``.
 
-    ``width`` and ``height`` in pixels: read from the picture where we have it, else what was asked of the provider.
-    ``format`` is None where the provider's address doesn't tell.
+    ``width`` and ``height`` in pixels: read from the picture if we have it, else as asked of the provider.
+    ``format`` is None if the provider's address doesn't show it.
     """
 
     origin: Origin
@@ -81,9 +84,10 @@ class Results:
         self._storable = True
 
     def check_store(self, resolved: ResolvedRequest, candidates: Sequence[Candidate], *, by_writing: bool) -> None:
-        """Refuse what would need a file of ours by each of ``candidates`` while none can be written.
+        """Refuse a request that would need a file of ours on each of ``candidates`` while none can be written.
 
-        ``by_writing``: try it, as is right before a submit. Raises StateUnavailable; nothing must have been sent.
+        ``by_writing``: write a test file, as is right before a submit. Raises StateUnavailable, which promises that
+        nothing was sent: so call this before a submit only.
         """
         if not all(self._may_need_file(resolved, candidate) for candidate in candidates):
             return
@@ -93,7 +97,7 @@ class Results:
             else:
                 self._store.drafts.check_room()
         except OSError as error:
-            if self._storable:
+            if self._storable:  # once for each outage, not once for each request
                 _log.error("pictures cannot be stored (%s); what needs a file is refused", error.strerror)
             self._storable = False
             raise unstorable() from error
@@ -104,12 +108,13 @@ class Results:
     ) -> Picture:
         """Return the picture of ``finished_job`` in the form that ``resolved`` wants.
 
-        ``late`` is called when it takes long for a reason of ours. Raises ProviderBadResult, and GenerationTimeout
-        when the picture could not be stored while its job was followed.
+        ``late`` is called when storing it takes long. Raises ProviderBadResult, or GenerationTimeout when the picture
+        could not be stored within the job's lifetime.
         """
         image, origin = finished_job.finished.image, finished_job.origin
         if isinstance(image, str) and resolved.form == "url" and not self._always_copy:
             address = self._runtimes[origin.provider].upstream.check_result(image)
+            # Its address is all that is known of a picture that isn't fetched.
             named = _format_of(address)
             if resolved.request.output_format in (None, named) and resolved.request.output_compression is None:
                 return Picture(origin, origin.width, origin.height, named, url=address)
@@ -120,12 +125,12 @@ class Results:
         return Picture(origin, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
 
     def _may_need_file(self, resolved: ResolvedRequest, candidate: Candidate) -> bool:
-        """Whether it may turn out that the provider's own address, if there is one, can't be handed on."""
+        """Whether the provider's own address may turn out not to do as the answer."""
         request = resolved.request
         return (
             self._always_copy
             or resolved.form == "b64_json"
-            or request.output_format is not None
+            or request.output_format is not None  # the provider's own type is known only from its answer
             or request.output_compression is not None
             or candidate.route.model.in_answer
         )
@@ -133,7 +138,7 @@ class Results:
     async def _stored(
         self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None]
     ) -> StoredPicture:
-        """Have the picture as a file of the wanted type. Raises NotAPicture, ProviderBadResult, GenerationTimeout."""
+        """Store the picture in the type asked for. Raises NotAPicture, ProviderBadResult, GenerationTimeout."""
         image = finished_job.finished.image
         if isinstance(image, str):
             image = await self._fetch(finished_job, image)
@@ -143,7 +148,7 @@ class Results:
             with closing(_open(image)) as file:
                 bought = await self._bring_into_form(resolved, image, file)
         finally:
-            if isinstance(image, Path):
+            if isinstance(image, Path):  # gone already if it was published: that renames it
                 remove(image)
         return (
             bought
@@ -154,11 +159,13 @@ class Results:
     async def _bring_into_form(
         self, resolved: ResolvedRequest, image: Path | bytes, file: BinaryIO
     ) -> StoredPicture | tuple[bytes, Facts]:
-        """Return the picture as it is to be delivered: stored, or what is still to be stored. Raises NotAPicture."""
+        """Return the picture in its final form: stored, or as bytes still to be stored. Raises NotAPicture."""
         facts = inspect_open(file)
+        # OpenAI's default is png as well: https://platform.openai.com/docs/api-reference/images/create
         wanted = resolved.request.output_format or ("png" if resolved.form == "b64_json" else None)
         quality = resolved.request.output_compression if wanted in ("jpeg", "webp") else None
         if wanted is not None and (quality is not None or wanted != facts.format):
+            # Decoding takes some four bytes a pixel, whatever the file's size.
             if facts.width * facts.height > self._max_pixels:
                 raise NotAPicture("the picture has too many pixels to be converted")
             converted = await self._converter.convert(file, wanted, quality)
@@ -168,10 +175,10 @@ class Results:
         try:
             return await self._store.publish(image, facts)
         except OSError:
-            return file.read(), facts
+            return file.read(), facts  # still readable while it is open, even if its folder was removed
 
     async def _fetch(self, finished_job: FinishedJob, address: str) -> Path | bytes:
-        """Fetch a paid picture, again and again while its host isn't ready. Raises ProviderBadResult."""
+        """Fetch a paid picture, repeatedly until its host is ready. Raises ProviderBadResult."""
         upstream = self._runtimes[finished_job.origin.provider].upstream
         backoff = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         cut = 0
@@ -184,7 +191,7 @@ class Results:
                 if cut == _FETCHES_OF_CUT_ONES:
                     raise ProviderBadResult(failure.message) from failure
                 reason = failure.message
-            except ResultNotReady as failure:
+            except ResultNotReady as failure:  # may be early, not wrong: some hosts serve a picture a little later
                 at_least_s, reason = failure.retry_after or 0.0, failure.message
             if not await backoff.pause(finished_job.lifetime, at_least_s):
                 raise ProviderBadResult(reason)
@@ -192,7 +199,7 @@ class Results:
     async def _store_bytes(
         self, data: bytes, facts: Facts, lifetime: Deadline, late: Callable[[], None]
     ) -> StoredPicture:
-        """Store a paid picture, again and again while it can't be. Raises GenerationTimeout."""
+        """Store a paid picture, repeatedly until that works. Raises GenerationTimeout."""
         backoff = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         failures = 0
         while True:
@@ -207,7 +214,7 @@ class Results:
                 if failures == 1:
                     _log.error("a finished picture cannot be stored (%s); it is tried again", error.strerror)
             if failures >= _STORING_IS_LATE:
-                late()
+                late()  # the callers go, and this goes on: their repeats find what it stores in the end
             if not await backoff.pause(lifetime):
                 raise GenerationTimeout("The picture was made, but could not be stored in the time a job is followed.")
 
@@ -217,7 +224,7 @@ def _open(image: Path | bytes) -> BinaryIO:
 
 
 async def _off_the_loop(size: int, work: Callable[[], T]) -> T:
-    """Return what ``work`` on so many bytes returns; the event loop doesn't wait for it when they are many."""
+    """Return what ``work`` on ``size`` bytes returns; a thread does it if they are many."""
     return work() if size < _LARGE_BYTES else await asyncio.to_thread(work)
 
 

@@ -1,8 +1,8 @@
-"""Who is waiting for which jobs: one generation for each request, which outlives its caller so that a retry finds it.
+"""Runs generations: one for each request, outliving the caller's connection so that a repeat finds it.
 
-OpenAI's SDKs repeat a call up to twice and mark the repeat only with a counter; others don't even do that. Equal
-calls in parallel are distinct intents all the same. ``registry`` tells which generation a request repeats; here is what
-runs, and what becomes of it.
+OpenAI's SDKs repeat a call up to twice and mark the repeat with a counter only; other clients don't even do that. Yet
+equal calls at the same time are different calls. ``registry`` knows which generation a request repeats; this module
+owns the tasks and what becomes of them.
 """
 
 import asyncio
@@ -21,14 +21,17 @@ from proxy.jobs.steps import FinishedJob, Progress
 from proxy.requests.resolve import ResolvedRequest
 
 _ABANDONED_S = 10.0
-"""So long a job that is not submitted yet outlives the last request that waited for it; retries come sooner."""
+"""Seconds that a job not yet submitted outlives the last request that waited for it; a repeat comes sooner than that.
+
+OpenAI's SDKs wait at most 8 s: https://github.com/openai/openai-python/blob/main/src/openai/_constants.py
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The generation that a request goes with. ``how``: by what it was recognised as a repeat, None for a new intent.
+    """The generation that a request waits for. ``how``: what gave the request away as a repeat, None if it is new.
 
-    ``claim``: which of the requests that took the generation over, one after the other, this one is.
+    ``claim``: the generation's ``claim`` when this request joined it; a later one has taken it over since if it grew.
     """
 
     generation: Generation
@@ -37,7 +40,7 @@ class Joined:
 
 
 class Generations:
-    """All generations of this process: those running, and those ended within ``result_s`` seconds."""
+    """All generations of this process: those that run and those that ended less than ``result_s`` seconds ago."""
 
     def __init__(
         self,
@@ -66,21 +69,21 @@ class Generations:
         return iter(self._registry)
 
     def running_of(self, owner: str) -> int:
-        """How many of one owner have not ended."""
+        """How many generations of one owner have not ended."""
         return self._registry.open_of(owner)
 
     @property
     def running(self) -> int:
-        """How many have not ended, whether anybody waits for them or not."""
+        """How many generations have not ended, whether anybody waits for them or not."""
         return len(self._tasks)
 
     @property
     def uncollected(self) -> int:
-        """How many were handed over, have ended, and were not asked for since."""
+        """How many generations were handed over, have ended, and have not been asked for since."""
         return len(self._uncollected)
 
     def knows(self, resolved: ResolvedRequest, *, key: str | None, attempt: int) -> bool:
-        """Whether ``join`` would find what such a request repeats. Raises IdempotencyKeyReused."""
+        """Whether ``join`` would find a generation that such a request repeats. Raises IdempotencyKeyReused."""
         generation, _ = self._registry.repeated(resolved.fingerprint, resolved.checked.owner, key=key, attempt=attempt)
         return generation is not None
 
@@ -95,12 +98,14 @@ class Generations:
         """Return the generation to wait for: the one that ``resolved`` repeats, or a new one.
 
         ``key``: the request's Idempotency-Key. ``attempt``: the SDK's retry counter, 0 for a first call.
-        ``may_start`` is asked before a new generation starts and raises Failure to refuse it.
+        ``may_start`` is called before a new generation starts; it raises a Failure to refuse that.
         Raises IdempotencyKeyReused, Overloaded while draining.
         """
+        # No await from here on: between the lookup and the start another request must not slip in.
         self.sweep()
         known, how = self._registry.repeated(resolved.fingerprint, resolved.checked.owner, key=key, attempt=attempt)
         if known is not None:
+            # Only these take a generation over; by one key any number of callers may wait side by side.
             if how == "retry" or how == "orphan":
                 how = "retry" if attempt or known.delivered_at is not None else "orphan"
                 known.attempt, known.delivered_at = attempt, None
@@ -108,30 +113,32 @@ class Generations:
             known.waiters += 1
             self._registry.refile(known)
             return Joined(known, how, known.claim)
+        # After the lookup: even while draining a repeat gets what was made for it.
         if self.draining:
             raise Overloaded("This service is shutting down.", retry_after=2.0)
         may_start()
         return Joined(self._start(resolved, key, attempt))
 
     def leave(self, joined: Joined, *, delivered: bool) -> None:
-        """Tell that a request no longer waits; ``delivered``: it was given the generation's end."""
+        """Note that a request no longer waits; ``delivered``: it was given the generation's end."""
         generation = joined.generation
         generation.waiters -= 1
         if not generation.waiters:
             generation.unattended_at = self._clock.monotonic()
+        # Once a repeat has taken over, the first caller's answer counts for nothing: it went to a dead connection.
         if delivered and joined.claim == generation.claim:
             self.deliver(generation)
         else:
             self._registry.refile(generation)
 
     def hand_over(self, generation: Generation) -> None:
-        """Tell that a caller was given the generation's address: whoever has that follows it, and nobody else."""
+        """Note that a caller was given the generation's address: from now on it belongs to whoever has that."""
         self.deliver(generation)
         generation.handed_over = True
         self._expect_collection(generation)
 
     def deliver(self, generation: Generation) -> None:
-        """Tell that the generation's end, or its address, reached the caller."""
+        """Note that the generation's end, or its address, was sent to the caller."""
         generation.delivered_at = self._clock.monotonic()
         if generation.done:
             self._uncollected.discard(generation.id)
@@ -140,22 +147,22 @@ class Generations:
         self._registry.refile(generation)
 
     def lose(self, joined: Joined) -> None:
-        """Tell that an answer under way did not arrive: a repeat may take the generation over."""
+        """Note that an answer did not arrive: a repeat may take the generation over."""
         if joined.claim == joined.generation.claim:
             joined.generation.delivered_at = None
             self._expect_collection(joined.generation)
             self._registry.refile(joined.generation)
 
     def find(self, generation_id: str, owner: str) -> Generation | None:
-        """Return the generation at an address, if it is the same caller's."""
+        """Return the generation with this id if it is ``owner``'s."""
         self.sweep()
         generation = self._registry.get(generation_id)
         return generation if generation is not None and generation.owner == owner else None
 
     def abandon(self, generation: Generation) -> None:
-        """Stop following its jobs and forget it."""
+        """Stop following a generation's jobs, and forget it."""
         if generation.task is not None:
-            # Not to be retried: that would buy again what was just given up.
+            # A failure that says "don't retry": a repeat would buy again what was just given up.
             generation.failure = JobLost("The generation was abandoned.")
             generation.task.cancel()
         self._forget(generation)
@@ -165,23 +172,24 @@ class Generations:
         return self._registry.may_repeat(owner, key=key, attempt=attempt)
 
     def sweep(self) -> None:
-        """Forget what ended longer than ``result_s`` ago."""
+        """Forget what ended more than ``result_s`` seconds ago."""
         for generation in self._registry.outdated():
             self._release_pictures_of(generation)
         self._salvages.sweep(self._clock.monotonic())
 
     async def close(self) -> None:
-        """Stop everything and wait for it."""
+        """Cancel everything that runs, and wait until it has ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start(self, resolved: ResolvedRequest, key: str | None, attempt: int) -> Generation:
+        # Its seed as well: the pictures still missing are then the ones that the first call would have got.
         salvages = self._salvages.take(resolved.fingerprint)
         chosen = resolved.candidates[0].translation.seed
         seed = salvages.seed if salvages else chosen if chosen is not None else self._clock.random.randrange(2**31)
         generation = Generation(
-            id=f"imggen_{secrets.token_hex(16)}",
+            id=f"imggen_{secrets.token_hex(16)}",  # it is in an address, so nobody must be able to guess it
             number=next(self._numbers),
             resolved=resolved,
             owner=resolved.checked.owner,
@@ -199,13 +207,14 @@ class Generations:
         pictures = salvages.pictures if salvages else {}
         for number in pictures:
             generation.progress[number].state = "done"
+        # The loop keeps weak references only: https://docs.python.org/3/library/asyncio-task.html#asyncio.create_task
         generation.task = asyncio.get_running_loop().create_task(self._run(generation, pictures))
         self._tasks.add(generation.task)
         generation.task.add_done_callback(lambda task: self._ended(generation, pictures, task))
         return generation
 
     def _wanted(self, generation: Generation) -> bool:
-        """Whether somebody waits for a generation, did so a moment ago, or was given its address."""
+        """Whether somebody waits for a generation, did so just now, or was given its address."""
         if generation.waiters or generation.handed_over or generation.unattended_at is None:
             return True
         return self._clock.monotonic() - generation.unattended_at < _ABANDONED_S
@@ -219,16 +228,16 @@ class Generations:
                 await self._make_all(generation, missing, pictures)
             generation.pictures = tuple(pictures[number] for number in sorted(pictures))
         except Failure as failure:
-            generation.failure = failure.unraised()
+            generation.failure = failure.unraised()  # a raised one keeps the uploads in memory, by its traceback
         except Exception as error:  # noqa: BLE001 (a generation must end whatever happened; the cause is logged)
             generation.failure = InternalError()
             generation.failure.__cause__ = error
         self._finish(generation, pictures)
 
     async def _make_all(self, generation: Generation, missing: list[int], pictures: dict[int, Picture]) -> None:
-        """Make several pictures. After a failure nothing more is bought, but what was bought is brought home.
+        """Make several pictures. After a failure nothing more is bought, but what was bought is still collected.
 
-        Raises the worst failure: one that a repeat would buy again must not be told as one that it would not.
+        Raises the worst failure: a harmless one would invite a repeat, which would buy a lost picture again.
         """
         loop = asyncio.get_running_loop()
         tasks = {number: loop.create_task(self._picture(generation, number)) for number in missing}
@@ -239,6 +248,7 @@ class Generations:
                     task.cancel()
             await asyncio.wait(tasks.values())
         finally:
+            # Also when this generation is cancelled: no job outlives it, and finished pictures are kept.
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
@@ -263,19 +273,20 @@ class Generations:
 
     def _ended(self, generation: Generation, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():  # maybe before its first step, so that no block of its own could end it
+        if task.cancelled():  # maybe before its first step, where none of its own blocks could have caught it
             generation.failure = generation.failure or Overloaded("This service is shutting down.", retry_after=2.0)
             self._finish(generation, pictures)
 
     def _finish(self, generation: Generation, pictures: dict[int, Picture]) -> None:
         generation.ended_at = self._clock.monotonic()
+        # Pictures that are here can't have been lost: only the others decide what a repeat would buy twice.
         missing = (progress for number, progress in enumerate(generation.progress) if number not in pictures)
         generation.end = end_of(generation.failure, submitted=any(progress.submitted for progress in missing))
         if generation.failure is not None:
             for progress in generation.progress:
                 if progress.state != "done":
                     progress.state = "failed"
-            if generation not in self._registry:
+            if generation not in self._registry:  # abandoned: nobody will come for its pictures
                 for picture in pictures.values():
                     self._release(picture)
             elif pictures:
@@ -284,7 +295,7 @@ class Generations:
         self._registry.ended(generation)
         self._expect_collection(generation)
         generation.task = None
-        generation.resolved = generation.resolved.without_uploads()
+        generation.resolved = generation.resolved.without_uploads()  # megabytes that would stay for ``result_s``
         generation.changed()
         generation.release("done")
 

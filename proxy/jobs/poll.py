@@ -1,4 +1,4 @@
-"""Following an accepted job: polls by schedule, whatever happens to its caller, until it is finished or given up."""
+"""Follows an accepted job: polls by schedule until it is finished or given up, whatever becomes of its caller."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,12 +21,17 @@ from proxy.upstream.client import FETCH_S, Interrupted, NotSent, TooLarge
 from proxy.upstream.incoming import NotWhole
 
 _STRIKES = 3
-"""So many final answers in a row (job unknown, key refused) end a job that was accepted; one may be a hiccup."""
+"""An accepted job ends after so many answers in a row that look final (job unknown, key refused).
+
+One alone may come from a replica of the provider that lags behind, or from a deployment under way.
+"""
 _BUSY_S = 2.0
+"""The pause after a 429 without Retry-After."""
 _POLL_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
 _LAST_SHARE = 0.1
-"""At most so much of its lifetime before its end a job is asked for the last time that a whole answer has time."""
+"""The last poll that leaves time for a slow answer comes at most this share of the lifetime before its end."""
 _INSTANT_S = 0.005
+"""Timers fire a little late or early: closer than this to a last poll's moment, that poll has just been made."""
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ class Follower:
     _troubles: int = 0
 
     async def follow(self, pending: Pending, lifetime: Deadline) -> Finished:
-        """Return the finished job. Raises ProviderFailure, GenerationTimeout past ``lifetime``."""
+        """Return the finished job. Raises ProviderFailure; GenerationTimeout after ``lifetime``."""
         at_least_s = 0.0
         while True:
             preview = self._checked(pending.preview) if pending.preview else None
@@ -59,7 +64,8 @@ class Follower:
                     deadlines=self.deadlines,
                 )
                 await self.clock.sleep(self._within(lifetime, now, wait_s))
-            # What is done is collected even then: each such step is another one, and ends in a picture or a failure.
+            # A job that is done is collected even then: that brings the picture, a next step, or a failed try that
+            # ends it here.
             if lifetime.passed and not (pending.at_once and not at_least_s):
                 raise GenerationTimeout("The picture was not ready within the time a job is followed.")
             answer = await self._ask(pending, lifetime)
@@ -72,11 +78,12 @@ class Follower:
                 at_least_s = answer
 
     async def _ask(self, pending: Pending, lifetime: Deadline) -> Pending | Finished | float:
-        """Poll once; a float is the number of seconds to wait at least after an answer that says nothing."""
+        """Poll once. A float means that the answer said nothing, and is the least number of seconds to wait."""
         self.polls += 1
+        # Takes the probe. A refusal is ignored: ``wait_s`` was waited for, and the job is paid for anyway.
         self.runtime.poll_breaker.allow()
         call = self.runtime.provider.ask(pending.handle)
-        # The answer counts whenever it comes, the last one too: the job may be done, and it is paid for.
+        # An answer that is late still counts: the job may be done, and it is paid for.
         limit_s = max(FETCH_S, lifetime.remaining) if call.picture else self.limits.poll_s
         try:
             reply = await self.runtime.upstream.send(call, limit_s)
@@ -93,16 +100,17 @@ class Follower:
             self.runtime.poll_breaker.failed()
             return self._backoff_s()
         except NotWhole as failure:
+            # The call itself went well. The picture may be damaged at its source, so this isn't tried for ever.
             self.runtime.poll_breaker.skipped()
             self._strike("cut", failure)
             return self._backoff_s()
         except ProviderFailure:
-            self.runtime.poll_breaker.succeeded()
+            self.runtime.poll_breaker.succeeded()  # it answered properly: the job failed, not the provider
             raise
         return self._unanswered(reply)
 
     def _within(self, lifetime: Deadline, now: float, wait_s: float) -> float:
-        """Return ``wait_s``, or less: whatever asks for patience, the last polls come while they can still count."""
+        """Return ``wait_s``, or less: no backoff or Retry-After may push the last polls past the lifetime."""
         left_s = lifetime.at - now
         whole_answer_s = min(self.limits.poll_s, self.limits.lifetime_s * _LAST_SHARE)
         for before_s in sorted((whole_answer_s, LAST_POLL_S), reverse=True):
@@ -111,13 +119,14 @@ class Follower:
         return min(wait_s, max(0.0, left_s))
 
     def _checked(self, preview: str) -> str | None:
-        """Return the address of a preview if a picture may live there: it is handed on to the caller."""
+        """Return a preview's address if it is allowed: it is passed on to the caller. A job never fails for one."""
         try:
             return self.runtime.upstream.check_result(preview)
         except ProviderFailure:
             return None
 
     def _unanswered(self, reply: Reply) -> float:
+        # A 4xx is about this job or this key; only what is left over says that the provider itself is failing.
         if reply.status == 429:
             self.runtime.poll_breaker.skipped()
             return reply.retry_after or _BUSY_S
@@ -140,6 +149,7 @@ class Follower:
             raise failure
 
     def _backoff_s(self) -> float:
+        # "Equal jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         longest = min(_LONGEST_BACKOFF_S, _POLL_BACKOFF_S * 2**self._troubles)
         self._troubles += 1
         return self.clock.random.uniform(longest / 2, longest)

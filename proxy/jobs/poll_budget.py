@@ -1,7 +1,7 @@
-"""A provider's poll budget: no more polls per second than were agreed, and the price that keeps jobs from wanting more.
+"""A provider's poll budget: the most polls per second, and a price that makes jobs plan fewer when it runs short.
 
-Time is cut into windows that hold a whole number of polls. A poll is booked in its window when it is planned, so the
-limit holds by construction; the price makes jobs plan fewer, for a late poll is better than a crowded queue of them.
+Time is cut into windows that hold a whole number of polls. A poll is booked in a window when it is planned, so the
+limit holds by construction. The price keeps bookings near: without it they would queue ever further into the future.
 """
 
 import math
@@ -9,9 +9,10 @@ from random import Random
 
 
 class Budget:
-    """Windows of time that hold so many polls each, booked when planned, with what the booking jobs would like."""
+    """Windows of equal length, each with the polls booked in it and the rate that the booking jobs would like."""
 
     def __init__(self, per_s: float) -> None:
+        # A rate below one still needs a window that holds a whole poll: 0.2 per second is one in five seconds.
         self.per_s, self._capacity = per_s, math.ceil(per_s)
         self._width_s = self._capacity / per_s
         self._booked: dict[int, tuple[int, float]] = {}
@@ -28,7 +29,7 @@ class Budget:
 
     def book(self, at: float, wanted_per_s: float, chance: Random) -> float:
         """Return the moment, ``at`` or later, that is free for a job which would like ``wanted_per_s`` polls."""
-        # Windows before ``_full`` are known to be full, so that a busy provider's bookings don't search them again.
+        # All windows before ``_full`` are full: without it each booking at a busy provider would search them again.
         window = first = max(int(at // self._width_s), self._full)
         while (booked := self._booked.get(window, (0, 0.0)))[0] >= self._capacity:
             window += 1
@@ -37,5 +38,5 @@ class Budget:
         self._booked[window] = booked[0] + 1, booked[1] + wanted_per_s
         self._wanted_per_s += wanted_per_s
         start = window * self._width_s
-        # Anywhere within the window that was found: all at its beginning would be a burst.
+        # Spread over the window: all at its start would be a burst.
         return at if start <= at else start + chance.random() * self._width_s

@@ -1,7 +1,7 @@
-"""The life of a job: a slot, one submit, and whoever follows it to its end. The only place that starts one.
+"""The life of a job: a slot, one submit, polls until its end. The only module that submits.
 
-A submit that may have reached the provider is never repeated, nor followed by one elsewhere: that is how one intent
-stays one paid picture. A job that was accepted is followed to its end whatever happens to its caller.
+A submit that may have reached a provider is never repeated, there or at another provider: so nobody pays twice for one
+picture. A job that was accepted is followed to its end, whatever becomes of its caller.
 """
 
 import asyncio
@@ -32,11 +32,14 @@ from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent
 
 _BEFORE_HOLD_S = 0.05
-"""So much before its hold is over a request hears that no slot came free: the later answer would be "pending"."""
+"""How long before the end of the hold a job stops waiting for a slot.
+
+Any later, and the caller would get "pending" for a generation that has bought nothing.
+"""
 
 
 class Jobs:
-    """Runs jobs. Stateless but for the runtimes' slots and breakers and what the schedule has learned."""
+    """Runs jobs. Has no state but the slots and breakers of the runtimes, and what the schedule has learned."""
 
     def __init__(
         self,
@@ -56,10 +59,10 @@ class Jobs:
         self._check_store = check_store
 
     async def make(self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline) -> FinishedJob:
-        """Make one picture by the first route that takes it; ``hold`` bounds the wait before its submit.
+        """Make one picture by the first route that accepts the job; ``hold`` bounds the wait before the submit.
 
-        Routes are tried in order while nothing was started. When none took it, the one that is the first to say
-        when it may be asked again is asked once more, then, within the hold. Raises Failure.
+        Routes are tried in order as long as nothing was started. If none accepts it, the one with the earliest
+        Retry-After is tried once more at that moment, if it lies within the hold. Raises Failure.
         """
         try:
             return await self._make(resolved, seed, steps, hold)
@@ -71,16 +74,17 @@ class Jobs:
     async def follow(
         self, handle: Handle, provider: str, steps: Steps, lifetime: Deadline, kind: Key | None = None
     ) -> Finished:
-        """Follow a job that was accepted before, by its handle alone, at once and to its end.
+        """Follow a job that was accepted before, by its handle alone; the first poll is made at once.
 
-        ``kind``: whose durations set the pace. It takes one of the provider's places if there is a free one, and waits
-        for none: the job is running. Raises ProviderFailure (GenerationTimeout past ``lifetime``); and, of which
-        ``steps`` hears nothing, ProviderUnavailable when the provider isn't in operation and ValueError when the handle
-        is not its dialect's.
+        ``kind``: the kind of job whose durations set the pace. Takes one of the provider's slots if one is free, but
+        waits for none, since the job is running anyway. Raises ProviderFailure (GenerationTimeout after ``lifetime``).
+        Without any report to ``steps`` it raises ProviderUnavailable when the provider isn't in operation, and
+        ValueError when the handle isn't of its dialect.
         """
         runtime = self.runtimes.get(provider)
         if runtime is None:
             raise ProviderUnavailable(f"The provider '{provider}' is not in operation.")
+        # Unlocked, ``acquire`` returns without suspending, so no other task can take the slot in between.
         place = not runtime.slots.locked()
         if place:
             await runtime.slots.acquire()
@@ -107,6 +111,7 @@ class Jobs:
             if isinstance(outcome, ProviderBusy) and outcome.retry_after is not None:
                 hints.append((self._clock.monotonic() + outcome.retry_after, number))
         at, number = min(hints, default=(hold.at, 0))
+        # Once only: a route that always says "later" would keep the caller waiting for nothing.
         if at < hold.at:
             await self._clock.sleep(max(0.0, at - self._clock.monotonic()))
             candidate = resolved.candidates[number]
@@ -114,7 +119,8 @@ class Jobs:
             outcome = await self._try(candidate, resolved, seed, steps, hold)
             if isinstance(outcome, FinishedJob):
                 return outcome
-            failures.insert(0, (candidate, outcome))
+            failures.insert(0, (candidate, outcome))  # newer than what the same route said before
+        # One retryable failure is enough: on a repeat, that route may work. Else the preferred route's counts.
         told, failure = next((pair for pair in failures if pair[1].should_retry), failures[0])
         steps.reconsider(str(told.route))
         raise failure
@@ -122,7 +128,7 @@ class Jobs:
     async def _try(
         self, candidate: Candidate, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline
     ) -> FinishedJob | Failure:
-        """Return the picture, or the failure after which another route may be tried. Raises any other Failure."""
+        """Return the finished job, or a failure after which the next route may be tried. Raises any other Failure."""
         try:
             return await self._make_at(candidate, resolved, seed, steps, hold)
         except (ProviderFailure, Overloaded, StateUnavailable) as failure:
@@ -144,14 +150,16 @@ class Jobs:
             )
         try:
             await self._take_slot(runtime, hold)
-        except BaseException:
+        except BaseException:  # cancelled as well: a probe that was taken must be given back
             runtime.submit_breaker.skipped()
             raise
         runtime.figures.jobs_in_flight.inc()
         try:
+            # After the wait for a slot, the last moment at which giving up costs nothing.
             if not steps.wanted():
                 runtime.submit_breaker.skipped()
                 raise Overloaded("Nobody waited for this picture any more when its turn came.", retry_after=1.0)
+            # Begins here: the wait for a slot must not shorten the time in which the job may be made.
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
             job = self._job(candidate, resolved, seed)
             ensure_storable = partial(self._check_store, resolved, (candidate,))
@@ -165,7 +173,9 @@ class Jobs:
             runtime.slots.release()
 
     async def _take_slot(self, runtime: ProviderRuntime, hold: Deadline) -> None:
-        """Wait in order for a free slot, at most for the hold. Raises Overloaded; nothing was sent then."""
+        """Wait in line for a free slot, at most until the hold ends. Raises Overloaded; nothing was sent then."""
+        # ``locked`` is true as well while others wait, so nobody jumps the queue here:
+        # https://docs.python.org/3/library/asyncio-sync.html#asyncio.Semaphore.locked
         if not runtime.slots.locked():
             await runtime.slots.acquire()
             return
@@ -206,6 +216,7 @@ class Jobs:
         figures.submits.inc()
         if isinstance(answer, Pending):
             pace = self._schedule.watch(_kind_of(runtime, job), runtime.polls_per_second)
+            # The hold as well: a last poll just before it ends may spare the caller a 504 and a second call.
             answer, polls = await self._follow(runtime, answer, pace, steps, (lifetime, hold))
             figures.polls_per_job.observe(polls)
             figures.detection_lag.observe(pace.finished(self._clock.monotonic(), answer.elapsed_s))
@@ -222,6 +233,7 @@ class Jobs:
         try:
             return await follower.follow(pending, deadlines[0]), follower.polls
         except ProviderFailure as failure:
+            # These two are the provider's own word that there is no picture. After all others there may be one.
             given_up = isinstance(failure, ContentRefused | GenerationFailed)
             await (steps.failed if given_up else steps.lost)(_code(failure))
             raise
@@ -236,7 +248,7 @@ class Jobs:
         lifetime: Deadline,
         ensure_storable: Callable[[], None],
     ) -> Pending | Finished:
-        """Submit once. ``steps.submitted`` is true from here on unless the provider provably took nothing."""
+        """Submit once. From here on ``steps.submitted`` is true, unless the provider provably started nothing."""
         try:
             call = runtime.provider.submit(job)
             if not call.picture:  # else ``upstream`` opens the picture's own file before it sends anything
@@ -247,12 +259,13 @@ class Jobs:
             raise
         try:
             steps.progress("generating" if call.picture else "queued")
+            # Where the answer is the picture itself, this one call lasts as long as the job.
             limit_s = lifetime.remaining if call.picture else self._limits.submit_s
             reply = await runtime.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
                 raise refused_submit(runtime.provider, runtime.name, job, reply)
             answer = runtime.read(SUBMIT, reply)
-        except StateUnavailable as unstorable:
+        except StateUnavailable as unstorable:  # raised before the call goes out
             runtime.submit_breaker.skipped()
             await steps.not_started(_code(unstorable), sent=False)
             raise
@@ -261,7 +274,7 @@ class Jobs:
             self._count(runtime, failure)
             await _tell(steps, failure, sent=not isinstance(trouble, NotSent))
             raise failure from trouble
-        except BaseException:
+        except BaseException:  # cancelled: whether the call arrived is unknown, so it stays counted as submitted
             runtime.submit_breaker.skipped()
             raise
         runtime.submit_breaker.succeeded()
@@ -272,7 +285,7 @@ class Jobs:
     def _count(self, runtime: ProviderRuntime, failure: ProviderFailure) -> None:
         if failure.blames_provider:
             runtime.submit_breaker.failed()
-        else:
+        else:  # a refusal is a good answer as far as the breaker is concerned
             runtime.submit_breaker.succeeded()
         self._metrics.submits.labels(runtime.name, failure.code or "").inc()
 
@@ -287,7 +300,7 @@ def _submit_failure(name: str, trouble: NotSent | Interrupted | ProviderFailure)
 
 
 async def _tell(steps: Steps, failure: ProviderFailure, *, sent: bool) -> None:
-    """Tell how a submit failed: what can't be told apart from a bought picture is unknown."""
+    """Report how a submit failed. Where a picture may have been bought, that is unknown."""
     code = _code(failure)
     if failure.nothing_started:
         await steps.not_started(code, sent=sent)
@@ -302,6 +315,6 @@ def _code(failure: Failure) -> str:
 
 
 def _kind_of(runtime: ProviderRuntime, job: Job) -> Key:
-    """Return the kind of job whose durations are learned together."""
+    """Return the kind of a job: the durations of all jobs of one kind are learned together."""
     size = job.settings.get("width"), job.settings.get("height")
     return classify(runtime.name, job.model.name, *size, job.settings.get("steps"))

@@ -1,4 +1,4 @@
-"""What a job needs while it runs: the provider in operation, and its limits of time."""
+"""What a job needs while it runs: the provider in operation, and its time limits."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class ProviderRuntime:
         self.slots = asyncio.Semaphore(self.max_jobs)
 
     def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
-        """Read a good reply; a picture that came with a failure is removed. Raises ProviderFailure."""
+        """Read a 2xx reply. Raises ProviderFailure, after removing any picture that came with it."""
         try:
             return self.provider.read(asked, reply)
         except BaseException:
@@ -40,7 +40,7 @@ class ProviderRuntime:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds that the phases of a job may take; see the configuration's ``[timeouts]``."""
+    """Seconds that the phases of a job may take: ``[timeouts]`` in docs/configuration.md."""
 
     submit_s: float
     poll_s: float

@@ -1,9 +1,9 @@
 """When to poll next, learned from how long pictures take.
 
-With ``rho`` the seconds of lag that one poll is worth and ``h`` the hazard (the chance per second that a job finishes
-that hasn't yet), lag + rho * polls is least at sqrt(h / 2 rho) polls per second: J. B. Keller, "Optimum checking
-schedules for systems subject to random failure", Management Science 21 (1974), 256-260. Gaps grow with sqrt(rho), so a
-budget is a price: where jobs want q times the polls there are, q times the gap.
+Let ``rho`` be the seconds of lag that one poll is worth, and ``h`` the hazard: the chance per second that a job which
+is still running finishes now. Then lag + rho * polls is least at sqrt(h / 2 rho) polls per second: J. B. Keller,
+"Optimum checking schedules for systems subject to random failure", Management Science 21 (1974), 256-260. A budget acts
+as a price: where jobs want q times as many polls as there are, rho is q * q times as high and each gap q times as long.
 """
 
 import math
@@ -20,6 +20,7 @@ SHORTEST_S, LONGEST_S, JITTER = 0.2, 5.0, 0.1
 LAST_POLL_S = 0.5  # before a deadline, so that the answer is back in time
 WARM = 8  # samples from which on a histogram is believed
 
+# Few predictions of each job: a slow one that was polled often must not drown all the others.
 _BINS, _MOST_KEYS, _MOST_PREDICTIONS = 80, 512, 16
 _KEEP = 0.965  # weight that older samples keep with each newer one: some 30 jobs; 100 learn a new pace too slowly
 _EDGES = [0.0, *(0.1 * 1.12**i for i in range(_BINS))]
@@ -48,7 +49,7 @@ class Histogram:
     """Durations in seconds in 80 bins (0.1 s to 774 s, each 12 % wider) that fade with newer samples and idle hours.
 
     Three running sums at the bins' edges answer every question: the polls due at rho 1 (the integral of
-    sqrt(h / 2)), the share of jobs not yet done, and what polls and lag these will yet cost at rho 1.
+    sqrt(h / 2)), the share of jobs not yet done, and what those will still cost in polls and lag at rho 1.
     """
 
     __slots__ = ("_at", "_bins", "_cost", "_sums", "_weight", "samples")
@@ -59,18 +60,20 @@ class Histogram:
         self._cost: list[float] | None = None
 
     def add(self, value: float, now: float) -> None:
-        """Count a sample; all others then weigh 3.5 % less, and half for each hour since the last one."""
-        # Instead of fading the others the new one weighs more. A key used twice a day stays warm all the same.
+        """Count a sample. All others then weigh 3.5 % less, and half as much for each hour since the last one."""
+        # The new one weighs more instead of all others less, which is cheaper. ``most`` bounds what idle hours do: a
+        # key that is used twice a day keeps what it has learned.
         most = max(1.0, sum(self._bins) / self._weight / WARM)
         self._weight *= min(2 ** min(60.0, max(0.0, now - self._at) / 3600), most) / _KEEP
-        if self._weight > 1e9:
+        if self._weight > 1e9:  # before the old bins vanish in a float's rounding
             self._bins, self._weight = [each / self._weight for each in self._bins], 1.0
+        # Smoothed over the neighbours: a gap between two bins that happened to be hit would look like a pause.
         middle = _bin(value)
         self._bins[max(0, middle - 1)] += self._weight / 4
         self._bins[middle] += self._weight / 2
         self._bins[min(_BINS - 1, middle + 1)] += self._weight / 4
         self._at, self.samples = now, self.samples + 1
-        if self.samples < 64 or self.samples % 4 == 0:  # the sums cost as much as ten questions to them
+        if self.samples < 64 or self.samples % 4 == 0:  # computing the sums costs as much as ten look-ups in them
             self._sums = None
 
     def gap(self, elapsed: float, root: float) -> float:
@@ -83,9 +86,10 @@ class Histogram:
         return _EDGES[i] + _WIDTHS[i] * (due - polls[i]) / (polls[i + 1] - polls[i]) - elapsed
 
     def cost(self, elapsed: float) -> float:
-        """Return what a job not done at ``elapsed`` will yet cost in polls and lag, at rho 1."""
+        """Return what a job not done at ``elapsed`` will still cost in polls and lag, at rho 1."""
         polls, alive = self._figures()
         if self._cost is None:
+            # Twice: at the best rate the lag costs exactly as much as the polls.
             each = [
                 2 * (high - low) * max(left, _TAIL) for left, (low, high) in zip(alive, pairwise(polls), strict=False)
             ]
@@ -94,6 +98,7 @@ class Histogram:
 
     def quantile(self, share: float) -> float:
         """Return the duration within which ``share`` of the jobs were done."""
+        # Negated because bisect wants values that grow, and the share still running falls.
         return _EDGES[bisect_left(self._figures()[1], share - 1, key=lambda alive: -alive)]
 
     def _figures(self) -> tuple[list[float], list[float]]:
@@ -114,7 +119,7 @@ class Histogram:
 
     @classmethod
     def load(cls, data: Any, now: float) -> "Histogram":
-        """Return what ``dump`` wrote; raises ValueError, TypeError, LookupError or OverflowError for anything else."""
+        """Return what ``dump`` wrote. Raises ValueError, TypeError, LookupError or OverflowError for anything else."""
         loaded, (samples, idle_s, bins) = cls(), data
         for i, weight in bins:
             loaded._bins[i] = float(weight)
@@ -135,11 +140,12 @@ def _at(sums: Sequence[float], elapsed: float) -> float:
 
 
 _Learned = tuple[Histogram, Histogram, Histogram]
-"""Seconds from submit to done; from the start of generation to done; left, as a multiple of what progress foretold."""
+"""Three durations: from submit to done; from the start of generation to done; and the time that was left, as a multiple
+of what the provider's progress predicted."""
 
 
 class Pace:
-    """When to poll one job. ``Schedule.watch`` makes it when the provider has accepted the job."""
+    """When to poll one job. Made by ``Schedule.watch`` once the provider has accepted the job."""
 
     def __init__(self, learned: _Learned, root: float, chance: Random, budget: Budget | None, now: float) -> None:
         self._learned, self._root, self._random, self._budget = learned, root, chance, budget
@@ -158,7 +164,7 @@ class Pace:
         at_least_s: float = 0.0,
         deadlines: Sequence[float] = (),
     ) -> float:
-        """Return the seconds to wait before the next poll, given the reply that came in at ``now``.
+        """Return the seconds to wait before the next poll, after the reply that arrived at ``now``.
 
         ``state`` None: the poll failed and says nothing. ``progress``: the provider's figure, 0-1. ``at_least_s``:
         its Retry-After. ``deadlines``: moments before which a last poll is wanted. The wait is 0.2-5 s, shorter
@@ -168,14 +174,16 @@ class Pace:
         price = self._budget.price(now) if self._budget else 1.0
         longest = LONGEST_S * price
         wait = min(longest, max(SHORTEST_S, self._gap(price)))
+        # Jobs that were submitted together must not be polled in step for ever.
         wait = self._random.uniform(max(SHORTEST_S, wait * (1 - JITTER)), min(longest, wait * (1 + JITTER)))
-        if at_least_s > 0:
+        if at_least_s > 0:  # jitter only upwards: a provider's Retry-After is a minimum
             wait = max(wait, at_least_s * self._random.uniform(1, 1 + JITTER))
         for deadline in deadlines:
             last = deadline - LAST_POLL_S - now
             if max(0.0, at_least_s) < last < wait:
                 wait = last
         if self._budget:
+            # The rate it would like at price 1: with the priced rate, a price that works would lower itself.
             wanted_s = min(LONGEST_S, max(SHORTEST_S, self._gap(1.0)))
             wait = self._budget.book(now + wait, 1 / wanted_s, self._random) - now
         self._polls += 1
@@ -183,10 +191,10 @@ class Pace:
         return wait
 
     def finished(self, now: float, elapsed_s: float | None = None) -> float:
-        """Learn from the reply at ``now`` that the job succeeded; return the lag in seconds, as well as is known.
+        """Learn from the reply at ``now`` that the job succeeded. Returns the lag in seconds, as well as it is known.
 
-        ``elapsed_s``, the provider's own figure, counts where it agrees with what was seen (some leave the queue
-        out); else the middle of the last "not done" and the first "done" does.
+        ``elapsed_s``, the provider's own figure, is used if it fits what was seen (some leave out the time in the
+        queue); else the middle between the last "not done" and the first "done".
         """
         (total, generation, progress), low, high = self._learned, self._seen, self._looked(now)
         took_s = _sample(low - self._start, high - self._start, elapsed_s)
@@ -194,14 +202,15 @@ class Pace:
         if self._began is not None:
             generation.add(_sample(low - self._began, high - self._began, elapsed_s), now)
         elif generation.samples >= WARM:
-            # Made between two polls. If only slow ones counted, the wait while queued, and so the unseen, would grow.
+            # Begun and done between two polls. If only slower jobs counted, the wait while queued would grow, and
+            # with it the number of jobs that are missed like this one.
             generation.add(min(high - low, generation.quantile(0.5)), now)
         for at, left_s in self._predictions[-_MOST_PREDICTIONS:]:
             progress.add((self._start + took_s - at) / left_s, now)
         return now - self._start - took_s
 
     def _looked(self, now: float) -> float:
-        """Return when the provider looked: half-way between the poll's sending and its reply."""
+        """Return when the provider answered: about half-way between the poll and its reply."""
         return max(self._seen, (self._sent + now) / 2 if self._sent < now else now)
 
     def _observe(self, now: float, state: str | None, progress: float | None) -> None:
@@ -217,22 +226,22 @@ class Pace:
             self._predictions.append((self._seen, self._left_s))
 
     def _gap(self, price: float) -> float:
-        if self._failures:  # an answer that said nothing teaches nothing: double the wait
+        if self._failures:  # nothing was learned from the answer: double the wait
             return 0.5 * 2.0 ** min(self._failures - 1, 10)
         total, generation, progress = self._learned
         source, elapsed, root = total, self._seen - self._start, self._root * price
-        # Once a job is out of the queue, how long the making takes tells more than how long everything takes.
+        # Out of the queue, the time that generating takes predicts more than the time that everything takes.
         if self._began is not None and generation.samples >= WARM:
             source, elapsed = generation, self._seen - self._began
         if source.samples < WARM:  # nothing learned yet: half a second, then ever longer
             return 0.5 * 1.3 ** min(self._polls, 20) * price
         gap = source.gap(elapsed, root)
         if self._left_s and progress.samples >= WARM:
-            # Never trusted blindly: the provider's figure decides only where, going by its record, it costs less.
+            # Providers' progress bars are often wrong: one is used only if, going by its record, it costs less.
             scale = math.sqrt(self._left_s)
             if progress.cost(0) * scale < source.cost(elapsed):
                 gap = progress.gap(0, root / scale) * self._left_s
-        # In the queue nothing can finish before the quickest pictures are made: no poll comes before that.
+        # A job still in the queue can't be done before the quickest one would be: a poll until then is wasted.
         if self._began is None and generation.samples >= WARM:
             return max(gap, 0.8 * generation.quantile(0.05))
         return gap
@@ -243,7 +252,7 @@ def _sample(low: float, high: float, elapsed_s: float | None) -> float:
 
 
 class Schedule:
-    """All that was learned, and the providers' poll budgets. ``worth_s``: seconds of lag that one poll is worth."""
+    """What was learned, and the providers' poll budgets. ``worth_s``: the seconds of lag that one poll is worth."""
 
     def __init__(self, *, worth_s: float, random: Random, now: Callable[[], float]) -> None:
         self._root, self._random, self._now = math.sqrt(worth_s), random, now
@@ -251,7 +260,8 @@ class Schedule:
         self._budgets: dict[str, Budget] = {}
 
     def watch(self, key: Key, budget_per_s: float = 0.0) -> Pace:
-        """Return the pace of a job accepted just now; the provider allows so many polls per second, 0: any."""
+        """Return the pace of a job accepted just now. ``budget_per_s``: polls the provider allows; 0: any number."""
+        # Taken out and put in again, so that the key unused for the longest time is the first to be dropped.
         learned = self._learned.pop(key, None) or (Histogram(), Histogram(), Histogram())
         self._learned[key] = learned
         if len(self._learned) > _MOST_KEYS:
@@ -267,7 +277,7 @@ class Schedule:
         return {"version": 1, "keys": [[asdict(key), *(each.dump(now) for each in three)] for key, three in learned]}
 
     def load(self, data: Any) -> None:
-        """Replace what was learned by what ``dump`` returned; whatever isn't that is left out, never an error."""
+        """Replace what was learned by what ``dump`` returned. Anything else in ``data`` is left out, without error."""
         self._learned.clear()
         entries = data.get("keys") if isinstance(data, dict) and data.get("version") == 1 else None
         for entry in entries[-_MOST_KEYS:] if isinstance(entries, list) else ():
@@ -277,5 +287,6 @@ class Schedule:
                 three = load(total, now), load(generation, now), load(progress, now)
             except (ArithmeticError, LookupError, TypeError, ValueError):
                 continue
+            # By exact type, since isinstance would take JSON's ``true`` for an int.
             if [type(each) for each in astuple(key)] == [str, str, int, int]:
                 self._learned[key] = three

@@ -1,4 +1,4 @@
-"""What is told of a job: its steps as they happen, and at its end where its picture comes from."""
+"""How a job reports its steps, and what it returns at its end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ JobState = Literal["waiting", "queued", "generating", "done", "failed"]
 
 
 class Steps(Protocol):
-    """Where the steps of one job are told, by whoever runs or follows it.
+    """Takes the reports of one job from whoever runs or follows it.
 
-    What is awaited happens *after* it has been told: no byte of a submit is sent before ``submitting`` has returned.
-    ``submitting`` may raise StateUnavailable, and nothing is sent then; the others must not raise, since what they tell
-    has happened. A job is told ``submitting`` once for each call; then either ``not_started``, after which the next
-    ``submitting`` or ``released`` may follow, or whatever ended it. ``code``: of the failure, as callers see it.
+    ``submitting`` is awaited *before* the fact: no byte of a submit is sent until it has returned. It may raise
+    StateUnavailable, and then nothing is sent. The others must not raise, since what they report has happened.
+    Each submit begins with ``submitting``. Then comes ``not_started``, after which another ``submitting`` or
+    ``released`` may follow; or else whatever ended the job. ``code``: the failure's, as callers see it.
     """
 
     @property
@@ -26,61 +26,61 @@ class Steps(Protocol):
         ...
 
     def wanted(self) -> bool:
-        """Whether anybody is there for whom it should still be submitted."""
+        """Whether anybody still wants the picture, so that it should be submitted."""
         ...
 
     async def submitting(self, provider: str, model: str, /) -> None:
-        """Tell that the call which starts the job is about to be sent. Raises StateUnavailable."""
+        """Report that a submit is about to be sent. Raises StateUnavailable."""
         ...
 
     async def accepted(self, handle: Handle, expires_s: float | None, /) -> None:
-        """Tell what the job can be asked for by, and in how many seconds the provider may have forgotten it."""
+        """Report the handle, and in how many seconds the provider may forget the job (None: not known)."""
         ...
 
     async def not_started(self, code: str, /, *, sent: bool) -> None:
-        """Tell that this submit provably started nothing; ``sent``: the provider got it and refused."""
+        """Report that this submit provably started nothing; ``sent``: the provider received and refused it."""
         ...
 
     async def released(self, code: str, /) -> None:
-        """Tell that no route is left: nothing was bought, and nothing will be submitted."""
+        """Report that no route is left: nothing was bought, and nothing more will be submitted."""
         ...
 
     async def unknown(self, code: str, /) -> None:
-        """Tell that nobody knows whether this submit bought a picture."""
+        """Report that this submit may or may not have bought a picture."""
         ...
 
     async def failed(self, code: str, /) -> None:
-        """Tell that the provider gave the job up, by its own word."""
+        """Report that the provider said that the job failed."""
         ...
 
     async def lost(self, code: str, /) -> None:
-        """Tell that a picture was bought and will not come."""
+        """Report that a picture was bought and will not come."""
         ...
 
     async def done(self, picture: str, cost: int | None = None, /) -> None:
-        """Tell where the picture is (its stored name, or the provider's address), and its cost if it was told."""
+        """Report where the picture is (its stored name, or the provider's address), and its cost if known."""
         ...
 
     def progress(self, state: JobState, fraction: float | None = None, preview: str | None = None) -> None:
-        """Tell how the job is doing, for whoever watches; nothing hangs on it."""
+        """Report how the job is doing, for whoever watches. Nothing depends on it."""
         ...
 
     def pass_over(self, route: str, provider: str, code: str | None) -> None:
-        """Tell why ``route`` did not make the picture, so that another one is tried."""
+        """Report why ``route`` did not make the picture and another one is tried."""
         ...
 
     def reconsider(self, route: str) -> None:
-        """Take back that ``route`` was passed over: it is asked once more, or its failure is the one told."""
+        """Undo ``pass_over``: ``route`` is tried once more, or its failure is the one reported."""
         ...
 
 
 @dataclass(slots=True)
 class Progress:
-    """The steps of one job as this process remembers them, for whoever watches.
+    """The steps of one job in this process's memory, for whoever watches.
 
     ``submits``: calls that reached the provider, or may have. ``submitted``: a picture is, or may have been, bought.
-    ``provider``: the one that was asked last. ``wanted``: whether anybody is there for whom it should still be
-    submitted. ``passed_over``: for each route that was tried before, its provider and the code of the failure there.
+    ``provider``: the one of the latest submit. ``wanted``: whether anybody still wants the picture.
+    ``passed_over``: for each route that was tried in vain, its provider and the failure's code.
     """
 
     tell: Callable[[], None]
@@ -94,31 +94,32 @@ class Progress:
     passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     async def submitting(self, provider: str, _model: str, /) -> None:
-        """Count the call, and remember who is asked."""
+        """Count the submit, and remember its provider."""
+        # Counted before the call: if this is cancelled while it is sent, it may have arrived.
         self.submits += 1
         self.submitted = True
         self.provider = provider
 
     async def accepted(self, _handle: Handle, _expires_s: float | None, /) -> None:
-        """Do nothing: whoever follows the job has its handle, and nobody else could use it here."""
+        """Do nothing: whoever follows the job has its handle."""
 
     async def not_started(self, _code: str, /, *, sent: bool) -> None:
-        """Take the submit back; a call that never reached the provider wasn't one."""
+        """Take the submit back. A call that never reached the provider isn't counted as one."""
         self.submitted = False
         if not sent:
             self.submits -= 1
 
     async def released(self, _code: str, /) -> None:
-        """Do nothing: the failure that is raised says it."""
+        """Do nothing: the failure that is raised says so."""
 
     unknown = failed = lost = released
 
     async def done(self, _picture: str, _cost: int | None = None, /) -> None:
-        """Tell that it is done, if that isn't known yet."""
+        """Record that the job is done."""
         self.progress("done", 1.0)
 
     def progress(self, state: JobState, fraction: float | None = None, preview: str | None = None) -> None:
-        """Record a change and tell those who watch."""
+        """Record a change and notify those who watch."""
         if (state, fraction, preview) != (self.state, self.fraction, self.preview):
             self.state, self.fraction, self.preview = state, fraction, preview
             self.tell()
@@ -134,10 +135,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who makes a picture and how the request was put to them, in names and plain values.
+    """Where a picture comes from and what was asked for there, in names and plain values.
 
-    ``width`` and ``height``: what was asked for, in pixels. ``seed``: None where the provider chose one and
-    doesn't say. ``mapped`` and ``dropped``: what became of parameters, as in a translation.
+    ``width`` and ``height``: as asked for, in pixels. ``seed``: None where the provider chose one and doesn't say.
+    ``mapped`` and ``dropped``: what became of parameters, as in a ``Translation``.
     """
 
     provider: str
@@ -151,7 +152,7 @@ class Origin:
 
     @classmethod
     def of(cls, candidate: Candidate, seed: int) -> "Origin":
-        """Return the origin of what ``candidate`` makes from ``seed``."""
+        """Return the origin of a picture that ``candidate`` makes from ``seed``."""
         route, translation = candidate.route, candidate.translation
         return cls(
             route.provider,
@@ -167,7 +168,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """A finished job, where it comes from, and until when it may be brought home."""
+    """A finished job, where it comes from, and until when its picture may be fetched and stored."""
 
     finished: Finished
     origin: Origin

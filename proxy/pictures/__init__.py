@@ -1,4 +1,4 @@
-"""Pictures as bytes and files: looked at, checked, converted, kept.
+"""Pictures as bytes and files: inspected, checked, converted, stored.
 
-``codec`` knows the types, ``drafts`` are what is being written, a ``store`` keeps what callers may fetch.
+``codec`` knows the types, ``drafts`` are files being written, a ``store`` keeps what callers may fetch.
 """

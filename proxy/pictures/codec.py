@@ -1,4 +1,4 @@
-"""What a picture is: told by its first bytes, never by its name or declared type; and turning one into another."""
+"""Reads a picture's type and size from its first bytes, never from its name or declared type; converts pictures."""
 
 import asyncio
 import io
@@ -13,23 +13,23 @@ Format = Literal["png", "jpeg", "webp"]
 
 EXTENSIONS: dict[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 MAX_PIXELS = 50_000_000
-"""Pixels of any picture; a header that promises more is not believed."""
+"""The most pixels of any picture. A few bytes can claim billions, and decoding would allocate them."""
 HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 """How the bytes of a picture begin."""
 LONGEST_HEAD = max(map(len, HEADS))
 HEAD_BYTES = 65_536
 _LONGEST_HEAD_BYTES = 4_194_304
-"""Thumbnails and colour profiles may stand before a JPEG's size."""
+"""Thumbnails and colour profiles may come before a JPEG's size."""
 _MOST_JPEG_PARTS = 4096
-"""Segments and fill bytes before a JPEG's size; encoders write dozens, and each one followed keeps others waiting."""
+"""Segments and fill bytes before a JPEG's size. Encoders write dozens; a crafted file could hold up the event loop."""
 _WAITING_CONVERSIONS = 64
 _OPAQUE = 255
 _FRUGAL_PIXELS, _FRUGAL_METHOD = 4_194_304, 2
-"""libwebp's methods from 3 on keep every token: some 430 MB at the peak for 16 noisy megapixels, against 230."""
+"""From method 3 on libwebp keeps all tokens in memory: at 16 noisy megapixels some 430 MB at the peak, not 230."""
 
 
 class NotAPicture(ValueError):
-    """The bytes are no PNG, JPEG or WebP, or are larger than any picture that is accepted."""
+    """The bytes are no PNG, JPEG or WebP, or a picture that is larger than any accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Facts:
 
 
 def inspect(head: bytes) -> Facts:
-    """Read type and size from a picture's first bytes. Raises NotAPicture, also when they end too early to tell."""
+    """Read type and size from a picture's first bytes. Raises NotAPicture, also when there are too few of them."""
     try:
         facts = _inspect(head)
     except (struct.error, IndexError):
@@ -64,7 +64,7 @@ def inspect_open(file: BinaryIO) -> Facts:
         head = file.read(HEAD_BYTES)
         try:
             return inspect(head)
-        except NotAPicture:
+        except NotAPicture:  # maybe only because the size comes later
             return inspect(head + file.read(_LONGEST_HEAD_BYTES))
     finally:
         file.seek(0)
@@ -89,6 +89,7 @@ def _jpeg_size(head: bytes) -> tuple[int, int]:
         marker = head[offset + 1]
         if marker == 0xFF:
             offset += 1
+        # All the SOF markers; C4, C8 and CC among them are no frames but DHT, JPG and DAC (ITU T.81, table B.1).
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", head[offset + 5 : offset + 9])
             return width, height
@@ -119,6 +120,7 @@ def decode_and_encode(source: bytes | BinaryIO, wanted: Format, quality: int | N
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     facts = inspect_open(file)
     try:
+        # ``formats``: else Pillow offers foreign bytes to each of its many decoders.
         with Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as picture:
             picture.load()
             transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
@@ -127,9 +129,9 @@ def decode_and_encode(source: bytes | BinaryIO, wanted: Format, quality: int | N
             options = {} if wanted == "png" or quality is None else {"quality": quality}
             if wanted == "webp" and facts.width * facts.height > _FRUGAL_PIXELS:
                 options["method"] = _FRUGAL_METHOD
-            # A conversion to the same mode is a copy, and a picture takes four bytes a pixel.
+            # ``convert`` copies even where the mode stays the same, at four bytes a pixel.
             (picture if picture.mode == mode else picture.convert(mode)).save(out, format=wanted.upper(), **options)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # Pillow's for a damaged file
         raise NotAPicture("the picture cannot be decoded") from None
     return out.getvalue()
 
@@ -137,8 +139,9 @@ def decode_and_encode(source: bytes | BinaryIO, wanted: Format, quality: int | N
 def luminance(data: bytes | memoryview) -> bytes:
     """Return a mask as a black and white PNG: white where the picture may change. Raises NotAPicture. Blocks.
 
-    OpenAI marks what to change by transparency, the providers by white: a transparent mask is white where it is
-    transparent, and one without transparency is taken as it is.
+    OpenAI's masks mark the part to change by transparency, the providers' by white: so what is transparent turns
+    white, and a mask without transparency is taken as black and white already.
+    https://platform.openai.com/docs/api-reference/images/createEdit
     """
     from PIL import Image, ImageOps  # noqa: PLC0415 (a service that sees no mask never pays for loading it)
 
@@ -150,7 +153,7 @@ def luminance(data: bytes | memoryview) -> bytes:
             alpha = None
             if transparent:  # each copy takes four bytes a pixel
                 alpha = (mask if mask.mode in ("RGBA", "LA") else mask.convert("RGBA")).getchannel("A")
-            # A canvas exports an alpha channel even where nothing is transparent: then black and white tell.
+            # A browser's canvas exports an alpha channel even if nothing is transparent: then the colours count.
             white = ImageOps.invert(alpha) if alpha and any(alpha.histogram()[:_OPAQUE]) else mask.convert("L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise NotAPicture("the mask cannot be decoded") from None
@@ -160,14 +163,15 @@ def luminance(data: bytes | memoryview) -> bytes:
 
 
 class Converter:
-    """Decodes and encodes away from the event loop, one picture at a time, a bounded number waiting."""
+    """Decodes and encodes in a thread, one picture at a time; a bounded number of others wait."""
 
     def __init__(self) -> None:
+        # One thread, since a decoded picture takes hundreds of megabytes (docs/performance.md).
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
         self._waiting = asyncio.Semaphore(_WAITING_CONVERSIONS)
 
     def close(self) -> None:
-        """Stop the thread; conversions not yet begun are dropped."""
+        """Stop the thread. Conversions that have not begun are dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def convert(self, file: BinaryIO, wanted: Format, quality: int | None) -> bytes:
@@ -175,6 +179,6 @@ class Converter:
         return await self.run(lambda: decode_and_encode(file, wanted, quality))
 
     async def run(self, work: Callable[[], bytes]) -> bytes:
-        """Return what ``work`` returns, done in the thread; what it raises is raised here."""
+        """Call ``work`` in the thread; return what it returns, raise what it raises."""
         async with self._waiting:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)

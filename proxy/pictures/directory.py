@@ -17,9 +17,11 @@ _NAME = re.compile(r"[0-9a-f]{32}\.(png|jpg|webp)\Z")
 
 
 class PictureDirectory:
-    """A picture store in a folder. Files go ``keep_s`` seconds after they came, or earlier, oldest first, at the quota.
+    """A picture store in a folder.
 
-    Drafts are written into the same folder, so that publishing one is a renaming: nobody sees half a picture.
+    A file is removed ``keep_s`` seconds after it came, or before that, the oldest first, when the quota is exceeded.
+    Drafts are written into the same folder, so that publishing one is a rename, which is atomic: nobody sees half a
+    picture (https://docs.python.org/3/library/os.html#os.rename).
     """
 
     def __init__(self, directory: Path, *, keep_s: float, max_bytes: int, clock: Clock) -> None:
@@ -33,12 +35,12 @@ class PictureDirectory:
         self.used_bytes = 0
 
     async def prepare(self) -> None:
-        """Create the folder and take stock of it; before anything else is called. Raises OSError."""
+        """Create the folder and list what is in it. To be called before anything else. Raises OSError."""
         self.drafts.open(self._clock.wall())
         found = []
         for path in self.directory.iterdir():
             if _NAME.match(path.name):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError):  # another process may be sweeping the same folder
                     status = path.stat()
                     found.append((status.st_mtime, path.name, status.st_size))
         for born, name, size in sorted(found):
@@ -47,7 +49,7 @@ class PictureDirectory:
         self._sweep()
 
     async def publish(self, draft: Path, facts: Facts) -> StoredPicture:
-        """Give a complete draft its public name; it stays at least until ``release``. Raises OSError."""
+        """Give a complete draft its public name. It is kept at least until ``release``. Raises OSError."""
         return self._publish(draft, facts)
 
     def _publish(self, draft: Path, facts: Facts) -> StoredPicture:
@@ -61,35 +63,39 @@ class PictureDirectory:
         return StoredPicture(name, facts, size)
 
     async def find(self, name: str) -> Found | None:
-        """Return what is known of a picture that may still be served to anybody, else None."""
+        """Return what is known of a picture that may still be served, else None."""
         entry = self._files.get(name)
         if entry is None or entry[0] + self._keep_s <= self._clock.wall():
             return None
         try:
+            # A link that somebody put here must not serve a file from elsewhere.
             status = (self.directory / name).stat(follow_symlinks=False)
         except OSError:
             return None
         return Found(status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
 
     async def open(self, name: str, span: tuple[int, int] | None = None) -> Opened:
-        """Open a picture that is there; ``span``: first byte and the one behind the last. Raises OSError."""
+        """Open a stored picture. ``span``: its first byte and the one after its last. Raises OSError."""
         if name not in self._files:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return open_file(self.directory / name, span)
 
     def release(self, name: str) -> None:
-        """Tell that a picture has reached its caller, or that nobody will ask for it; time and quota rule it now."""
+        """Note that a picture was delivered, or that nobody will ask for it: now time and quota may remove it."""
         self._pinned.discard(name)
 
     async def sweep(self) -> None:
-        """Remove pictures past their time, then the oldest until the quota holds, but none that is waited for."""
+        """Remove pictures past their time, then the oldest until the quota holds, but none that is still to be
+        delivered."""
         self._sweep()
 
     def _sweep(self) -> None:
         oldest_kept = self._clock.wall() - self._keep_s
         excess = self.used_bytes - self._max_bytes
         surplus: list[str] = []
-        for name, (born, size) in self._files.items():  # the oldest first: what stays isn't looked at
+        # Oldest first, so the loop ends at the first that stays. The newest stays even if it alone exceeds the quota:
+        # it has just been paid for.
+        for name, (born, size) in self._files.items():
             if born > oldest_kept and (excess <= 0 or len(self._files) - len(surplus) == 1):
                 break
             if name not in self._pinned:

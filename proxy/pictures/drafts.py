@@ -1,4 +1,4 @@
-"""Pictures being written: local files, wherever the finished ones are kept, under names that are never served."""
+"""Pictures being written: local files, wherever the finished ones are stored, under names that are never served."""
 
 import contextlib
 import errno
@@ -10,7 +10,9 @@ from typing import BinaryIO
 
 SUFFIX = ".part"
 _ABANDONED_S = 3600
+"""Younger drafts may belong to another process that uses the same folder."""
 _LEAST_FREE_BYTES = 67_108_864
+"""More than one picture of the largest size, and some for what else is written to the disk."""
 
 
 @dataclass(slots=True)
@@ -22,14 +24,16 @@ class FileDraft:
 
     @property
     def in_place(self) -> bool:
-        """Whether ``path`` still leads to this file: its folder may have been removed or exchanged meanwhile."""
+        """Whether ``path`` still leads to this file: its folder may have been removed or replaced meanwhile."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
         except OSError:
             return False
 
     def write(self, data: bytes) -> None:
-        """Write all of ``data``: an unbuffered file may take less, on a disk that fills up for one. Raises OSError."""
+        """Write all of ``data``. Raises OSError."""
+        # An unbuffered file may take less than it is given, as when the disk fills up:
+        # https://docs.python.org/3/library/io.html#io.RawIOBase.write
         view = memoryview(data)
         while view:
             view = view[self.file.write(view) :]
@@ -50,14 +54,14 @@ class FileDraft:
         self.file.close()
 
     def discard(self) -> None:
-        """Remove what was written, as far as that can be done."""
+        """Remove what was written, if possible."""
         with contextlib.suppress(OSError):
             self.file.close()
         remove(self.path)
 
 
 def remove(path: Path) -> None:
-    """Remove a draft's file, as far as that can be done: whoever is done with it can't mend its folder."""
+    """Remove a draft's file if possible. A failure is ignored: whoever is done with it can't repair the folder."""
     with contextlib.suppress(OSError):
         path.unlink()
 
@@ -69,7 +73,7 @@ class Drafts:
         self.directory = directory
 
     def open(self, now: float) -> None:
-        """Create the folder, and remove what a crash left there; ``now`` in seconds of wall time. Raises OSError."""
+        """Create the folder, and remove what a crash left there. ``now``: Unix time in seconds. Raises OSError."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in self.directory.glob(f"*{SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
@@ -77,7 +81,7 @@ class Drafts:
                     path.unlink()
 
     def check_room(self) -> None:
-        """Look whether there is a folder with room, and make it anew if it was removed. Raises OSError if not."""
+        """Check that the folder has room; create it again if it was removed. Raises OSError."""
         try:
             disk = os.statvfs(self.directory)
         except FileNotFoundError:
@@ -89,7 +93,8 @@ class Drafts:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.directory))
 
     def check(self) -> None:
-        """Write into a new file and remove it. Raises OSError when no picture can be written."""
+        """Write a byte into a new file and remove it. Raises OSError when no picture can be written."""
+        # Only writing shows it: permissions, a quota, used-up inodes and a read-only mount all look well before that.
         draft = self.draft()
         try:
             draft.write(b"?")
@@ -97,9 +102,10 @@ class Drafts:
             draft.discard()
 
     def draft(self) -> FileDraft:
-        """Open a new file to write a picture into. Raises OSError, also when the disk is all but full."""
+        """Open a new file to write a picture into. Raises OSError, also when the disk is nearly full."""
         self.check_room()
         path = self.directory / f"{secrets.token_hex(16)}{SUFFIX}"
+        # Unbuffered: a full disk must show at the write whose bytes are still at hand, not at the close.
         return FileDraft(path, path.open("x+b", buffering=0))
 
     def write(self, data: bytes) -> Path:

@@ -1,4 +1,4 @@
-"""Stored pictures: complete or absent, under names nobody can guess; what may keep them, and how they are read."""
+"""Stored pictures: complete or absent, under names that nobody can guess. What a store must do, and how it is read."""
 
 import asyncio
 import os
@@ -13,8 +13,12 @@ from proxy.pictures.codec import MAX_PIXELS, Facts
 from proxy.pictures.drafts import Drafts
 
 PIECE_BYTES = 98_304
-"""The longest piece of a picture that is read at once: a multiple of 3, so that most pieces' base64 joins unpadded."""
+"""The longest piece of a picture that is read at once.
+
+A multiple of 3, so that no piece's base64 but the last one's is padded and the pieces can be joined (RFC 4648, 4).
+"""
 _IF_IN_MEMORY: int = getattr(os, "RWF_NOWAIT", 0)
+"""Read only what needs no waiting for the disk; Linux alone has it: https://man7.org/linux/man-pages/man2/preadv2.2.html"""
 
 
 class ImageSettings(BaseModel):
@@ -31,7 +35,7 @@ class ImageSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
-    """A complete picture that is kept: its public name, type, size in pixels and in bytes."""
+    """A complete picture in the store: its public name, type, size in pixels and in bytes."""
 
     name: str
     facts: Facts
@@ -40,7 +44,7 @@ class StoredPicture:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A picture that whoever knows its name may have: its size in bytes, and the wall time when it was stored."""
+    """A picture that may be served to whoever knows its name: its size in bytes, and the Unix time of its storing."""
 
     size_bytes: int
     stored_at: float
@@ -50,7 +54,7 @@ class Found:
 class Opened:
     """A picture, or a span of one, to be read once: ``size_bytes`` in ``pieces`` of any length up to PIECE_BYTES.
 
-    Nothing is held before the first piece is asked for; whoever stops before the last one closes ``pieces``.
+    No file is open before the first piece is asked for. Whoever stops before the last one must close ``pieces``.
     """
 
     size_bytes: int
@@ -58,44 +62,44 @@ class Opened:
 
 
 class PictureStore(Protocol):
-    """What keeps pictures. Drafts are local files, whatever becomes of them when they are published."""
+    """Stores pictures. Drafts are local files, whatever the store does with them when they are published."""
 
     drafts: Drafts
     used_bytes: int
 
     async def prepare(self) -> None:
-        """Make ready; before anything else is called. Raises OSError."""
+        """Get ready. To be called before anything else. Raises OSError."""
         ...
 
     async def publish(self, draft: Path, facts: Facts) -> StoredPicture:
-        """Give a complete draft a public name; it stays at least until ``release``.
+        """Give a complete draft a public name. It is kept at least until ``release``.
 
-        Raises OSError, and the draft's file is as it was.
+        Raises OSError, and then leaves the draft's file as it was.
         """
         ...
 
     async def find(self, name: str) -> Found | None:
-        """Return what is known of a picture that may still be served to anybody, else None."""
+        """Return what is known of a picture that may still be served, else None."""
         ...
 
     async def open(self, name: str, span: tuple[int, int] | None = None) -> Opened:
-        """Open a picture that is there, released or not; ``span``: first byte and the one behind the last.
+        """Open a stored picture, released or not. ``span``: its first byte and the one after its last.
 
-        Raises OSError when it isn't there; reading its pieces may raise that too.
+        Raises OSError when it isn't there; so may reading its pieces.
         """
         ...
 
     def release(self, name: str) -> None:
-        """Tell that a picture has reached its caller, or that nobody will ask for it; time and quota rule it now."""
+        """Note that a picture was delivered, or that nobody will ask for it: now time and quota may remove it."""
         ...
 
     async def sweep(self) -> None:
-        """Remove what is past its time or over the quota."""
+        """Remove pictures that are past their time or exceed the quota."""
         ...
 
 
 def open_file(path: Path, span: tuple[int, int] | None = None) -> Opened:
-    """Open a local file that is no link. Raises OSError when it isn't there."""
+    """Open a local file, but no link. Raises OSError when it isn't there."""
     size = path.stat(follow_symlinks=False).st_size
     start, stop = span or (0, size)
     return Opened(stop - start, _pieces_of(path, start, stop))
@@ -112,9 +116,9 @@ async def _pieces_of(path: Path, start: int, stop: int) -> AsyncGenerator[bytes,
 
 
 async def _read(file: int, offset: int, size: int) -> bytes:
-    """Read what the kernel has in memory at once, in a tenth of a thread's time; for what it hasn't, a thread waits.
+    """Read at once what the kernel has in memory, which takes a tenth of a thread's time; let a thread read the rest.
 
-    The last byte tells: files are read into memory from their beginning on.
+    Only the last byte is probed: files are read into memory from their beginning, so the others are there as well.
     """
     if _IF_IN_MEMORY:
         try:

@@ -1,4 +1,4 @@
-"""What a caller may ask for: checked, routed, put into each provider's words.
+"""What a caller may ask for: checked, routed, translated for each provider.
 
-A request leaves this room with the routes that can serve it and a fingerprint that its repeats share.
+The result is a request with the routes that can serve it and a fingerprint that its repeats share.
 """

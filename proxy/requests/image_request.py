@@ -1,7 +1,7 @@
 """What a caller may ask for: OpenAI's image parameters and the providers' own, checked before anything is sent.
 
-Clients are many and sloppy, so ``null`` and empty strings mean absent, numbers and booleans may be strings, and
-unknown fields are collected rather than refused. What is wrong beyond that is reported in OpenAI's words and codes.
+Clients are many and sloppy: so ``null`` and empty strings mean absent, numbers and booleans may be strings, and unknown
+fields are collected instead of refused. Any other mistake is reported in OpenAI's words and codes.
 """
 
 import re
@@ -14,7 +14,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from proxy.errors import InvalidJson, InvalidRequest
 
 MAX_PROMPT = 32_000
+"""Characters, as for OpenAI's GPT models: https://platform.openai.com/docs/api-reference/images/create"""
 _MAX_SHOWN = 10**18
+"""Python refuses to print a number of over 4300 digits, and JSON may hold one:
+https://docs.python.org/3/library/stdtypes.html#integer-string-conversion-length-limitation
+"""
 MIN_SIDE, MAX_SIDE, MAX_RATIO = 64, 4096, 4.0
 _SIZE = re.compile(r"(\d{1,5})\s*[xX×]\s*(\d{1,5})\Z")
 _RATIO = re.compile(r"(\d{1,4})[:/](\d{1,4})\Z")
@@ -43,8 +47,8 @@ ALIASES = {
 
 
 def _number(value: Any) -> Any:
-    """Take whole floats and numeric strings as numbers, and no boolean as one."""
-    if isinstance(value, bool):
+    """Take numeric strings as numbers, but no boolean."""
+    if isinstance(value, bool):  # which pydantic would take as 0 or 1
         raise PydanticCustomError("not_a_number", "not a number")
     if isinstance(value, str):
         text = value.strip()
@@ -85,7 +89,7 @@ def _ratio(value: Any) -> Any:
 
 
 def _quality(value: str | None) -> str | None:
-    """Take the usual quality by either name as left to us: dall-e-3's own default is always sent by some clients."""
+    """Take both names of the usual quality as not given: some clients always send dall-e-3's default, "standard"."""
     return None if value in ("standard", "auto") else value
 
 
@@ -97,7 +101,7 @@ Prompt = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_PROMPT)]
 
 
 class ImageRequest(BaseModel):
-    """One request for pictures, whatever its route; None means that the caller left it to us."""
+    """One request for pictures, whatever its route. None means that the caller didn't say."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -122,6 +126,7 @@ class ImageRequest(BaseModel):
     negative_prompt: Text | None = Field(default=None, repr=False)
     steps: Annotated[Whole, Field(ge=1, le=150)] | None = None
     cfg: Annotated[Decimal, Field(ge=0, le=30)] | None = None
+    # Stable Diffusion's clients send -1 for a random seed; the upper limit is what JSON carries exactly (RFC 8259, 6).
     seed: Annotated[Whole, Field(ge=-1, le=9_007_199_254_740_991)] | None = None
     sampler: Annotated[str, Field(strict=True, max_length=128)] | None = None
     style_preset: Annotated[str, Field(strict=True, max_length=128)] | None = None
@@ -130,18 +135,19 @@ class ImageRequest(BaseModel):
     height: Side | None = None
 
     def wanted_pixels(self) -> tuple[int, int] | None:
-        """Return the width and height in pixels that ``width`` and ``height`` or ``size`` name."""
+        """Return the width and height in pixels that ``width`` and ``height``, or else ``size``, ask for."""
         if self.width or self.height:
             width = self.width or self.height
             height = self.height or self.width
             return (width, height) if width and height else None
+        # Before ``size``: clients send that by default, and an aspect ratio only when somebody chose it.
         if self.aspect_ratio not in (None, "auto") or self.size in (None, "auto"):
             return None
         width_text, _, height_text = str(self.size).partition("x")
         return int(width_text), int(height_text)
 
     def wanted_ratio(self) -> float | None:
-        """Return the aspect ratio asked for, where it decides (``width`` and ``height`` win over it)."""
+        """Return the aspect ratio asked for, or None where ``width`` or ``height`` override it."""
         if self.aspect_ratio in (None, "auto") or self.width or self.height:
             return None
         named = _NAMED_RATIOS.get(str(self.aspect_ratio))
@@ -156,7 +162,7 @@ PROVIDER_FIELDS = frozenset(
 
 
 def parse(values: Mapping[str, Any]) -> tuple[ImageRequest, tuple[str, ...]]:
-    """Check ``values`` and return the request beside the names that nobody here knows. Raises InvalidRequest."""
+    """Check ``values``; return the request and the names that nobody here knows. Raises InvalidRequest."""
     known: dict[str, Any] = {}
     unknown: list[str] = []
     for name, value in values.items():
@@ -165,12 +171,14 @@ def parse(values: Mapping[str, Any]) -> tuple[ImageRequest, tuple[str, ...]]:
             continue
         if own not in _FIELDS:
             unknown.append(name)
+        # An empty prompt stays, to be refused as empty and not as missing.
         elif (value != "" or own == "prompt") and (own == name or values.get(own) in (None, "")):
             known[own] = value
     if isinstance(known.get("output_format"), str) and known["output_format"].lower() == "jpg":
         known["output_format"] = "jpeg"
     try:
         request = ImageRequest.model_validate(known)
+        # Not a validator of the model: one side alone stands for both, which is known only after all fields.
         if request.width or request.height:
             width, height = request.wanted_pixels() or (0, 0)
             _check_sides(width, height)
@@ -184,7 +192,7 @@ def parse(values: Mapping[str, Any]) -> tuple[ImageRequest, tuple[str, ...]]:
 
 
 def _invalid(errors: list[ErrorDetails]) -> InvalidRequest:
-    """Report the first problem in OpenAI's words; the prompt comes first, as it does there."""
+    """Report one problem in OpenAI's words: the prompt's before any other, as OpenAI does."""
     error = min(errors, key=lambda item: item["loc"][:1] != ("prompt",))
     name = str(error["loc"][0])
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
@@ -228,7 +236,7 @@ def _expected(name: str) -> str:
 
 
 def json_object(decoded: Any) -> dict[str, Any]:
-    """Return a decoded body if it is a JSON object; raises InvalidJson."""
+    """Return a decoded body if it is a JSON object. Raises InvalidJson."""
     if not isinstance(decoded, dict):
         raise InvalidJson("The request's body must be a JSON object.")
     return decoded

@@ -1,4 +1,4 @@
-"""The caller's words turned into one model's words, with an honest report of what was changed or could not be kept."""
+"""Translates the caller's parameters into one model's, and reports what was changed or had to be dropped."""
 
 import math
 from collections.abc import Mapping
@@ -10,18 +10,20 @@ from proxy.providers.boundary import Model, Operation, Range
 from proxy.providers.shapes import Shape
 from proxy.requests.image_request import ImageRequest
 
+# Documented for callers in docs/configuration.md, "What becomes of parameters".
 _STYLE_PRESETS = {"vivid": "cinematic", "natural": "photographic"}
 _MORE = frozenset({"high", "hd", "xhigh", "max"})
 _SAME_RATIO = 0.02
+"""Models' sides come in steps or from a list, so hardly any ratio is met exactly. This much off is not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A request in one model's words.
+    """A request in one model's parameters.
 
     ``settings`` lacks the seed, which differs from picture to picture: ``seed`` is the caller's, None if we may
-    choose. ``shape`` is the picture's size in pixels as far as it is known before it is made.
-    ``mapped``: ``size=1792x1024->1024x576``. ``dropped``: names of parameters this model has no word for.
+    choose. ``shape``: the picture's size in pixels, as far as it is known before it is made.
+    ``mapped``: such as ``size=1792x1024->1024x576``. ``dropped``: names of parameters that this model hasn't got.
     """
 
     settings: Mapping[str, Any] = field(repr=False)
@@ -33,13 +35,14 @@ class Translation:
     dropped: tuple[str, ...] = ()
 
     def with_seed(self, seed: int) -> dict[str, Any]:
-        """Return the settings of one picture; seeds beyond the model's range wrap around."""
+        """Return the settings of one picture. Seeds beyond the model's range wrap around."""
         if self.seeds is None:
             return dict(self.settings)
         return {**self.settings, "seed": _wrap(seed, self.seeds)}
 
 
 def _wrap(seed: int, seeds: Range) -> int:
+    # Not clamped: the seeds of n pictures must stay different.
     span = int(seeds.high - seeds.low) + 1
     return int(seeds.low) + seed % span
 
@@ -54,7 +57,7 @@ class _Report:
 
 
 def refuse_unless_able(request: ImageRequest, model: Model, operation: Operation, images: int) -> None:
-    """Raise InvalidRequest if the model cannot do this at all: another operation, prompt length, too many pictures."""
+    """Raise InvalidRequest if the model cannot do this at all: wrong operation, prompt length, too many pictures."""
     if operation not in model.operations:
         raise InvalidRequest(f"The model cannot do this ({operation}).", param="model")
     shortest, longest = model.prompt
@@ -70,16 +73,18 @@ def refuse_unless_able(request: ImageRequest, model: Model, operation: Operation
 
 
 def translate(request: ImageRequest, model: Model, defaults: Mapping[str, Any]) -> Translation:
-    """Return ``request`` in the words of ``model``; ``defaults`` fill in provider parameters the caller left open."""
+    """Return ``request`` in the parameters of ``model``; ``defaults`` fill in those that the caller left out."""
     given = {name: value for name in _SETTINGS if (value := getattr(request, name)) is not None}
     wanted = {**{name: value for name, value in defaults.items() if name in _SETTINGS}, **given}
     report = _Report()
     shape = _choose_shape(request, model, defaults, report)
     settings: dict[str, Any] = {}
     for name, value in wanted.items():
+        # Only what the caller gave is reported: a default that one route can't use is no surprise to anybody.
         kept = _keep(name, value, model, report if name in given else _Report())
         if kept is not None:
             settings[name] = kept
+    # After the settings: steps and a style preset that are set already win over quality and style.
     quality = _apply_quality(request, model, settings, report)
     _apply_style(request, model, settings, report)
     settings.update(shape.settings)
@@ -100,7 +105,7 @@ _SETTINGS = ("negative_prompt", "steps", "cfg", "sampler", "style_preset")
 
 
 def _keep(name: str, value: Any, model: Model, report: _Report) -> Any:
-    """Return the value the model takes for ``value``, or None when it has no such setting."""
+    """Return the value that the model accepts for ``value``, or None if it has no such setting."""
     if name in model.texts:
         return value
     if name in model.numbers:
@@ -108,6 +113,7 @@ def _keep(name: str, value: Any, model: Model, report: _Report) -> Any:
         if kept != value:
             report.map(name, f"{value:g}", f"{kept:g}")
         return kept
+    # Clients write names such as samplers' in their own case; providers accept theirs only.
     choice = next((word for word in model.choices.get(name, ()) if word.lower() == str(value).lower()), None)
     if choice is None:
         report.dropped.append(name)
@@ -115,7 +121,8 @@ def _keep(name: str, value: Any, model: Model, report: _Report) -> Any:
 
 
 def _apply_quality(request: ImageRequest, model: Model, settings: dict[str, Any], report: _Report) -> str:
-    """Turn quality into steps unless steps are given; return it as the answer's low, medium or high."""
+    """Turn quality into steps unless steps are given. Returns the answer's ``quality``: low, medium or high."""
+    # None of these providers has a quality; more steps are the nearest thing (docs/configuration.md).
     asked = request.quality
     resolved = "high" if asked in _MORE else asked or "medium"
     if resolved == "medium":
@@ -157,11 +164,13 @@ def _choose_shape(request: ImageRequest, model: Model, defaults: Mapping[str, An
         return shape
     if not any(name in defaults for name in ("width", "height", "aspect_ratio")):
         return model.shapes.default
+    # A default shape is found as if it had been asked for, but its rounding is not reported.
     usual = {name: defaults.get(name) for name in ("width", "height", "aspect_ratio")}
     return _choose_shape(ImageRequest(prompt="-", **usual), model, {}, _Report())
 
 
 def _nearest_ratio(model: Model, ratio: float) -> Shape:
+    # At the area of the default shape: a ratio alone is no wish for a larger or a dearer picture.
     usual = model.shapes.default
     area = usual.width * usual.height
     return model.shapes.nearest(round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio)))

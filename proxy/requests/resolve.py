@@ -1,4 +1,4 @@
-"""A checked request together with every route that can serve it, in order: what a generation is made from."""
+"""A checked request with every route that can serve it, in order: what a generation starts from."""
 
 import hashlib
 import secrets
@@ -15,10 +15,10 @@ from proxy.requests.parameters import Translation, refuse_unless_able, translate
 from proxy.requests.routing import PublicModel, Route
 
 _SECRET = secrets.token_bytes(32)
-"""Fingerprints are compared inside this process only, so each process has its own."""
+"""The key of the fingerprints, so that a digest tells nobody what was asked. They are compared only in this process."""
 
 _NOT_IN_FINGERPRINT = {"model", "response_format", "stream", "partial_images", "user", "safety_identifier"}
-"""What makes no other picture; model and form count as they were resolved."""
+"""What makes no difference to the picture. Model and form count as resolved: a name left out equals the default's."""
 
 
 _GPT_ONLY = frozenset(
@@ -40,7 +40,7 @@ _GPT_ONLY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One route and the request in its words."""
+    """One route, and the request in that model's parameters."""
 
     route: Route
     translation: Translation
@@ -64,7 +64,7 @@ class CheckedRequest:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRequest:
-    """A request with its routes. ``form`` is the one field that each picture is answered in."""
+    """A request with its routes. ``form``: the field in which each picture is answered."""
 
     checked: CheckedRequest
     public: PublicModel
@@ -73,7 +73,7 @@ class ResolvedRequest:
     fingerprint: bytes = field(repr=False)
 
     def without_uploads(self) -> "ResolvedRequest":
-        """Return it without the bytes of its pictures, once they have served."""
+        """Return it without the bytes of its input pictures, when they are no longer needed."""
         if not self.checked.images:
             return self
         images = tuple(replace(image, data=b"") for image in self.checked.images)
@@ -90,11 +90,12 @@ class ResolvedRequest:
 
 
 def resolve(checked: CheckedRequest, public: PublicModel, *, strict: bool, able: Sequence[str] = ()) -> ResolvedRequest:
-    """Return ``checked`` with its routes: those of ``public`` that can do it.
+    """Return ``checked`` with its routes: those of ``public`` that can serve it.
 
-    ``strict``: a route that would have to drop a parameter can't. ``able``: public names to recommend when none
-    can do the operation. Raises InvalidRequest when no route is left.
+    ``strict``: a route that would drop a parameter can't. ``able``: public names to recommend when no route can do the
+    operation. Raises InvalidRequest when no route is left.
     """
+    # Names are cut where they are quoted: they are the caller's, and of any length.
     if strict and checked.unknown:
         name = checked.unknown[0]
         raise InvalidRequest(f"Unknown parameter: '{name[:64]}'.", param=name[:64], code="unknown_parameter")
@@ -107,7 +108,7 @@ def resolve(checked: CheckedRequest, public: PublicModel, *, strict: bool, able:
                 name = translation.dropped[0]
                 message = f"The parameter '{name}' cannot be honoured by this model."
                 raise InvalidRequest(message, param=name, code="unknown_parameter")
-        except InvalidRequest as refusal:
+        except InvalidRequest as refusal:  # by this route only: another one may take the request
             refusals.append((checked.operation in route.model.operations, refusal))
         else:
             candidates.append(Candidate(route, translation))
@@ -118,9 +119,9 @@ def resolve(checked: CheckedRequest, public: PublicModel, *, strict: bool, able:
 
 
 def _form(checked: CheckedRequest, public: PublicModel) -> Literal["url", "b64_json"]:
-    """Return the form of the answer; a request that names no model may be one that only a GPT model answers."""
+    """Return the form of the answer. A request without a model that only OpenAI's GPT models accept gets theirs."""
     request = checked.request
-    if request.stream:
+    if request.stream:  # OpenAI's events carry base64 only
         return "b64_json"
     for_gpt = checked.operation != "generate" or not _GPT_ONLY.isdisjoint({*request.model_fields_set, *checked.unknown})
     return request.response_format or public.form(like_gpt=request.model is None and for_gpt)
@@ -129,6 +130,7 @@ def _form(checked: CheckedRequest, public: PublicModel) -> Literal["url", "b64_j
 def _none_left(
     checked: CheckedRequest, public: PublicModel, refusals: Sequence[tuple[bool, InvalidRequest]], able: Sequence[str]
 ) -> InvalidRequest:
+    # If a route could do the operation, what it objects to is of more use than a list of other models.
     for does_operation, refusal in refusals:
         if does_operation:
             return refusal
@@ -146,7 +148,8 @@ _OPERATIONS: dict[Operation, str] = {
 
 
 def _fingerprint(checked: CheckedRequest, model: str, form: str) -> bytes:
-    """Digest whose it is and what is wanted: equal for a repeat of the same call, and for nothing else."""
+    """Return a digest of the owner and what is wanted: equal for equal calls of one owner only."""
+    # Of parsed values, not of the body: multipart's boundary changes from one repeat to the next.
     digest = hashlib.blake2b(to_json([checked.owner, checked.operation, model, form]), key=_SECRET, digest_size=16)
     digest.update(checked.request.model_dump_json(exclude_none=True, exclude=_NOT_IN_FINGERPRINT).encode())
     for picture in (*checked.images, *((checked.mask,) if checked.mask else ())):

@@ -1,4 +1,4 @@
-"""A model's public name to the routes behind it: which provider makes it, under which of its own names."""
+"""Finds the routes behind a model's public name: which providers, and under which of their own names."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from proxy.requests.image_request import PROVIDER_FIELDS, parse
 
 _MAX_SHOWN = 100
 _SAME_START, _MAX_COMPARED = 16, 30
-"""Comparing a name with every known one would block the event loop for tens of milliseconds."""
+"""Only so many names with the same start are compared: all of them would hold up the event loop for tens of ms."""
 
 
 class ModelSettings(BaseModel):
@@ -50,6 +50,7 @@ class ModelCatalogue:
     def offer(self, models: Iterable[Model]) -> None:
         """Replace what this provider offers."""
         self.models = {model.name: model for model in models}
+        # Reversed, so that of two models with the same alias the first has it; and a name wins over any alias.
         aliases = {alias: model for model in reversed(self.models.values()) for alias in model.aliases}
         self.by_name = {**aliases, **self.models}
 
@@ -67,7 +68,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class PublicModel:
-    """What a public name stands for; ``response_format`` as configured, empty to go by the name."""
+    """What a public name stands for. ``response_format``: as configured; if empty, the name decides."""
 
     name: str
     routes: tuple[Route, ...]
@@ -75,23 +76,27 @@ class PublicModel:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def form(self, *, like_gpt: bool = False) -> Literal["url", "b64_json"]:
-        """Return the form of a picture whose request names none; ``like_gpt``: as OpenAI's GPT models give it."""
+        """Return the form for requests that name none; ``like_gpt``: the form of OpenAI's GPT models."""
+        # They answer with base64 only: https://platform.openai.com/docs/api-reference/images/create
         gpt = like_gpt or "gpt-image" in self.name or self.name.startswith("chatgpt-image")
         return self.response_format or ("b64_json" if gpt else "url")
 
 
 class Routing:
-    """The configured names and the providers' own names, and what they lead to."""
+    """The configured names and the providers' own names, with the routes behind them."""
 
     def __init__(self, models: Mapping[str, ModelSettings], catalogues: Sequence[ModelCatalogue]) -> None:
         self._configured = dict(models)
         self._catalogues = {catalogue.name: catalogue for catalogue in catalogues}
+        # The longest first: the most specific pattern wins.
         patterns = (name[:-1] for name in models if name.endswith("*"))
         self._patterns = sorted(patterns, key=len, reverse=True)
 
     def resolve(self, name: str) -> PublicModel:
         """Return the usable routes of ``name``. Raises UnknownModel, or NotConfigured when none is usable now."""
+        # A pattern's own key is no model's name, though a caller could send it.
         settings = None if name.endswith("*") else self._configured.get(name)
+        # Gateways such as LiteLLM name models like this (docs/clients.md).
         if settings is None and name.startswith("openai/") and not self._has_pattern("openai/"):
             return self.resolve(name.removeprefix("openai/"))
         if settings is None:
@@ -115,7 +120,7 @@ class Routing:
                     yield f"{catalogue.name}/{model}", catalogue.name
 
     def operations(self, name: str) -> frozenset[Operation]:
-        """Return what a name can do by its usable routes; nothing when it has none."""
+        """Return what the usable routes of a name can do; nothing if it has none."""
         try:
             routes = self.resolve(name).routes
         except (NotConfigured, UnknownModel):
@@ -127,7 +132,7 @@ class Routing:
         yield from self._configured.items()
 
     def why_unusable(self, route: str) -> str:
-        """Return why ``route`` (as the configuration writes it) can't be used now; empty if it can."""
+        """Return why ``route``, as written in the configuration, can't be used now; empty if it can."""
         provider, _, model = route.partition("/")
         catalogue = self._catalogues.get(provider)
         if catalogue is None:
@@ -153,6 +158,7 @@ class Routing:
         if qualified is not None:
             return qualified
         found = [Route(s.name, s.by_name[name]) for s in self._catalogues.values() if name in s.by_name]
+        # Where two offer it, the usable one is meant. All, if none is: then the error can name why.
         usable = [route for route in found if not self._catalogues[route.provider].why_not]
         candidates = usable or found
         if len(candidates) > 1:
@@ -179,6 +185,6 @@ class Routing:
 
 
 def _shown(name: str) -> str:
-    """Return a caller's name for a model, fit for a message."""
+    """Return the model name of a caller, made fit for a message: printable and not too long."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in name)
     return printable if len(printable) <= _MAX_SHOWN else f"{printable[:_MAX_SHOWN]}…"

@@ -1,7 +1,8 @@
-"""Where result pictures may come from: a provider's answer names the address, so the address is not trusted.
+"""Where result pictures may come from. A provider's answer names the address, so it is not trusted (OWASP: SSRF).
 
 ``ipaddress.is_global`` alone is not enough: it is true for multicast, for NAT64, for deprecated site-local and
 IPv4-compatible addresses, and on older Pythons for 6to4, the local NAT64 prefix and the protocol assignments.
+https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Prevention_Cheat_Sheet.html
 """
 
 import ipaddress
@@ -17,8 +18,9 @@ from yarl import URL
 from proxy.errors import ProviderBadResult
 
 _MAX_LENGTH = 2048
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_COMPATIBLE = ipaddress.ip_network("::/96")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052, 2.1
+_COMPATIBLE = ipaddress.ip_network("::/96")  # RFC 4291, 2.5.5.1
+# Site-local (RFC 3879), local NAT64 (RFC 8215), IETF protocol assignments (RFC 6890, 2.2.2).
 _SPECIAL = tuple(map(ipaddress.ip_network, ("fec0::/10", "64:ff9b:1::/48", "192.0.0.0/24")))
 _HOST_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z][a-z0-9-]{0,62}\Z")
 """A last label that begins with a digit is another spelling of an IPv4 address (``2130706433``, ``127.1``)."""
@@ -53,6 +55,7 @@ def public_socket(info: AddrInfoType) -> socket.socket:
     between the check and the connection.
     """
     family, kind, protocol, _, destination = info
+    # What follows "%" is the zone of a link-local address (RFC 4007, 11).
     if not is_public(ipaddress.ip_address(destination[0].partition("%")[0])):
         raise AddressRefused(f"refusing to connect to {destination[0]}")
     return socket.socket(family, kind, protocol)
@@ -60,13 +63,13 @@ def public_socket(info: AddrInfoType) -> socket.socket:
 
 @dataclass(frozen=True, slots=True)
 class ResultAddresses:
-    """The rule for one provider: exact lower-case ``hosts`` (empty: any); ``allow_private``: private and http too."""
+    """The rule for one provider. ``hosts``: lower-case names, any if empty. ``allow_private``: private and http too."""
 
     hosts: Sequence[str] = ()
     allow_private: bool = False
 
     def check(self, address: str) -> str:
-        """Return ``address`` in its normal form if a result may live there; raises ProviderBadResult."""
+        """Return ``address`` in its normal form if a result may come from there. Raises ProviderBadResult."""
         try:
             url = URL(address)
             allowed = len(address) <= _MAX_LENGTH and self._allows(url)
@@ -77,6 +80,7 @@ class ResultAddresses:
         return str(url)
 
     def _allows(self, url: URL) -> bool:
+        # Credentials in an address would be sent on, and shown to the caller.
         host = url.host
         if not host or url.user is not None or url.password is not None or url.scheme not in ("http", "https"):
             return False
@@ -89,6 +93,7 @@ class ResultAddresses:
 
 @lru_cache(maxsize=256)
 def _is_private(host: str) -> bool:
+    # RFC 6761, 6.3; and a dot at the end spells the same name so that no list would recognise it.
     if host == "localhost" or host.endswith((".localhost", ".")):
         return True
     try:

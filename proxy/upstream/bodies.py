@@ -1,4 +1,4 @@
-"""What a call sends, in pieces: pictures are never copied whole into a body, nor encoded or encrypted in one go."""
+"""What a call sends, in pieces: no picture is copied whole into a body, or encoded or encrypted in one go."""
 
 import asyncio
 import binascii
@@ -12,7 +12,10 @@ from pydantic_core import to_json
 from proxy.providers.boundary import Base64, Call
 
 PIECE_BYTES = 98_304
-"""Bytes of a picture that are sent before others have their turn: a multiple of 3, so that base64 joins unpadded."""
+"""Bytes of a picture that are sent before other tasks have their turn.
+
+A multiple of 3, so that no piece's base64 but the last one's is padded and the pieces can be joined (RFC 4648, 4).
+"""
 
 _Part = bytes | memoryview | Base64
 
@@ -26,11 +29,11 @@ class Body:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the call's headers must say of it."""
+        """The headers that describe it."""
         return {"content-type": self.content_type, "content-length": str(sum(map(_length, self.parts)))}
 
     async def pieces(self) -> AsyncIterator[bytes | memoryview]:
-        """Yield the body; between two pieces others have their turn."""
+        """Yield the body in pieces; other tasks have their turn in between."""
         for part in self.parts:
             for piece in _pieces(part):
                 yield piece
@@ -38,11 +41,12 @@ class Body:
 
 
 def body_of(call: Call) -> Body | None:
-    """Return the body of a call that brings pictures; None for any other."""
+    """Return the body of a call that sends pictures; None for any other."""
     if call.files:
         return _form(call)
     if call.json is None or not any(isinstance(value, Base64) for value in call.json.values()):
         return None
+    # The JSON is written with a mark in place of each picture and split there; no prompt can guess a random mark.
     mark = secrets.token_hex(16)
     pictures = [value for value in call.json.values() if isinstance(value, Base64)]
     marked = {name: value.before + mark if isinstance(value, Base64) else value for name, value in call.json.items()}
@@ -54,7 +58,7 @@ def body_of(call: Call) -> Body | None:
 
 
 def _form(call: Call) -> Body:
-    boundary = secrets.token_hex(16)
+    boundary = secrets.token_hex(16)  # must not occur in any part (RFC 2046, 5.1.1)
     parts: list[_Part] = []
     for file in call.files:
         disposition = f'content-disposition: form-data; name="{file.part}"; filename="{file.name}"'

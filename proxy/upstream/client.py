@@ -1,8 +1,8 @@
-"""The only module that speaks HTTP to providers: one session each, every call bounded in time and bytes, sent once.
+"""The only module that speaks HTTP to providers: each call is sent once, and bounded in time and bytes.
 
-aiohttp repeats idempotent methods on its own after a dropped connection; Prodia's former submit is a GET that buys a
-picture. The middleware below turns such drops into failures of ours before aiohttp can repeat them; only calls that
-are declared safe go without it, and may reach a provider that drops connections twice.
+aiohttp repeats idempotent methods by itself after a dropped connection, and Prodia's former submit is a GET that buys a
+picture. The middleware below turns such drops into failures of ours before aiohttp sees them. Only calls declared safe
+go without it; those may be sent twice.
 """
 
 import asyncio
@@ -28,13 +28,16 @@ from proxy.upstream.incoming import Draft, Incoming, NotWhole, unstorable
 
 CONNECT_S = 3.0
 STALL_S = 15.0
-"""Longest silence inside a body."""
+"""Longest silence within a body."""
 FETCH_S = 30.0
-"""Longest silence of a host that a picture is fetched from, and the time for a small one."""
+"""Longest silence of a host that a picture is fetched from; also the whole time for a small picture."""
 MAX_ANSWER = 65_536
 MAX_CATALOGUE = 1_048_576
 MAX_PICTURE = 52_428_800
 _KEEPALIVE_S = 15.0
+"""Below servers' own limits (nginx: 75 s): a submit on a connection that is just being closed would end as unknown.
+https://nginx.org/en/docs/http/ngx_http_core_module.html#keepalive_timeout
+"""
 _PICTURE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 
 
@@ -43,15 +46,15 @@ class NotSent(Exception):
 
 
 class Interrupted(Exception):
-    """The call went out, and no complete answer came back."""
+    """The call was, or may have been, sent, and no complete answer came back."""
 
 
 class ResultNotReady(ProviderBadResult):
-    """A result could not be fetched now; its host may have it a moment later."""
+    """A result could not be fetched now; its host may have it soon."""
 
 
 class TooLarge(ProviderBadResponse):
-    """An answer is over its limit of bytes."""
+    """An answer exceeds its limit of bytes."""
 
     def __init__(self) -> None:
         super().__init__("The provider's answer is larger than any expected.")
@@ -59,7 +62,7 @@ class TooLarge(ProviderBadResponse):
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes received from one provider so far, in bodies that were within their limits."""
+    """Bytes received from one provider so far, in bodies within their limits."""
 
     received: int = 0
 
@@ -70,13 +73,13 @@ _CONNECTING = (
     aiohttp.ClientHttpProxyError,
     aiohttp.ClientProxyConnectionError,
 )
-"""What aiohttp raises as long as nothing of the call has been sent; it repeats no call after these."""
+"""What aiohttp raises while nothing of the call has been sent yet. It repeats no call after these by itself."""
 
 
 async def _never_repeat(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     try:
         return await handler(request)
-    except _CONNECTING:
+    except _CONNECTING:  # first: they are ClientErrors, too
         raise
     except (aiohttp.ClientError, OSError) as error:
         raise Interrupted(type(error).__name__) from error
@@ -85,9 +88,9 @@ async def _never_repeat(request: ClientRequest, handler: ClientHandlerType) -> C
 class Upstream:
     """The connections to one provider.
 
-    API calls may go wherever its owner's configuration points. Results are fetched over a second pool, which
-    checks the address of every connection, because the provider's answer chooses them; ``credentials`` are headers
-    of the first pool alone.
+    API calls go wherever the operator's configuration points. Results are fetched over a second pool, which checks
+    the address of every connection, because the provider's answer chooses it. ``credentials`` are headers of the
+    first pool only.
     """
 
     def __init__(
@@ -115,8 +118,8 @@ class Upstream:
     def send(self, call: Call, timeout_s: float, max_bytes: int = MAX_ANSWER) -> Awaitable[Reply]:
         """Make ``call`` once and read its whole answer within ``timeout_s`` seconds.
 
-        Raises NotSent, Interrupted, TooLarge, NotWhole for a picture that came cut off, or StateUnavailable, and
-        nothing was sent, when the answer may be a picture that can be had but once and cannot be stored.
+        Raises NotSent, Interrupted, TooLarge, and NotWhole for a picture that came cut off. Raises StateUnavailable
+        before anything is sent when the answer may be a picture that comes only once and it cannot be stored.
         """
         if self._api_session is None:
             self._api_session = _session(None, self._credentials)
@@ -124,16 +127,17 @@ class Upstream:
         return self._exchange(self._api_session, call, timeout_s, limit)
 
     def check_result(self, address: str) -> str:
-        """Return the address of a result in its normal form; raises ProviderBadResult when it isn't allowed."""
+        """Return the address of a result in its normal form. Raises ProviderBadResult when it isn't allowed."""
         return self._results.check(address)
 
     async def fetch(self, address: str, timeout_s: float = FETCH_S) -> Path | bytes:
-        """Fetch a result picture and return its file, or its bytes when none can be written.
+        """Fetch a result picture and return its file, or its bytes when no file can be written.
 
-        Raises ResultNotReady and NotWhole, which another fetch may cure, and ProviderBadResult.
+        Raises ResultNotReady and NotWhole, after which another fetch may work, and ProviderBadResult.
         """
         url = self._results.check(address)
         if self._result_session is None:
+            # A configured proxy is the peer of every connection, and its own address may well be private.
             self._result_session = _session(None if self._results.allow_private or self._http_proxy else public_socket)
         call = Call("GET", url, headers={"accept": "image/*"}, picture=True, safe=True)
         try:
@@ -147,12 +151,13 @@ class Upstream:
         if reply.picture is not None:
             return reply.picture
         message = "The finished picture's address does not lead to a picture."
+        # Not followed: the address that a redirect names would be yet another one to check.
         if 300 <= reply.status < 400:
             raise ProviderBadResult(message)
         raise NotWhole(message) if reply.status < 300 else ResultNotReady(message, retry_after=reply.retry_after)
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call, timeout_s: float, limit: int) -> Reply:
-        # Before the call goes out: a picture that nobody can store must not be bought.
+        # Opened before the call is sent: a picture that cannot be stored must not be bought.
         incoming = self._incoming(call) if call.picture else None
         kept = False
         body = body_of(call)
@@ -182,7 +187,7 @@ class Upstream:
                     kept = parts.found
                     return Reply(response.status, response.headers, picture=output, parts=parts.kept)
                 return Reply(response.status, response.headers, await self._body(response, limit))
-        except _CONNECTING as error:
+        except _CONNECTING as error:  # first: they are ClientErrors or TimeoutErrors, too
             raise NotSent(type(error).__name__) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Interrupted(type(error).__name__) from error
@@ -194,6 +199,7 @@ class Upstream:
         try:
             return Incoming(self._draft())
         except OSError as error:
+            # What can be fetched again may come into memory; a submit must not be sent on that chance.
             if not call.safe:
                 raise unstorable() from error
             return Incoming(None)
@@ -202,7 +208,7 @@ class Upstream:
         accepted = 200 <= response.status < 300
         if not accepted:
             limit = min(limit, MAX_ANSWER)
-        if response.content.is_eof():  # it came whole behind its headers, as most answers to a poll do
+        if response.content.is_eof():  # it arrived together with its headers, as most answers to a poll do
             whole = response.content.read_nowait()
             if accepted and len(whole) > limit:
                 raise TooLarge
@@ -212,7 +218,7 @@ class Upstream:
         try:
             await self._drain(response, body.extend, limit)
         except ProviderBadResponse:
-            # A refusal's status says what it means however long its page is: it must not end a job that runs.
+            # An error's status means the same however long its page is: that must not end a running job.
             if accepted:
                 raise
         return bytes(body)
@@ -232,16 +238,19 @@ class Upstream:
 
 @lru_cache(maxsize=64)
 def _timeout(total_s: float, silence_s: float | None) -> aiohttp.ClientTimeout:
+    # Connecting must time out before the whole call does: only then is it known that nothing was sent.
     return aiohttp.ClientTimeout(total=total_s, connect=min(CONNECT_S, total_s * 0.9), sock_read=silence_s)
 
 
 def _session(
     socket_factory: Callable[[Any], socket.socket] | None, credentials: Mapping[str, str] = MappingProxyType({})
 ) -> aiohttp.ClientSession:
-    # No pool limit: the number of jobs at once is bounded where they wait in order, not where they would time out.
+    # No limit on the pool: jobs are limited by their slots; a wait in here would count against the call's timeout.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, socket_factory=socket_factory)
     return aiohttp.ClientSession(
         connector=connector,
+        # No cookies and no HTTP_PROXY or ~/.netrc: a call depends on nothing but the configuration.
+        # https://docs.aiohttp.org/en/stable/client_reference.html#aiohttp.ClientSession
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         middlewares=(_never_repeat,),
@@ -251,7 +260,7 @@ def _session(
 
 
 def _leads_inside(error: BaseException | None) -> bool:
-    """Whether a connection failed because its address is not one where a result may live."""
+    """Whether a connection failed because its address was refused."""
     while error is not None and not isinstance(error, AddressRefused):
         error = error.__cause__ or error.__context__
     return error is not None

@@ -1,4 +1,4 @@
-"""A picture on its way in: into a file, and into memory where the disk fails, since it may be paid for already."""
+"""A picture on its way in: into a file, or into memory if the disk fails, since it may be paid for already."""
 
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +10,11 @@ _RETRY_S = 5.0
 
 
 class NotWhole(ProviderBadResult):
-    """What came is no whole picture; where it can be fetched again, another fetch may bring one."""
+    """What came is no whole picture. Where it can be fetched again, another fetch may bring it."""
 
 
 def unstorable() -> StateUnavailable:
-    """Return the failure of a picture that is not asked for because it could not be stored."""
+    """Return the failure of a request whose picture could not be stored, and so was not asked for."""
     return StateUnavailable("This service cannot store pictures now, so none was asked for.", retry_after=_RETRY_S)
 
 
@@ -25,7 +25,7 @@ class Draft(Protocol):
 
     @property
     def in_place(self) -> bool:
-        """Whether ``path`` still leads to what was written."""
+        """Whether ``path`` still leads to what was written; no longer if its folder was removed meanwhile."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -41,12 +41,12 @@ class Draft(Protocol):
         ...
 
     def discard(self) -> None:
-        """Remove it, as far as that can be done."""
+        """Remove it if possible."""
         ...
 
 
 class Incoming:
-    """Takes a picture's bytes; ``draft`` None: memory from the start."""
+    """Takes a picture's bytes. ``draft`` None: into memory from the start."""
 
     def __init__(self, draft: Draft | None) -> None:
         self._draft = draft
@@ -55,12 +55,14 @@ class Incoming:
         self._completeness = Completeness()
 
     def write(self, data: bytes) -> None:
-        """Add ``data``. Raises OSError only when the disk doesn't give back what it took."""
+        """Add ``data``. Raises OSError only if what was written cannot be read back."""
+        # Checked as it arrives: a second pass over a large picture at its end would hold up the event loop.
         self._completeness.add(data)
         if self._draft is not None:
             try:
                 self._draft.write(data)
             except OSError:
+                # A full disk must not cost a paid picture: what has been written is read back, the rest follows.
                 self._leave_disk()
             else:
                 self._written += len(data)
@@ -68,9 +70,10 @@ class Incoming:
         self._memory += data
 
     def finish(self) -> Path | bytes:
-        """Return the whole picture: its file, or its bytes. Raises NotWhole, OSError as ``write`` does."""
+        """Return the whole picture: its file, or its bytes. Raises NotWhole, and OSError as ``write`` does."""
         if self._completeness.cut:
             raise NotWhole("The finished picture came cut off or damaged.")
+        # Writes into a removed folder succeed as long as the file is open (unlink(2)); only the name has gone.
         if self._draft is not None and not self._draft.in_place:
             self._leave_disk()
         if self._draft is None:
