@@ -1,4 +1,4 @@
-"""The commands. Mistakes of a user end with status 2 and a line that says what to mend, never with a traceback."""
+"""The commands. A user's mistake ends with status 2 and a line that says what to change, never with a traceback."""
 
 import argparse
 import asyncio
@@ -24,6 +24,7 @@ _CURL = """\
 
 
 class _Parser(argparse.ArgumentParser):
+    # In one line; argparse would print the whole usage before it.
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"{self.prog}: {message} (see {self.prog} --help)\n")
         sys.exit(2)
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail([f"{error.strerror}; choose another port with --port"])
     except (StartupFailed, OSError) as error:
         _fail([str(error)])
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # for "serve" Ctrl-C is a proper end; 130 is the shell's 128 + SIGINT
         sys.exit(0 if options.command == "serve" else 130)
 
 
@@ -61,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 async def _start(command: Command, options: argparse.Namespace) -> int:
-    """Run a command with the configuration that its options name; for the demo the simulator is started first."""
+    """Run a command with the configuration that its options name; for the demo, start the simulator first."""
     given = {"host": getattr(options, "host", None), "port": getattr(options, "port", None)}
     server = {name: value for name, value in given.items() if value is not None}
     overrides = {"server": server} if server else {}
@@ -135,17 +136,18 @@ async def _serve(options: argparse.Namespace, configuration: config.Configuratio
 
 
 def _spare_the_collector() -> None:
-    """Look for cyclic garbage less often: requests leave none to speak of, and it takes a third of their CPU time.
+    """Run the garbage collector less often: requests leave few cycles, and it takes a third of their CPU time.
 
-    Generations are kept for repeats, so that each look at the oldest generation goes through thousands of live objects.
+    Generations are kept for repeats, so each full collection goes through thousands of live objects.
     """
+    # What the imports made lives as long as the process: https://docs.python.org/3/library/gc.html#gc.freeze
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
 
 
 def _make_folder(directory: Path) -> None:
-    """Make the folder for pictures now, while a mistake can still be reported in a line. Raises ConfigurationError."""
+    """Make the folder for pictures now, while one line can still report a mistake. Raises ConfigurationError."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -158,6 +160,7 @@ def _greet(app: Starlette, port: int, *, demo: bool) -> None:
     """Print where the service is, what it offers and a call that can be pasted."""
     engine = app.state.waiting.engine
     server = engine.settings.server
+    # "Any address" is nothing that a client can connect to everywhere.
     host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104 (compared, not bound)
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     usable = [

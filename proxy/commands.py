@@ -1,4 +1,4 @@
-"""The commands beside ``serve``: generate, models, check."""
+"""The commands besides ``serve``: generate, models, check."""
 
 import argparse
 import asyncio
@@ -67,7 +67,7 @@ async def _show(generation: Generation) -> None:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True)  # standard output holds only the names of the files, for scripts
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("waiting", total=len(generation.progress))
         while not generation.done:
@@ -78,7 +78,7 @@ async def _show(generation: Generation) -> None:
 
 
 def _names(output: Path, options: argparse.Namespace) -> list[Path]:
-    """Return the files to write: the one named, numbered when there are several; unnamed ones never overwrite."""
+    """Return the files to write: the named one, numbered if there are several; without a name, only new files."""
     if options.output and options.n == 1:
         return [output]
     names: list[Path] = []
@@ -92,7 +92,7 @@ def _names(output: Path, options: argparse.Namespace) -> list[Path]:
 
 
 def _in_the_way(paths: list[Path], *, force: bool) -> str:
-    """Return what is wrong with the files to write, empty if nothing is; asked before anything is bought."""
+    """Return what is wrong with the files to write, empty if nothing is; checked before anything is bought."""
     for path in paths:
         if path.is_dir():
             return f"{path}: is a folder"
@@ -102,11 +102,12 @@ def _in_the_way(paths: list[Path], *, force: bool) -> str:
 
 
 async def _write(store: PictureStore, name: str, path: Path, *, force: bool) -> Path:
-    """Copy a picture to ``path`` and return its name there: another one if a file has come into the way meanwhile."""
+    """Copy a picture to ``path`` and return its path: another one if that file has come to exist meanwhile."""
     opened = await store.open(name)
     target, number = path, 0
     while True:
         try:
+            # "x" checks and creates in one step. The picture is paid for, so a file in the way must not cost it.
             file = target.open("wb" if force else "xb")
         except FileExistsError:
             number += 1
@@ -136,12 +137,13 @@ async def models(options: argparse.Namespace, configuration: Configuration) -> i
         usable = not catalogue.why_not
         models = f"{len(catalogue.models)} models"
         table.add_row(*map(Text, (f"{name}/…", models, "yes" if usable else "no", catalogue.why_not)))
+    # In a pipe rich assumes 80 columns, which would fold every route.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     return 0
 
 
 async def check(options: argparse.Namespace, configuration: Configuration) -> int:  # noqa: ARG001 (a command's signature)
-    """Validate the configuration (done by loading it) and ask each usable provider for a sign of life."""
+    """Validate the configuration (by loading it) and check that each usable provider answers."""
     async with AsyncExitStack() as stack:
         engine = Engine(configuration)
         stack.push_async_callback(engine.close)

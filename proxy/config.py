@@ -1,6 +1,6 @@
-"""The configuration: a TOML file over built-in defaults, every problem told at once, secrets only named.
+"""The configuration: a TOML file over built-in defaults, all problems reported at once, secrets only named.
 
-Each part's settings class lives beside the code that uses it; this module composes them.
+The settings class of each part is beside the code that uses it; this module composes them.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from proxy.requests.routing import ModelSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
+# In the order in which they are tried: docs/providers.md gives their prices and times.
 _DEFAULT_ROUTES = (
     "prodia/inference.flux-fast.schnell.txt2img.v2",
     "prodia/inference.flux-2.klein.4b.img2img.v1",
@@ -30,6 +31,7 @@ _DEFAULT_ROUTES = (
     "imagelabs/sdxl-turbo",
     "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]",
 )
+# OpenAI's names, hard-coded in many clients. A name with "*" answers those that don't exist yet.
 _NAMES = (
     "dall-e-3",
     "dall-e-2",
@@ -48,7 +50,7 @@ _NAMES = (
     "dall-e-*",
 )
 _NAMED = ("providers", "models")
-"""The tables whose keys are names, each with a table of its own."""
+"""Tables whose keys are names, each with a table of its own."""
 
 
 class ServerSettings(BaseModel):
@@ -82,7 +84,7 @@ class ServerSettings(BaseModel):
 
 
 class Timeouts(BaseModel):
-    """The ``[timeouts]`` table, in seconds."""
+    """The ``[timeouts]`` table, in seconds; docs/configuration.md describes each."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -112,7 +114,8 @@ class Settings(BaseModel):
     @field_validator("models")
     @classmethod
     def _with_routes(cls, models: Mapping[str, ModelSettings], others: ValidationInfo) -> Mapping[str, ModelSettings]:
-        """Give every table that names no routes those of the server, which is read before."""
+        """Give every table without routes those of the server, which is read before."""
+        # Missing where it is wrong itself, which is reported anyway (ValidationInfo.data, docs.pydantic.dev).
         if "server" not in others.data:
             return models
         routes = {"routes": others.data["server"].default_routes}
@@ -120,7 +123,7 @@ class Settings(BaseModel):
 
     @property
     def routes(self) -> Mapping[str, tuple[str, ...]]:
-        """Every list of routes under the key that says it: the default ones once, whichever models have them."""
+        """Every list of routes by the key that sets it; the default ones once, whichever models use them."""
         default = self.server.default_routes
         own = {name: model.routes for name, model in self.models.items() if model.routes is not default}
         return {"server.default_routes": default} | {f"models.{name}.routes": routes for name, routes in own.items()}
@@ -136,7 +139,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings beside the secrets they name; ``repr`` shows no secret."""
+    """Settings with the secrets they name; ``repr`` shows no secret."""
 
     settings: Settings
     key_digests: tuple[bytes, ...] = field(default=(), repr=False)
@@ -153,7 +156,10 @@ class Configuration:
 
 
 def find_file(path: str | None, environment: Mapping[str, str], *, look_here: bool = True) -> Path | None:
-    """Return the file to read: ``path``, else ``$IMAGES_PROXY_CONFIG``, else ``./config.toml`` if there is one."""
+    """Return the file to read: ``path``, else ``$IMAGES_PROXY_CONFIG``, else ``./config.toml`` if there is one.
+
+    ``look_here`` false: only ``path`` counts.
+    """
     named = path or (environment.get("IMAGES_PROXY_CONFIG") if look_here else None)
     if named:
         return Path(named)
@@ -211,12 +217,16 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
 
 
 def key_digest(key: str) -> bytes:
-    """Return what is kept of an API key: its SHA-256 digest. Bytes that are not UTF-8 count as they are."""
+    """Return what is kept of an API key: its SHA-256 digest. Bytes that are not UTF-8 count as they are.
+
+    ``surrogateescape`` is how Python reads such bytes from the environment (PEP 383).
+    """
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host to bind to, or named by a client, is this machine alone."""
+    """Whether a host, to bind to or named by a client, is this machine alone."""
+    # RFC 6761, 6.3: names under "localhost" never leave the machine.
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -228,9 +238,10 @@ def is_loopback(host: str) -> bool:
 def _contradictions(
     configuration: Configuration, tables: Mapping[str, Any], doubtful: frozenset[tuple[str, ...]]
 ) -> list[str]:
-    """Return what is wrong although every single value is right.
+    """Return what is wrong although each value by itself is right.
 
-    ``tables``: the values as they were given. ``doubtful``: the places (table and key) where something else is wrong.
+    ``tables``: the values as given. ``doubtful``: places (table and key) with another problem, which would only
+    be reported twice.
     """
     names = {table: tables[table] for table in _NAMED if isinstance(tables[table], Mapping)}
     settings = configuration.settings
@@ -278,20 +289,20 @@ def _tables(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Put ``above`` over ``below``, table by table and key by key. A value is replaced whole, be it a table itself."""
+    """Put ``above`` over ``below``, table by table and key by key. A value is replaced whole, even if it is a table."""
     merged = {table: _over(below.get(table), values, 2 if table in _NAMED else 1) for table, values in above.items()}
     return {**below, **merged}
 
 
 def _over(below: Any, above: Any, levels: int) -> Any:
-    """Return ``above``, with what only ``below`` has if both are tables; the same for tables in it, ``levels`` deep."""
+    """Return ``above`` with the keys that only ``below`` has, if both are tables; likewise inside, ``levels`` deep."""
     if levels == 0 or not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
     return {**below, **{key: _over(below.get(key), value, levels - 1) for key, value in above.items()}}
 
 
 def _known_keys(tables: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, str]:
-    """Return the keys of the table at ``path``, each with what it is only for if not for that table."""
+    """Return the keys of the table at ``path``; those for other tables only come with the name of what they are for."""
     if path and path[0] == "providers":
         return known_keys(tables["providers"][path[1]]["kind"])
     if path and path[0] == "models":

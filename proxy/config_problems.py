@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, all of it at once: what is right is read on although something else is wrong."""
+"""Everything that is wrong with a configuration, at once: what is right is still read, so that it is checked too."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,9 +13,9 @@ Kind = TypeVar("Kind", bound=BaseModel)
 def read_what_is_right(
     kind: type[Kind], values: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[Kind, list[ErrorDetails]]:
-    """Return ``values`` as a ``kind``, with what is wrong taken out, and what that was.
+    """Return ``values`` as a ``kind`` without what is wrong in them, and what that was.
 
-    ``defaults``: the tables that stand in for those that are wrong as a whole.
+    ``defaults``: tables to use in place of those that are wrong as a whole.
     """
     wrong: list[ErrorDetails] = []
     while True:
@@ -23,13 +23,14 @@ def read_what_is_right(
             return kind.model_validate(values), wrong
         except ValidationError as error:
             found = error.errors()
-            # What is missing later was taken out here; a list with a wrong value is not also one value short.
+            # Only the first look counts: what is missing later was taken out here. Of a list with a wrong value that
+            # leaves it too short, only the value is reported.
             wrong = wrong or [details for details in found if not _leads_to_another(details["loc"], found)]
             before = values
             for details in found:
                 place = details["loc"][:-1] if details["type"] == "missing" else details["loc"]
                 values = _without(values, place, defaults)
-            if values == before:
+            if values == before:  # nothing left to take out: never loop for ever
                 raise
 
 
@@ -39,7 +40,7 @@ def _leads_to_another(place: Sequence[int | str], found: Sequence[ErrorDetails])
 
 
 def _without(values: Mapping[str, Any], place: Sequence[int | str], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Take out the value at ``place``; of a list the whole."""
+    """Take out the value at ``place``; inside a list, the whole list."""
     if not place or place[0] not in values:
         return values
     key, rest = str(place[0]), place[1:]
@@ -53,7 +54,7 @@ def _without(values: Mapping[str, Any], place: Sequence[int | str], defaults: Ma
 def describe(details: ErrorDetails, known_keys: Callable[[list[str]], Mapping[str, str]]) -> str:
     """Return a line for one wrong value.
 
-    ``known_keys`` gives the keys of the table at a path, each with what it is only for if not for that table.
+    ``known_keys`` gives the keys of the table at a path; those for other tables come with what they are for.
     """
     location = [str(part) for part in details["loc"]]
     where = ".".join(location)
@@ -71,7 +72,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def _hint(key: str, known: Mapping[str, str]) -> str:
-    """Return what to write instead of ``key``, and where it belongs if it is a key elsewhere."""
+    """Return what to write instead of ``key``, or where it belongs if it is a key of another table."""
     here = [name for name, only_for in known.items() if not only_for]
     if known.get(key):
         return f"only for {known[key]}; {suggestion(key, here)}"

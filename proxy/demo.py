@@ -1,4 +1,4 @@
-"""The demo: the same service, its four providers played by the simulator inside the process."""
+"""The demo: the same service, with its four providers simulated inside the process."""
 
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -29,6 +29,7 @@ async def simulated(
                 for kind, url in base_urls(origin).items()
             }
             providers["prodia-legacy"]["image_base_url"] = f"{origin}/pictures"
-            # The simulator's own addresses are no use to a client in a container, so pictures are always copied.
+            # A client in a container can't reach the simulator's own addresses, so pictures are always copied.
             below = {"images": {"directory": directory, "copies": "always"}}
+            # The demo's keys replace real ones, which thus never reach the simulator.
             yield config.load(path, {**environment, **_KEYS}, below=below, providers=providers, **overrides)

@@ -1,7 +1,7 @@
-"""Every failure that a caller can see: one tree, and one function that writes it, for the API and for the connection.
+"""Every failure that a caller can see: one tree, and one function that writes it for the API and the connection.
 
 Failure
-├── InvalidRequest          400  the caller's words: JSON, type, value, size, content encoding …
+├── InvalidRequest          400  what the caller sent: JSON, type, value, size, content encoding …
 │   ├── UnknownModel        404
 │   ├── OriginNotAllowed    403
 │   ├── NotAuthenticated    401
@@ -26,7 +26,7 @@ import json
 import math
 from typing import Any, ClassVar, Self
 
-_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 30
+_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 30  # OpenAI's SDK for Python ignores a Retry-After of more than 60 s
 
 
 class Failure(Exception):
@@ -65,9 +65,10 @@ class Failure(Exception):
     def unraised(self) -> Self:
         """Return an equal failure that was never raised: to be kept, or raised for one of many callers.
 
-        A raised one holds the frames that it passed, and they hold the request's pictures. Only what is behind an
-        error of our own stays with it.
+        A raised one holds the frames that it passed, and they hold the request's pictures. Only an internal error
+        keeps its cause.
         """
+        # Without the constructor, since subclasses have constructors of their own.
         equal = type(self).__new__(type(self), *self.args)
         equal.__dict__.update(self.__dict__)
         equal.__cause__ = self.__cause__ if self.status == InternalError.status else None
@@ -79,6 +80,7 @@ def write(failure: Failure) -> tuple[dict[str, str], bytes]:
 
     Retry-After is 1 to 30 whole seconds, and always there when the call should be repeated.
     """
+    # In ASCII: a message may quote the caller's words, lone surrogates included, which UTF-8 cannot hold.
     body = json.dumps(failure.body()).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **failure.headers}
     headers["x-should-retry"] = "true" if failure.should_retry else "false"
@@ -101,7 +103,7 @@ class InternalError(Failure):
 
 
 class InvalidRequest(Failure):
-    """The request cannot be served as it stands; a repeat cannot cure it."""
+    """The request cannot be served as it is, and a repeat would not help."""
 
     status = 400
     type = "invalid_request_error"
@@ -154,7 +156,7 @@ class MethodNotAllowed(InvalidRequest):
 
 
 class RequestTimeout(InvalidRequest):
-    """The request came too slowly."""
+    """The request arrived too slowly."""
 
     status = 408
     code = "request_timeout"
@@ -239,7 +241,7 @@ class NotConfigured(Failure):
 
 
 class GenerationPending(Failure):
-    """The hold is over while the job runs on; an equal retry attaches to it."""
+    """The hold is over while the job goes on; an equal retry joins its generation."""
 
     status = 504
     type = "timeout_error"
@@ -274,7 +276,7 @@ class ProviderBusy(ProviderFailure):
 
 
 class ProviderUnavailable(ProviderFailure):
-    """The provider could not be reached, and nothing was sent; or its front door turned the call away."""
+    """The provider could not be reached and nothing was sent, or its front end turned the call away."""
 
     status = 503
     code = "provider_unavailable"
@@ -301,7 +303,7 @@ class ProviderRejected(ProviderFailure):
 
 
 class ContentRefused(ProviderFailure):
-    """The provider refused the content. Never carried on to another provider."""
+    """The provider refused the content. No other provider is tried then."""
 
     status = 400
     type = "image_generation_user_error"
@@ -316,7 +318,7 @@ class SubmitOutcomeUnknown(ProviderFailure):
 
 
 class ProviderBadResponse(ProviderFailure):
-    """The provider answered nonsense."""
+    """The provider's answer makes no sense."""
 
     code = "provider_bad_response"
 

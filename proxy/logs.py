@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # many lines share a second
 def _stamp(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
@@ -42,7 +42,7 @@ def set_up(style: Literal["json", "text", "auto"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Text() if text else _Json())
     logger = logging.getLogger("proxy")
-    logger.handlers[:] = [handler]
+    logger.handlers[:] = [handler]  # replaced, not added: twice set up would write each line twice
     logger.propagate = False
     logger.setLevel(logging.INFO)
 

@@ -1,4 +1,8 @@
-"""What is measured, in Prometheus's words. Label values come from the configuration or from closed lists."""
+"""The metrics, in Prometheus's terms.
+
+Label values come from the configuration or from closed lists: each new one is a series that Prometheus keeps
+(https://prometheus.io/docs/practices/naming/#labels).
+"""
 
 import platform
 from dataclasses import dataclass
@@ -23,7 +27,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class ProviderFigures:
-    """The figures that each of a provider's jobs touches, found once: finding one costs more than counting."""
+    """The metrics that every job of a provider changes, looked up once: ``labels()`` costs more than counting."""
 
     jobs_in_flight: Gauge
     queue: Gauge
@@ -35,10 +39,10 @@ class ProviderFigures:
 
 
 class Metrics:
-    """One process's figures, in a registry of their own."""
+    """One process's metrics, in a registry of their own, so that tests can have several."""
 
     def __init__(self) -> None:
-        # A second series for each counter and histogram, which nothing asks for.
+        # Else each counter and histogram has a second series with its time of creation, which nobody reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._name_requests()
@@ -142,7 +146,7 @@ class Metrics:
         self.stored_bytes = Gauge("images_proxy_stored_bytes", "Bytes of stored pictures.", registry=registry)
 
     def of_provider(self, name: str) -> ProviderFigures:
-        """Return one provider's figures of accepted and finished jobs."""
+        """Return one provider's metrics of accepted and finished jobs."""
         return ProviderFigures(
             jobs_in_flight=self.jobs_in_flight.labels(name),
             queue=self.queue.labels(name),
@@ -154,5 +158,5 @@ class Metrics:
         )
 
     def page(self) -> bytes:
-        """Return the figures in Prometheus's text format."""
+        """Return the metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,6 +1,6 @@
-"""Who may ask: API keys, and for a service without keys the pages and names it answers to.
+"""Who may call: API keys; for a service without keys, the web pages and host names it answers to.
 
-Without keys a service spends its owner's money for whoever reaches it, any web page in the owner's browser included:
+Without keys a service spends its owner's money for whoever reaches it, including any web page in the owner's browser:
 a form post needs no preflight, and DNS can be rebound to this machine. So a foreign Origin or Host is refused.
 """
 
@@ -17,9 +17,9 @@ from proxy.errors import NotAuthenticated, OriginNotAllowed
 
 _MAX_SHOWN = 100
 _HOST = re.compile(r"(?P<name>[\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?\Z", re.ASCII | re.IGNORECASE)
-_BLANKS = " \t"  # no other: read as Latin-1, the last byte of a UTF-8 key may look like a no-break space
+_BLANKS = " \t"  # no others: read as Latin-1, the last byte of a UTF-8 key may look like a no-break space
 _NO_KEY = b","
-"""What no configured key can be, since commas separate them."""
+"""Matches no configured key, since commas separate those: a wrong key, as opposed to none."""
 
 
 class Access:
@@ -32,16 +32,17 @@ class Access:
         self._public_host = urlsplit(server.public_url).netloc.lower()
 
     def owner(self, headers: Headers) -> str:
-        """Return a short name for the caller's key, empty when none is asked for. Raises NotAuthenticated."""
+        """Return a short name for the caller's key, empty on a service without keys. Raises NotAuthenticated."""
         if not self._digests:
             return ""
         key = _key(headers)
         if not key:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
         digest = hashlib.sha256(key).digest()
+        # All are compared, each in constant time: how long this takes shows neither which one matched nor how nearly.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
-            # LiteLLM knows a wrong key by these words of OpenAI's.
+            # LiteLLM recognises a wrong key by these words of OpenAI's.
             raise NotAuthenticated("Incorrect API key provided: it is not known here.", code="invalid_api_key")
         return digest.hex()[:16]
 
@@ -62,7 +63,7 @@ class Access:
 
     def cors(self, origin: str | None, host: str) -> str | None:
         """Return the value of Access-Control-Allow-Origin for an answer to ``origin``; None for no header."""
-        if self._digests and not self._origins:
+        if self._digests and not self._origins:  # harmless: a browser never adds the key, so the page must know it
             return "*"
         if origin is None:
             return None
@@ -78,8 +79,10 @@ class Access:
             parts = urlsplit(origin)
         except ValueError:
             return False
+        # "null" too ends here: sandboxed frames send it, and so may any page (RFC 6454, 7.3).
         if parts.scheme not in ("http", "https") or not parts.hostname:
             return False
+        # Equal to Host is not enough: under DNS rebinding both are the attacker's name.
         own = parts.netloc == host and self._is_ours(host)
         return is_loopback(parts.hostname) or own or parts.netloc == self._public_host
 
@@ -92,7 +95,8 @@ class Access:
 
 
 def _key(headers: Headers) -> bytes:
-    """Return the key of ``Authorization: Bearer`` (any case, extra blanks) or ``api-key``; two of a kind are none."""
+    """Return the key of ``Authorization: Bearer`` (any case, extra blanks) or ``api-key`` (Azure's clients)."""
+    # Of two headers of a kind a proxy in front may have checked the other one, so neither is accepted.
     given = headers.getlist("authorization")
     if given:
         scheme, _, value = given[0].strip(_BLANKS).partition(" ")

@@ -1,4 +1,4 @@
-"""How many requests are held at once, for this process and for each key; decided before a body is read."""
+"""How many requests may be held at once, in this process and for each key; decided before a body is read."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,8 +23,8 @@ class Admission:
     def check(self, owner: str, running: int = 0, running_of: Callable[[str], int] = lambda _: 0) -> None:
         """Raise RateLimited or Overloaded when one more request of ``owner`` would be too many.
 
-        ``running``: generations that run, held or not: those handed over or left behind fill the process too;
-        ``running_of`` counts those of one owner.
+        ``running``: generations that run, whether a request is held for them or not; those without one fill the
+        process too. ``running_of`` counts those of one owner.
         """
         if self._max_per_key and max(self._held[owner], running_of(owner)) >= self._max_per_key:
             message = f"This key already holds {self._max_per_key} requests, its limit. Try again when one is answered."
@@ -46,4 +46,5 @@ class Admission:
                 del self._held[owner]
 
     def _hint_s(self) -> float:
+        # Spread out, so that those who are refused together don't come back together.
         return self._clock.random.uniform(_SHORTEST_HINT_S, _LONGEST_HINT_S)

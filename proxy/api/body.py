@@ -1,4 +1,4 @@
-"""Request bodies: read within limits, and JSON in the strict sense, whatever the content type says."""
+"""Request bodies: read within limits, and parsed as strict JSON whatever the content type says."""
 
 import asyncio
 import json
@@ -14,12 +14,13 @@ from proxy.requests.image_request import json_object
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _MAX_DEPTH = 64
 _MAX_VALUES = 100_000
-"""Commas and brackets in a body, prompts included: each value takes up to a hundred times its bytes in memory."""
+"""Commas and brackets in a body, including those in prompts: a parsed value can take a hundred times its bytes."""
 _MAX_MEMBERS = 1_000
 """Members of the object itself; clients send some dozens."""
 _LARGE_BYTES = 262_144
+"""Parsing less than this takes a millisecond or two, which isn't worth a thread."""
 PIECE_BYTES = 32_768
-"""Bytes of a large body that are looked at before others have their turn."""
+"""Bytes of a large body that are handled before other requests get a turn."""
 
 
 class CallerLeft(Exception):
@@ -47,7 +48,7 @@ def _check_declared(request: Request, max_bytes: int) -> None:
 
 
 async def arriving(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """Yield the body in pieces of at most ``PIECE_BYTES``; between two, others have their turn.
+    """Yield the body in pieces of at most ``PIECE_BYTES``; other requests get a turn between two pieces.
 
     Raises RequestTooLarge, CallerLeft.
     """
@@ -81,13 +82,14 @@ def decode_json(body: bytes) -> dict[str, Any]:
 
     Raises InvalidJson.
     """
+    # Counted in the raw bytes, since after parsing the memory is already taken.
     brackets = body.count(b"[") + body.count(b"{")
     if body.count(b",") + brackets > _MAX_VALUES:
         raise InvalidJson("The request's body holds too many values.")
     try:
         text = body.decode("utf-8")
         decoded = _DECODER.decode(text)
-        if _SURROGATE.search(text):
+        if _SURROGATE.search(text):  # Python's parser accepts half a pair, which nothing can encode later
             json.dumps(decoded, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise InvalidJson("The request's body is not valid JSON.") from None
@@ -122,6 +124,7 @@ def _is_too_deep(value: Any) -> bool:
 
 
 def _too_large(max_bytes: int) -> RequestTooLarge:
+    # "close", because the rest of the body is left unread and would be taken for the next request.
     return RequestTooLarge(
         f"The request's body is over its limit of {max_bytes} bytes.", headers={"connection": "close"}
     )

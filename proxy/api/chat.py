@@ -1,7 +1,7 @@
 """POST /v1/chat/completions: the last user message becomes a picture, for frontends that only chat.
 
-The picture goes into the text as Markdown with an absolute address, which nearly every frontend draws; base64 in
-``images`` instead when ``modalities`` asks for it. Never both: some frontends would draw it twice.
+The picture goes into the text as Markdown with an absolute address, which nearly every frontend draws, or as base64
+into ``images`` if ``modalities`` contains "image". Never both: some frontends would draw it twice.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from proxy.providers.boundary import InputPicture
 from proxy.requests.image_request import ALIASES, ImageRequest
 from proxy.requests.resolve import ResolvedRequest
 
+# Without those that chat gives another meaning: its response_format describes JSON, and the prompt is a message.
 _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
     "prompt",
     "stream",
@@ -40,12 +41,12 @@ _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
 
 _FREE = frozenset({None, "", "auto", "none"})
 _FREE_KINDS = frozenset({"auto", "none", "image_generation"})
-"""Choices of a tool beside which a picture may be made: those that demand no call of a function."""
+"""Tool choices that allow a picture: those that don't force a function call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What matters of a chat request: its last user message, and how it is to be answered."""
+    """What matters in a chat request: its last user message, and how to answer it."""
 
     text: str
     images: tuple[InputPicture, ...]
@@ -65,6 +66,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     with waiting.admission.hold(context.owner):
         body = await read_pictured(request, server.max_body, server.max_upload)
     context.name_model(body.values)
+    # In a thread, for the pictures' digests.
     talk, text = await asyncio.to_thread(_read, body)
     if text is not None:
         return _Text(talk, text).response(waiting, request)
@@ -86,7 +88,7 @@ async def complete_chat(request: Request) -> ASGIApp:
 
 
 def _read(body: Pictured) -> tuple[Conversation, str | None]:
-    """Return what is said, and the answer to a frontend's housekeeping. Raises InvalidRequest."""
+    """Return the conversation, and the text that answers a frontend's housekeeping. Raises InvalidRequest."""
     talk = read_conversation(body)
     return talk, housekeeping.answer(talk.talk)
 
@@ -101,6 +103,7 @@ def read_conversation(body: Pictured) -> Conversation:
     if not isinstance(messages, list):
         raise InvalidRequest("'messages' must be an array.", param="messages", code="invalid_type")
     messages = [message for message in messages if isinstance(message, dict)]
+    # "developer" is what OpenAI's newer models call the system's role.
     systems = tuple(_text_of(m.get("content")) for m in messages if m.get("role") in ("system", "developer"))
     users = [message for message in messages if message.get("role") == "user"]
     said = tuple(_text_of(message.get("content")).strip() for message in users)
@@ -122,7 +125,7 @@ def read_conversation(body: Pictured) -> Conversation:
 
 
 def _demanded_schema(values: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the schema of the JSON that the answer must be, as nobody asks who wants a picture."""
+    """Return the schema that the answer must follow; nobody who wants a picture sends one."""
     form = values.get("response_format")
     if not isinstance(form, dict) or form.get("type") not in ("json_object", "json_schema"):
         return None
@@ -151,10 +154,11 @@ def _images_of(content: Any, body: Pictured) -> tuple[InputPicture, ...]:
 
 
 def _refuse_forced_tool(values: dict[str, Any]) -> None:
-    """Refuse a chat request whose answer must be the call of a function: a picture would be bought for nothing.
+    """Refuse a chat request that forces a function call: its sender could not use the picture, and would try again.
 
     Raises InvalidRequest.
     """
+    # "function_call" is the older name of "tool_choice".
     for name in ("tool_choice", "function_call"):
         if _forces(values.get(name)):
             message = f"'{name}' demands the call of a function, and this model only makes pictures; leave it 'auto'."
@@ -171,7 +175,7 @@ def _forces(choice: Any) -> bool:
 
 
 class _Completion:
-    """The shapes of one chat completion of ``count`` choices: whole, or in chunks."""
+    """The JSON of one chat completion with ``count`` choices: whole, or in chunks."""
 
     def __init__(self, talk: Conversation, model: str, created: int, count: int = 1) -> None:
         self.talk = talk
@@ -195,7 +199,7 @@ class _Completion:
         """Yield what ends the stream."""
         for index in range(self._count):
             yield _event(self.chunk(index, {}, "stop"))
-        if self.talk.include_usage:
+        if self.talk.include_usage:  # OpenAI's form: a last chunk without choices
             yield _event({**self._envelope, "object": "chat.completion.chunk", "choices": [], "usage": counts})
         yield b"data: [DONE]\n\n"
 
@@ -228,7 +232,7 @@ class _Reply(_Completion):
         self._resolved, self._generation, self._context = resolved, generation, context
 
     async def pictures(self) -> AsyncGenerator[bytes, None]:
-        """Yield the finished pictures as chunks; each one's Markdown goes whole into one.
+        """Yield the finished pictures as chunks; the Markdown of each is never split.
 
         Raises ProviderBadResult when one is gone.
         """
@@ -244,7 +248,7 @@ class _Reply(_Completion):
             yield text
 
     async def failure(self, failure: Failure) -> AsyncGenerator[bytes, None]:
-        """Yield a failure after the first byte as text, the only thing that every frontend shows."""
+        """Yield a failure after the first byte as text, the one thing that every frontend shows."""
         for text in self.opening():
             yield text
         for index in range(self._count):
@@ -278,16 +282,17 @@ class _Reply(_Completion):
 
 
 class _Text(_Completion):
-    """A text as a chat message; it buys nothing."""
+    """A text as a chat message; it costs nothing."""
 
     def __init__(self, talk: Conversation, text: str) -> None:
+        # The model's name goes back as it came: nothing was resolved. ``response`` sets the time.
         super().__init__(talk, str(talk.values.get("model", "")), 0)
         self._text = text
         given, made = estimated_tokens(talk.text), estimated_tokens(text)
         self._counts = {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
 
     def response(self, waiting: Waiting, request: Request) -> ASGIApp:
-        """Return the answer, streamed if asked."""
+        """Return the answer, as a stream if the request wants one."""
         self._envelope["created"] = int(waiting.engine.clock.wall())
         request.state.context.route = "housekeeping"
         if not self.talk.stream:
@@ -296,7 +301,7 @@ class _Text(_Completion):
 
 
 class _Chunks:
-    """An event stream that is ready."""
+    """An event stream whose chunks are all there."""
 
     def __init__(self, chunks: list[bytes]) -> None:
         self._chunks = chunks

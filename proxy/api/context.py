@@ -1,4 +1,4 @@
-"""What is known of one request: what its path and headers say, read once, and what becomes of it until its log line."""
+"""What is known of one request: its path and headers, read once, and what its log line will say."""
 
 import ipaddress
 import math
@@ -15,28 +15,32 @@ from proxy.errors import Failure, InvalidRequest
 from proxy.logs import new_request_id
 
 _SHORTEST_HOLD_S, _BEFORE_CALLER_S = 1.0, 2.0
+# Long enough for every client's keys; each one is kept as long as its generation.
 _MAX_KEY = 255
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?")
 _HOST = re.compile(r"[A-Za-z0-9._\-\[\]:]{1,255}\Z")
 _SLASHES = re.compile(r"/{2,}")
+# Azure: /openai/deployments/dall-e-3/images/generations
 _DEPLOYMENT = re.compile(r"(?:/v1)?(?:/openai)?/deployments/(?P<model>.+?)(?P<rest>/(?:images|chat)/.+)\Z")
+# A base URL given with one part too many: /v1/v1/…, /api/v1/…, /openai/v1/…
 _PREFIX = re.compile(r"\A(?:/(?:api|openai|v1))*/v1(?=/)")
+# A base URL without its last slash, with the path put straight behind it: /v1images/generations
 _GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|sdapi)(?:/|\Z))")
 _MAX_PATH = 1024
-"""No resource has a longer path, so the expressions are not tried on it."""
+"""No resource has a longer path, so a longer one is not worth matching against the expressions above."""
 _BARE = re.compile(r"/(?:images/(?:generations(?:/[^/]+)?|edits|variations)|models(?:/.+)?|chat/completions)\Z")
 _HAS_LEFT = "images_proxy.has_left"
-"""An extension of ASGI that our server offers: a function that says whether the peer has hung up."""
+"""An ASGI extension that our server offers: a function that says whether the peer has hung up."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class RequestContext:
-    """One request: ``asked`` are its headers, ``headers`` those that its answer gets beside the usual ones.
+    """One request: ``asked`` holds its headers, ``headers`` those that its answer gets besides the usual ones.
 
     ``has_left``: whether its caller has hung up, even if nobody has read that from the connection yet.
-    ``origin`` is our base URL as the caller sees it; ``owner`` tells callers apart without naming their key.
+    ``origin`` is our base URL as the caller sees it; ``owner`` identifies a caller without naming its key.
     ``key`` is the Idempotency-Key as it came, ``attempt`` the SDK's retry counter, 0 where there is none.
-    ``patience_s``: how long the caller can be held, by what it says of itself. ``preferences``: those of ``Prefer``.
+    ``patience_s``: seconds the caller will wait, as far as it says. ``preferences``: those of ``Prefer``.
     """
 
     request_id: str
@@ -85,6 +89,7 @@ class RequestContext:
         """The Idempotency-Key without quotes. Raises InvalidRequest when it is empty or too long."""
         if self.key is None:
             return None
+        # The draft standard quotes it, most clients don't: draft-ietf-httpapi-idempotency-key-header, 2.1.
         key = self.key.strip().strip('"')
         if not key or len(key) > _MAX_KEY:
             message = f"The Idempotency-Key must have 1 to {_MAX_KEY} characters."
@@ -108,11 +113,13 @@ def _attempt(headers: Headers) -> int:
 
 
 def _patience_s(headers: Headers, preferred: dict[str, str]) -> float:
-    """Return the seconds to hold: two less than the caller announces to wait, at least one; infinite without a word."""
+    """Return the seconds to hold: two less than the caller says it will wait, at least one; else infinity."""
+    # OpenAI's SDKs announce their timeout: the Python one in the first header, the Node one in the second.
     announced = [headers.get(name, "") for name in ("x-stainless-read-timeout", "x-stainless-timeout")]
     seconds = [float(value) for value in announced if _SECONDS.fullmatch(value.strip())]
     wait = preferred.get("wait", "")
     if wait.isascii() and wait.isdigit() and len(wait) < 6:
+        # The time after which the caller wants an answer (RFC 7240, 4.3), not one after which it hangs up.
         seconds.append(float(wait) + _BEFORE_CALLER_S)
     return min((max(_SHORTEST_HOLD_S, value - _BEFORE_CALLER_S) for value in seconds), default=math.inf)
 
@@ -123,12 +130,13 @@ def _preferences(headers: Headers) -> dict[str, str]:
     for value in headers.getlist("prefer"):
         for part in value.split(","):
             name, _, setting = part.partition(";")[0].partition("=")
+            # The first of several counts (RFC 7240, 2).
             found.setdefault(name.strip().lower(), setting.strip().strip('"'))
     return found
 
 
 def base_url(scope: Scope, headers: Headers, server: ServerSettings) -> str:
-    """Return ``public_url``, else scheme and host of the request; forwarded ones only from a trusted proxy."""
+    """Return ``public_url``, else the request's scheme and host; forwarded ones count only from a trusted proxy."""
     if server.public_url:
         return server.public_url.rstrip("/")
     own_scheme, own_host = scope.get("scheme", "http"), headers.get("host", "")
@@ -136,6 +144,7 @@ def base_url(scope: Scope, headers: Headers, server: ServerSettings) -> str:
     if "x-forwarded-host" in headers or "x-forwarded-proto" in headers:
         client = scope.get("client")
         if client and _is_trusted(client[0], server):
+            # Each proxy of a chain adds its value at the end, so the first is what the client used.
             scheme = (headers.get("x-forwarded-proto") or scheme).partition(",")[0].strip().lower()
             host = (headers.get("x-forwarded-host") or host).partition(",")[0].strip()
     if scheme not in ("http", "https"):
@@ -145,7 +154,7 @@ def base_url(scope: Scope, headers: Headers, server: ServerSettings) -> str:
 
 
 def _bound(scope: Scope) -> str:
-    """Return the address that the request came to, for callers who name no host."""
+    """Return the address on which the request arrived, for callers who send no usable Host."""
     name, port = scope.get("server") or ("127.0.0.1", None)
     name = f"[{name}]" if ":" in name else name
     return f"{name}:{port}" if port else name
@@ -162,8 +171,8 @@ def _is_trusted(client: str, server: ServerSettings) -> bool:
 def canonical(path: str) -> tuple[str, str]:
     """Return the path in the one form that is routed, and the model that the path names, if any.
 
-    Clients differ in whether their base URL ends in ``/v1``, in slashes, and in Azure's way of naming the model in the
-    path. They are served without a redirect: some clients lose the body when they follow one.
+    Clients differ in slashes, in whether their base URL ends in ``/v1``, and in whether the path names the model, as
+    Azure's does. They are served without a redirect: some clients lose the body when they follow one.
     """
     if len(path) > _MAX_PATH or not path.isprintable():
         return path, ""
@@ -175,7 +184,7 @@ def canonical(path: str) -> tuple[str, str]:
         return f"/v1{deployment['rest']}", deployment["model"]
     path = _GLUED.sub("/v1/", path, count=1)
     path = _PREFIX.sub("/v1", path, count=1)
-    if path.startswith("/v1/sdapi/"):  # its own base has no version, but the one of the models and of Connect has
+    if path.startswith("/v1/sdapi/"):  # Automatic1111's API has no version, but users may give it the same base URL
         return path.removeprefix("/v1"), ""
     if _BARE.match(path):
         path = f"/v1{path}"

@@ -1,6 +1,7 @@
-"""What every request passes first and every answer last: id, address, access, CORS, the log line, the figures.
+"""What every request passes first and every answer last: id, address, access, CORS, log line, metrics.
 
-Pure ASGI: behind Starlette's BaseHTTPMiddleware a handler could not see its caller leave.
+Plain ASGI: behind Starlette's BaseHTTPMiddleware a handler would not see its caller leave
+(https://github.com/encode/starlette/discussions/2094).
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from proxy.config import ServerSettings
 from proxy.errors import Failure, InternalError, UnsupportedContentEncoding
 from proxy.metrics import Metrics
 
+# Without this list a page's script can read none of them: https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
 _EXPOSED = (
     b"x-request-id, openai-processing-ms, x-should-retry, retry-after, location, x-images-provider, x-images-model, "
     b"x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-generation, "
@@ -29,6 +31,7 @@ _EXPOSED = (
 )
 _UNMATCHED = "unmatched"
 _HEALTH = frozenset({"/healthz", "/readyz"})
+# Balancers and readers of the API's description have no key, and a person types it into the page.
 _WITHOUT_KEY = _HEALTH | {"/", "/openapi.json", "/favicon.ico"}
 _METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 _USUAL_HEADERS = "authorization, content-type, api-key, idempotency-key, prefer"
@@ -51,7 +54,7 @@ class Edge:
         self._routes = routes
         self._names = {route.endpoint: route.name for route in routes}
         self._access = access
-        # A name that may be asked for needs taking apart once; refusals are raised, and so never remembered.
+        # An allowed name is parsed once. Refusals are exceptions, which the cache doesn't keep, so nobody can fill it.
         self._check_host = lru_cache(maxsize=256)(access.check_host)
         self._server = server
         self._clock = clock
@@ -101,9 +104,11 @@ class Edge:
     def _admit(self, scope: Scope, context: RequestContext) -> None:
         headers = context.asked
         path, host = scope["path"], headers.get("host", "")
+        # <img> can send no key, and the name cannot be guessed.
         picture = path.startswith("/images/") and scope["method"] in ("GET", "HEAD")
         if not picture and path not in _HEALTH:
             self._check_host(host)
+            # Two Origin headers joined are no known origin; an empty one says no more than none.
             self._access.check_origin(", ".join(headers.getlist("origin")) or None, host)
         if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
             return
@@ -116,30 +121,33 @@ class Edge:
         asked = headers.get("access-control-request-headers")
         answer = {
             "access-control-allow-methods": _METHODS,
-            # By name: a "*" would not cover Authorization.
+            # By name: a "*" would not cover Authorization (https://fetch.spec.whatwg.org/#cors-non-wildcard-request-header-name).
             "access-control-allow-headers": asked or _USUAL_HEADERS,
+            # A day, the most that a browser accepts (Firefox; Chromium stops at two hours).
             "access-control-max-age": "86400",
             "allow": _METHODS,
         }
+        # Chromium asks before a page may call into a private network: https://wicg.github.io/private-network-access/
         if headers.get("access-control-request-private-network") == "true":
             answer["access-control-allow-private-network"] = "true"
         return Response(status_code=204, headers=answer)
 
     async def _fail(self, failure: Failure, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         if answer.started:
-            # Too late for a status: break the stream, so that nobody takes half an answer for a whole one.
+            # Too late for a status. Raised, it cuts the connection, so nobody takes half an answer for a whole one.
             raise failure
         await respond(failure)(scope, receive, answer.send)
 
     def _close(self, scope: Scope, context: RequestContext) -> None:
         context.closed = True
         context.route = context.route or self._route(scope)
+        # 499 is nginx's number for a caller who left before the answer.
         status = 499 if context.left or not context.status else context.status
         self._metrics.requests.labels(context.route, context.model, context.provider, str(status), context.code).inc()
         log_request(context, scope["method"], status, self.processing_ms(context))
 
     def _route(self, scope: Scope) -> str:
-        """Return the name of the route that a request asked for, even if it was refused before it got there."""
+        """Return the name of the request's URL route, even if the request was refused before it got there."""
         if "endpoint" in scope:
             return self._names.get(scope["endpoint"], _UNMATCHED)
         matching = (route.name for route in self._routes if route.matches(scope)[0] is not Match.NONE)
@@ -147,7 +155,7 @@ class Edge:
 
 
 class _Answer:
-    """Adds to an answer's first message what every answer carries."""
+    """Adds to an answer's first message the headers that every answer carries."""
 
     __slots__ = ("_context", "_edge", "_scope", "_send", "started")
 
@@ -169,10 +177,10 @@ class _Answer:
         for name, value in context.headers.items():
             yield name.encode(), value.encode("latin-1")
         origin = self._edge.allow_origin(self._scope, context.asked)
-        if context.code == "origin_not_allowed":
+        if context.code == "origin_not_allowed":  # else the page's author would see only "Failed to fetch"
             origin = "*"
         if origin is not None:
             yield b"access-control-allow-origin", origin.encode("latin-1")
             yield b"access-control-expose-headers", _EXPOSED
-            if origin != "*":
+            if origin != "*":  # or a cache would give this answer to pages of another origin
                 yield b"vary", b"origin"

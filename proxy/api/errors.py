@@ -16,7 +16,7 @@ def respond(failure: Failure) -> Response:
 
 
 async def on_failure(request: Request, failure: Exception) -> Response:
-    """Starlette's handler for Failure; not a plain function, for Starlette would send that through a thread."""
+    """Starlette's handler for Failure; ``async`` because Starlette runs plain functions in a thread."""
     assert isinstance(failure, Failure)  # noqa: S101 (registered for this class only)
     request.state.context.failed(failure)
     return respond(failure)

@@ -9,12 +9,12 @@ from proxy.metrics import CONTENT_TYPE
 
 
 async def healthz(request: Request) -> Response:  # noqa: ARG001 (Starlette's signature)
-    """Say that the process is alive."""
+    """Report that the process is alive."""
     return JSONResponse({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
-    """Say whether new work is taken. Raises Overloaded while draining, NotConfigured when no provider is usable."""
+    """Report that new work is accepted. Raises Overloaded while draining, NotConfigured when no provider is usable."""
     engine: Engine = request.app.state.waiting.engine
     if engine.draining:
         raise Overloaded("This service is shutting down.")
@@ -24,6 +24,6 @@ async def readyz(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Return the figures in Prometheus's text format."""
+    """Return the metrics in Prometheus's text format."""
     engine: Engine = request.app.state.waiting.engine
     return Response(engine.figures(), headers={"content-type": CONTENT_TYPE})

@@ -1,7 +1,7 @@
-"""What chat frontends ask of their chat model beside the user's requests: titles, tags, follow-ups, queries.
+"""What chat frontends want from their chat model besides the user's requests: titles, tags, follow-ups, queries.
 
 Such a request must never buy a picture. It is recognised by the frontends' own words, mostly by how a message opens,
-and answered in the form they parse; a user's request that merely speaks of titles or conversations opens differently.
+and answered in the form they parse; a user's request that merely mentions titles or conversations opens differently.
 """
 
 import json
@@ -13,12 +13,14 @@ from itertools import islice
 from typing import Any
 
 _END_CHARACTERS = 4_000
-"""Characters at each end of a message that are looked at: more than any frontend's instructions, and few enough."""
+"""Characters at each end of a message that are searched: more than any frontend's instructions have, and a bound on
+the time that a hostile message costs."""
 _END_SYSTEMS = 2
-"""Instructions stand in the first or the last of the system's messages."""
+"""Frontends put their instructions into the first or the last of the system's messages."""
 _MAX_PROPERTIES = 5_000
-"""What OpenAI allows a schema to have in all; more are left unfilled."""
+"""What OpenAI allows in one schema (https://platform.openai.com/docs/guides/structured-outputs)."""
 _MAX_WORDS, _MAX_CHARACTERS = 5, 50
+"""Of a title, as most of the frontends' instructions want it."""
 _UNKNOWN_TOPIC = "Picture"
 
 
@@ -32,7 +34,7 @@ class Talk:
 
     @cached_property
     def last(self) -> str:
-        """Both ends of the last thing that the user said."""
+        """Both ends of the user's last message."""
         return _ends(self.users[-1])
 
     @cached_property
@@ -46,6 +48,7 @@ class Talk:
     @cached_property
     def quoted(self) -> Sequence[str]:
         """What the user says in the conversation that the last message quotes."""
+        # Open WebUI puts it between these tags; others write it behind their instructions.
         _, opening, history = self.last.partition("<chat_history>")
         pieces = _SPEAKER.split(history.partition("</chat_history>")[0] if opening else self.last)
         turns = zip(pieces[1::2], pieces[2::2], strict=True)
@@ -53,14 +56,15 @@ class Talk:
 
     @cached_property
     def topic(self) -> str:
-        """The first words that the user said, in the conversation quoted here or else in this one."""
+        """The first words that the user said, in the quoted conversation or else in this one."""
+        # A lone message is the frontend's own and says nothing about the conversation.
         said = self.quoted[0] if self.quoted else self.users[0] if len(self.users) > 1 else ""
         words = " ".join(_NO_WORD.sub(" ", said[:1000]).split()[:_MAX_WORDS])
         return words[:_MAX_CHARACTERS].strip().capitalize() or _UNKNOWN_TOPIC
 
 
 def _ends(text: str) -> str:
-    """Return a text of bounded length: whole, or its first and last characters with a line's end between."""
+    """Return a text of bounded length: whole, or its first and last characters with a line break between."""
     if len(text) <= 2 * _END_CHARACTERS:
         return text
     return f"{text[:_END_CHARACTERS]}\n{text[-_END_CHARACTERS:]}"
@@ -71,7 +75,7 @@ def _topic(talk: Talk) -> str:
 
 
 def _last_said(talk: Talk) -> str:
-    """Return what the user said last."""
+    """Return the user's last quoted words, so that an "enhanced" prompt is the prompt itself."""
     return talk.quoted[-1].strip() if talk.quoted else talk.topic
 
 
@@ -85,9 +89,9 @@ def _asked(talk: Talk) -> str:
 
 
 # The openings are those of Open WebUI 0.12, LibreChat's agents, LobeHub, NextChat, Chatbox, Jan, big-AGI,
-# BetterChatGPT, HuggingChat and Cherry Studio, older releases' included.
+# BetterChatGPT, HuggingChat and Cherry Studio, and of their older releases. The first that matches wins.
 _KINDS: tuple[tuple[re.Pattern[str], Callable[[Talk], str]], ...] = (
-    (
+    (  # titles of conversations
         _openings(
             r"(?:Please )?(?:provide|generate|create|write) a concise, 5-word-or-less title",
             r"Analyze this conversation and provide:",
@@ -106,7 +110,7 @@ _KINDS: tuple[tuple[re.Pattern[str], Callable[[Talk], str]], ...] = (
         ),
         _topic,
     ),
-    (
+    (  # summaries that replace older messages, and names for an agent
         _openings(
             r"You're an assistant who's good at extracting key takeaways",
             r"You are a conversation context compressor",
@@ -116,12 +120,12 @@ _KINDS: tuple[tuple[re.Pattern[str], Callable[[Talk], str]], ...] = (
         ),
         _topic,
     ),
-    (
+    (  # translations: the text goes back as it came
         _openings(r"You are a professional translator\. Translate the input", r"你是一名擅长翻译的助理"),
         lambda talk: talk.users[-1],
     ),
     (_openings(r"Given the following conversation and a follow-up question, rephrase"), _asked),
-    (
+    (  # an emoji for an agent or a mood
         _openings(
             r"You are an emoji expert",
             r"Your task is to reflect the speaker's likely facial expression",
@@ -129,8 +133,8 @@ _KINDS: tuple[tuple[re.Pattern[str], Callable[[Talk], str]], ...] = (
         ),
         lambda _: "🎨",
     ),
-    (_openings(r"你是一名擅长会话标签总结的助理"), lambda _: "Images"),
-    (_openings(r"你是一名精通全世界语言的语言专家"), lambda _: "en-US"),
+    (_openings(r"你是一名擅长会话标签总结的助理"), lambda _: "Images"),  # tags
+    (_openings(r"你是一名精通全世界语言的语言专家"), lambda _: "en-US"),  # the language of a text
     (_openings(r"You are a sidecar that extracts"), lambda _: '{"chips": []}'),
     (
         _openings(r"Available Tools:[\s\S]*Your task is to choose and return the correct tool"),
@@ -141,6 +145,8 @@ _KINDS: tuple[tuple[re.Pattern[str], Callable[[Talk], str]], ...] = (
 _NO_TOOLS = '{"tool_calls": []}'
 _NOT_HERE = "This model only makes pictures."
 
+# Open WebUI's tasks, as in https://github.com/open-webui/open-webui/blob/main/backend/open_webui/config.py.
+# Each names the key of the JSON that it wants.
 _TASK = re.compile(r"\s*#+[ \t]*Task:")
 _TASK_SIGN = re.compile(r"<chat_history>|[\"'][a-z_]+[\"']:|will be compacted out")
 _TASK_KEY = re.compile(r"[\"'](title|tags|follow_ups|queries|text|prompt)[\"']\s{0,9}:")
@@ -154,6 +160,8 @@ _TASK_KEYS: tuple[tuple[str, Callable[[Talk], object]], ...] = (
 )
 _WITH_DOCUMENTS = re.compile(r"\s*#+[ \t]*Task:\s{0,9}Respond to the user query using the provided context")
 
+# For frontends that are not listed above, and prompts that an administrator has reworded. The gaps are bounded, so
+# that no text makes the search slow.
 _TITLE = re.compile(
     r"(?:generate|create|provide|write|suggest|come up with) (?:a|an|the)\b.{0,60}\btitle\b.{0,60}"
     r"\b(?:conversation|chat|discussion|dialog|thread)"
@@ -179,6 +187,7 @@ _EMPTY: dict[str, Callable[[], object]] = {
 def answer(talk: Talk) -> str | None:
     """Return the text that answers a frontend's housekeeping; None when the last message is a user's own request."""
     text = talk.last
+    # From the surest sign to the weakest: the last one counts only together with a quoted conversation.
     if _TASK.match(text) and not _WITH_DOCUMENTS.match(text) and _TASK_SIGN.search(text):
         return _task_answer(talk, text)
     if talk.schema is not None:
@@ -196,6 +205,7 @@ def checked(text: str) -> str:
     """Return the user's own words in a message into which Open WebUI has put documents, else the message itself."""
     if not _WITH_DOCUMENTS.match(text):
         return text
+    # Not every release's template has that tag; then the query follows the documents.
     _, opening, query = text.rpartition("<user_query>")
     return query.partition("</user_query>")[0] if opening else text.rpartition("</context>")[2]
 
@@ -219,6 +229,6 @@ def _fill(schema: Mapping[str, Any], talk: Talk) -> str:
 
 
 def _quotes_conversation(text: str) -> bool:
-    """Whether a text brings a conversation of two, as a frontend's request does; one for a title page does not."""
+    """Whether a text quotes both sides of a conversation: a frontend does, a user who wants a title page does not."""
     speakers = {speaker.lower() for speaker in _SPEAKER.findall(text)}
     return "<chat_history>" in text or bool(speakers & _PEOPLE and speakers & _MACHINES)

@@ -41,7 +41,7 @@ async def edit_image(request: Request) -> ASGIApp:
 async def vary_image(request: Request) -> ASGIApp:
     """Make pictures from a picture alone."""
     waiting: Waiting = request.app.state.waiting
-    # Named here: an edit without a model is answered as a GPT model does, and those never made variations.
+    # An edit without a model counts as one for a GPT model, which answers in base64; variations were DALL-E 2's only.
     return await _edit(request, prompt=_VARIATION_PROMPT, model=waiting.engine.settings.server.default_model)
 
 
@@ -51,7 +51,7 @@ async def generation(request: Request) -> ASGIApp:
 
 
 async def _get_generation(request: Request) -> ASGIApp:
-    """Report how a generation is doing; once it has ended, give its answer."""
+    """Report how a generation is doing; once it has ended, return its answer."""
     waiting: Waiting = request.app.state.waiting
     generation = _generation(request)
     if not generation.done:
@@ -59,7 +59,7 @@ async def _get_generation(request: Request) -> ASGIApp:
     describe(request.state.context, generation)
     try:
         return await _answer(waiting, request, Joined(generation, claim=generation.claim))
-    finally:  # a failure is an end, too
+    finally:  # a failure is an end, too; HEAD delivers no body, so the picture must stay for a GET
         if request.method == "GET":
             waiting.engine.generations.deliver(generation)
 
@@ -89,7 +89,7 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
             images=upload.images,
             mask=upload.mask,
         )
-        if upload.mask is not None:  # decoded only now: the model is known and can use it
+        if upload.mask is not None:  # decoding is costly, so only now that a model is known to take a mask
             resolved = resolved.with_mask(await _readable(waiting, upload.mask))
     return await _serve(waiting, request, resolved, "image_edit")
 
@@ -105,7 +105,8 @@ async def _readable(waiting: Waiting, given: InputPicture) -> InputPicture:
 
 
 async def _serve(waiting: Waiting, request: Request, resolved: ResolvedRequest, kind: str) -> ASGIApp:
-    """Answer ``resolved`` in the way that the caller prefers: held, streamed, or handed over. Raises Failure."""
+    """Answer ``resolved`` as the caller prefers: held, streamed, or as 202 with an address to ask. Raises Failure."""
+    # The events carry no index that could distinguish several pictures; OpenAI's API refuses it too.
     if resolved.request.stream and resolved.request.n > 1:
         raise InvalidRequest("Streaming is only supported with n=1.", param="n")
     joined = await waiting.join(request, resolved)
@@ -114,6 +115,7 @@ async def _serve(waiting: Waiting, request: Request, resolved: ResolvedRequest, 
     generation, generations = joined.generation, waiting.engine.generations
     context: RequestContext = request.state.context
     wait = "wait" in context.preferences
+    # "respond-async, wait=10": wait so long for the picture, then 202 (RFC 7240, 4.3).
     if "respond-async" in context.preferences and not wait and not generation.done:
         generations.leave(joined, delivered=False)
         generations.hand_over(generation)
@@ -140,7 +142,7 @@ async def _answer(waiting: Waiting, request: Request, joined: Joined) -> ImagesR
 
 
 class BeatingAnswer:
-    """An answer that begins with blanks when it is long in coming, for balancers that cut silent connections.
+    """An answer that begins with blanks while it isn't ready, for balancers that cut silent connections.
 
     A blank commits it to status 200. A failure after that cuts the connection; the retry gets the true status.
     """
@@ -158,13 +160,14 @@ class BeatingAnswer:
         except Failure as failure:
             if not blanks.begun:
                 raise
+            # The caller has not learnt of the failure: it stays undelivered, and a repeat gets it instead of a new job.
             self._waiting.engine.generations.lose(self._joined)
             raise AnswerBroken(failure) from failure
         await (answer.send_body(receive, send) if blanks.begun else answer(scope, receive, send))
 
 
 def _state(generation: Generation, context: RequestContext) -> Response:
-    """Return 202 with how the generation is doing."""
+    """Return 202 with the state of the generation."""
     describe(context, generation)
     states = [progress.state for progress in generation.progress]
     fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in generation.progress]

@@ -1,4 +1,4 @@
-"""The log's lines: one for each request, and one for a generation that ends while nobody waits for it."""
+"""Log lines: one for each request, and one for a generation that ends while nobody waits for it."""
 
 import logging
 
@@ -37,7 +37,7 @@ def log_request(context: RequestContext, method: str, status: int, milliseconds:
 
 
 def _level(context: RequestContext, method: str, status: int) -> int:
-    """Return how loud a request's line is: what comes every second and went well is for debugging only."""
+    """Return the level of a request's line: what comes every second and went well is for debugging only."""
     if context.cause is not None:
         return logging.ERROR
     quiet = context.route in _QUIET or (context.route == _POLL and method != "DELETE")
@@ -45,10 +45,11 @@ def _level(context: RequestContext, method: str, status: int) -> int:
 
 
 def log_unattended_end(engine: Engine, generation: Generation, context: RequestContext) -> None:
-    """Give the end of ``generation`` a line of its own if no request is there to report it.
+    """Log the end of ``generation`` in a line of its own if no request waits that would report it.
 
-    ``context``: the request that starts it; the line bears its id and counts from its arrival.
+    ``context``: the request that starts it; the line has its id and counts from its arrival.
     """
+    # Only these, for ``look`` lives as long as the generation: the context would keep the request's headers with it.
     request_id, started, model = context.request_id, context.started, context.model
 
     def look() -> None:

@@ -9,13 +9,14 @@ from proxy.engine import Engine
 from proxy.errors import NotConfigured, UnknownModel
 from proxy.providers.boundary import Operation
 
+# Some frontends fill their list of sizes from here. A size that a model can't make becomes its nearest.
 _SIZES = ["auto", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792", "512x512", "256x256"]
 _CREATED = 1_767_225_600
-"""2026-01-01: clients want an integer, and a model here has no birthday of its own."""
+"""2026-01-01: OpenAI's clients need an integer, and nobody knows when a model here was made."""
 
 
 def describe(name: str, owner: str, operations: frozenset[Operation]) -> dict[str, Any]:
-    """Return OpenAI's model object, with the additions that other frontends look for.
+    """Return OpenAI's model object, with additions by which frontends recognise a picture model.
 
     ``operations``: what it can do: generate, edit, inpaint (edit within a mask).
     """
@@ -46,7 +47,7 @@ async def list_models(request: Request) -> Response:
 
 
 async def get_model(request: Request) -> Response:
-    """Describe one model by any name under which it can be asked for."""
+    """Describe one model, by any name that a request may use for it. Raises UnknownModel."""
     engine: Engine = request.app.state.waiting.engine
     name = request.path_params["id"]
     owners = dict(engine.routing.listed())

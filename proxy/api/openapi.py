@@ -1,4 +1,4 @@
-"""GET /openapi.json: what is accepted, from the schema that validates requests."""
+"""GET /openapi.json: what requests may contain, from the schema that validates them."""
 
 from functools import cache
 from typing import Any

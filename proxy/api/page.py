@@ -10,6 +10,8 @@ from starlette.staticfiles import StaticFiles
 from proxy.errors import NotFound
 
 _FILES = StaticFiles(packages=[("proxy", "page")])
+# The page holds the key that its user typed, so no foreign script, frame or form may get near it. Pictures may come
+# from anywhere: a route without a copy of our own gives the provider's address.
 _HEADERS = {
     "content-security-policy": (
         "default-src 'self'; img-src * data: blob:; style-src 'self'; script-src 'self'; connect-src 'self'; "

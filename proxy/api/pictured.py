@@ -1,7 +1,7 @@
-"""JSON that brings pictures: the base64 of its data URLs goes into a file while it arrives; only the rest is parsed.
+"""JSON with pictures: the base64 of its data URLs goes into a file while it arrives; only the rest is parsed.
 
-Parsed whole, a body of a picture's size would stop every other request meanwhile, even in a thread of its own: the
-parser doesn't let the interpreter go. What is left holds a reference, ``data:image/png;base64,#…-0``, for each picture.
+Parsing a body of a picture's size as a whole would stop every other request, even in a thread of its own, because
+the parser holds the GIL. The text that is left has a reference, ``data:image/png;base64,#…-0``, for each picture.
 """
 
 import asyncio
@@ -19,14 +19,18 @@ from proxy.api.body import arriving, decode
 from proxy.api.spool import Spool, view
 from proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge
 
+# All repetitions are possessive ("*+"), so that no body can make the expressions backtrack for minutes:
+# https://docs.python.org/3/library/re.html#regular-expression-syntax
 _STRING = rb'[^"\\]*+(?:\\(?:[^u]|u[0-9a-fA-F]{4})[^"\\]*+)*+'
 _REST_OF_STRING = re.compile(_STRING, re.DOTALL)
 _PLAIN = re.compile(rb'(?:[^"]*+"(?!data:)' + _STRING + rb'")*+', re.DOTALL)
-"""Whole strings that are no data URLs, and what stands between them."""
+"""Whole strings that are no data URLs, and what is between them."""
 _HEAD = re.compile(rb"data:(?:[\w.+-]|\\?/)*+;base64,")
 _BEGINNING = b"data:"
 _LONGEST_HEAD = 128
+"""Bytes up to the comma; whatever goes on for longer is no picture's media type."""
 _LONGEST_ESCAPE = 6
+"""A JSON escape such as ``\\u002b``."""
 _QUOTE, _BACKSLASH = b'"'[0], b"\\"[0]
 _ESCAPED = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
 _DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
@@ -35,7 +39,7 @@ _REFERENCE = re.compile(_DATA_URL.pattern + r"#[0-9a-f]{16}-\d{1,9}\Z", re.ASCII
 
 @dataclass(slots=True)
 class _Piece:
-    """Where a picture's bytes stand in the file, as far as they have come."""
+    """Where a picture's bytes are in the file, as far as they have arrived."""
 
     start: int
     size: int = 0
@@ -46,9 +50,10 @@ class _Piece:
 
 @dataclass(slots=True)
 class Pictures:
-    """The pictures of one body, decoded one behind the other into an unnamed temporary file.
+    """The pictures of one body, decoded one after the other into an unnamed temporary file.
 
-    A picture's reference holds a secret of this body's: a caller can't name one picture many times.
+    A picture's reference holds a secret of this body's, so a caller can't forge references to name one picture many
+    times.
     """
 
     max_picture: int
@@ -68,6 +73,7 @@ class Pictures:
         """Add base64, as it stands in JSON, to the picture begun last."""
         piece = self._pieces[-1]
         encoded = piece.carried + _unescaped(encoded)
+        # Four characters make three bytes; what is left over waits for the next piece.
         whole = len(encoded) // 4 * 4
         piece.carried = encoded[whole:]
         if piece.broken or not whole:
@@ -77,14 +83,16 @@ class Pictures:
         except ValueError:
             piece.broken = True
             return
+        # Padding may only be at the very end (RFC 4648, 3.3): the decoder checks that within one piece only.
         piece.broken, piece.padded = piece.padded, encoded[whole - 1 : whole] == b"="
         piece.size += len(data)
+        # A larger one is counted on, not written, and refused once its parameter's name is known.
         if piece.size <= self.max_picture:
             self._write(data)
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
-            # An unnamed file has no path to be left behind.
+            # Unnamed, it leaves nothing behind, even after a crash.
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self.spool.add(self._file, data)
         self._size += len(data)
@@ -95,7 +103,7 @@ class Pictures:
         return self._file is not None
 
     def seal(self) -> None:
-        """End the writing; the pictures are looked at through a view that outlives the file. Blocks."""
+        """End the writing; the pictures are read through a view that outlives the file. Blocks."""
         if self._file is not None:
             self.spool.flush()
             self._view = view(self._file, self._size)
@@ -119,7 +127,8 @@ class Pictures:
 
 
 def _unescaped(encoded: bytes) -> bytes:
-    """Return what stands in a JSON string without the escapes that encoders use for base64's characters."""
+    """Return the base64 of a JSON string without escapes."""
+    # PHP writes "/" as "\/", .NET "+" as "\u002b".
     if _BACKSLASH not in encoded:
         return encoded
     encoded = encoded.replace(rb"\/", b"/")
@@ -127,7 +136,7 @@ def _unescaped(encoded: bytes) -> bytes:
 
 
 class Cutter:
-    """Takes JSON in pieces and cuts the pictures out: ``text`` is what is left. Each piece is looked at once.
+    """Takes JSON in pieces and cuts the pictures out: ``text`` is what is left. Each byte is read about once.
 
     Raises InvalidJson, and RequestTooLarge when more than ``max_text`` bytes are left.
     """
@@ -142,13 +151,14 @@ class Cutter:
     def feed(self, piece: bytes) -> None:
         """Take the next piece; what cannot be decided yet waits for more."""
         data, at, step = self._tail + piece, 0, None
+        # Until neither the place nor the state has changed: then a step needs more bytes than there are.
         while at < len(data) and (at, self._step) != step:
             step = at, self._step
             at = self._step(data, at)
         self._tail = data[at:]
 
     def finish(self) -> None:
-        """End the text: what still waits is no string that ends."""
+        """End the text. What still waits is cut off, and the parser will refuse it."""
         self._keep(self._tail)
 
     def _keep(self, data: bytes) -> None:
@@ -194,12 +204,13 @@ class Cutter:
         return end
 
     def _end_of_string(self, data: bytes, at: int) -> int:
-        """Return where the string's end, its quote included, or as much of it as there is."""
+        """Return the place behind the string's closing quote, or as far as the string has arrived."""
         rest = _REST_OF_STRING.match(data, at)
         end = rest.end() if rest else at
         if data[end : end + 1] == b'"':
             self._step = self._between
             return end + 1
+        # The expression stops before an escape that has not arrived whole; with so many bytes it is no escape.
         if len(data) - end >= _LONGEST_ESCAPE:
             raise InvalidJson("The request's body is not valid JSON.")
         return end
@@ -207,7 +218,7 @@ class Cutter:
 
 @dataclass(frozen=True, slots=True)
 class Pictured:
-    """A JSON object, and the pictures that its data URLs brought."""
+    """A JSON object, and the pictures of its data URLs."""
 
     values: dict[str, Any]
     pictures: Pictures
@@ -223,7 +234,7 @@ class Pictured:
             raise InvalidRequest(message, param=param)
         if is_reference(url):
             return self.pictures.data(url[match.end() :], param)
-        try:  # its beginning was spelt with escapes, so it counted as text and isn't long
+        try:  # its beginning was written with escapes, so it was kept as text, which is short
             data = base64.b64decode(url[match.end() :], validate=True)
         except ValueError:
             raise _not_base64(param) from None
@@ -238,7 +249,7 @@ def is_reference(text: str) -> bool:
 
 
 async def read_pictured(request: Request, max_text: int, max_picture: int) -> Pictured:
-    """Read a JSON object: ``max_text`` bytes beside its pictures, which may hold the largest picture's worth in all.
+    """Read a JSON object of ``max_text`` bytes and its pictures, which together may be as large as one picture may.
 
     Raises InvalidJson, InvalidRequest, RequestTooLarge, CallerLeft.
     """
@@ -254,6 +265,7 @@ async def read_pictured(request: Request, max_text: int, max_picture: int) -> Pi
     finally:
         cutter.pictures.close()
     values = await decode(bytes(cutter.text))
+    # Anywhere else a reference would be taken for the caller's own words, in a prompt for instance.
     for name, value in values.items():
         if isinstance(value, str) and name not in ("image", "image[]", "mask") and is_reference(value):
             raise InvalidRequest(f"'{name[:64]}' must not be a data URL.", param=name[:64])

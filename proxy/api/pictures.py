@@ -20,17 +20,18 @@ _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})\Z")
 
 
 async def get_image(request: Request) -> ASGIApp:
-    """Send a stored picture, or the span of it that is asked for. Raises NotFound."""
+    """Send a stored picture, or the range of it that the request names. Raises NotFound."""
     engine: Engine = request.app.state.waiting.engine
     name = request.path_params["name"]
     found = await engine.store.find(name)
     if found is None:
         raise _not_found()
     headers = {
+        # "immutable": a name is never used for another picture (RFC 8246).
         "cache-control": f"public, max-age={int(engine.settings.images.keep)}, immutable",
         "x-content-type-options": "nosniff",
-        "cross-origin-resource-policy": "cross-origin",
-        "content-security-policy": "default-src 'none'; sandbox",
+        "cross-origin-resource-policy": "cross-origin",  # or frontends that isolate themselves (COEP) can't show it
+        "content-security-policy": "default-src 'none'; sandbox",  # nothing in a picture may run under our origin
         "content-disposition": f'inline; filename="{name}"',
         "accept-ranges": "bytes",
         "content-length": str(found.size_bytes),
@@ -41,13 +42,14 @@ async def get_image(request: Request) -> ASGIApp:
     if span is not None:
         headers["content-range"] = f"bytes {span[0]}-{span[1] - 1}/{found.size_bytes}"
         headers["content-length"] = str(span[1] - span[0])
+    # The one that Python 3.11 does not know is WebP.
     media_type = mimetypes.types_map.get(PurePath(name).suffix, "image/webp")
     start = Response(None, 206 if span else 200, headers, media_type)
     if request.method == "HEAD" or not found.size_bytes:
         return start
     try:
         return _Sent(start, await engine.store.open(name, span))
-    except OSError:  # it went a moment ago
+    except OSError:  # removed a moment ago
         raise _not_found() from None
 
 
@@ -56,16 +58,16 @@ def _not_found() -> NotFound:
 
 
 def _tag(found: Found) -> str:
-    """Return the entity tag, as servers of files make it."""
+    """Return the entity tag, made of time and size as Starlette's FileResponse does."""
     told = f"{found.stored_at}-{found.size_bytes}".encode()
     return f'"{hashlib.md5(told, usedforsecurity=False).hexdigest()}"'
 
 
 def _span(request: Request, size: int, versions: tuple[str, str]) -> tuple[int, int] | None:
-    """Return the span that is asked for: first byte, and the one behind the last.
+    """Return the requested range: its first byte, and the one after its last; None for the whole picture.
 
     A Range that is not one satisfiable span is ignored, as RFC 9110 (14.2) allows, and so is one for another version
-    of the picture (13.1.5): the whole picture goes.
+    of the picture (13.1.5).
     """
     match = _RANGE.match(request.headers.get("range", ""))
     if match is None or request.headers.get("if-range", versions[0]) not in versions:
@@ -89,4 +91,4 @@ class _Sent:
             async for piece in pieces:
                 left -= len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-                await asyncio.sleep(0)  # a quick reader never lets a write wait: others have their turn
+                await asyncio.sleep(0)  # with a fast reader no write ever waits, and no other request gets a turn

@@ -18,7 +18,7 @@ from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore
 from proxy.requests.resolve import ResolvedRequest
 
 MARK = secrets.token_hex(16)
-"""Stands for a picture's base64 in an answer; nobody outside can know it, so no text of a caller's holds it."""
+"""Stands for a picture's base64 in an answer. It is secret, so no caller can put it into a prompt."""
 
 
 def image_address(origin: str, picture: Picture) -> str:
@@ -35,7 +35,7 @@ def estimated_tokens(text: str) -> int:
 
 
 def usage(resolved: ResolvedRequest, pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Return complete integer token counts. They are estimates: four characters, or a kilopixel, to the token."""
+    """Return token counts, all of OpenAI's fields. Estimates: a token is four characters, or a thousand pixels."""
     text = estimated_tokens(resolved.request.prompt)
     inputs = sum(math.ceil(image.width * image.height / 1000) for image in resolved.checked.images)
     made = sum(math.ceil(picture.width * picture.height / 1000) for picture in pictures)
@@ -49,7 +49,7 @@ def usage(resolved: ResolvedRequest, pictures: Sequence[Picture]) -> dict[str, A
 
 
 def facts(pictures: Sequence[Picture]) -> dict[str, str]:
-    """Return what the answer says of its pictures: background, type (where known), quality, size."""
+    """Return what the answer says about its pictures: background, quality, size, and format where known."""
     first = pictures[0]
     said = {
         "background": "opaque",
@@ -91,7 +91,7 @@ def _gone() -> ProviderBadResult:
 
 
 class PicturesBody:
-    """JSON text with the base64 of pictures in the places of ``MARK``, one after the other, in pieces.
+    """JSON text with pictures as base64 in place of each ``MARK``, in order; yielded in pieces.
 
     ``before`` and ``after`` frame it. ``length``: bytes in all. The pictures can be read once.
     """
@@ -102,7 +102,7 @@ class PicturesBody:
         self.length = sum(map(len, self._texts)) + sum(4 * math.ceil(each.size_bytes / 3) for each in pictures)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body; what is short goes with its neighbour, for each piece costs a call to the kernel."""
+        """Yield the body; short pieces are joined, since each one costs a system call."""
         waiting = self._texts[0]
         for picture, text in zip(self._pictures, self._texts[1:], strict=True):
             async with aclosing(base64_pieces(picture)) as pieces:
@@ -123,6 +123,7 @@ async def base64_pieces(picture: Opened) -> AsyncGenerator[bytes, None]:
         async with aclosing(picture.pieces) as pieces:
             async for piece in pieces:
                 data = rest + piece if rest else piece
+                # Base64 turns three bytes into four characters: only whole triples may be encoded on their own.
                 odd = len(data) % 3
                 data, rest = (data[:-odd], data[-odd:]) if odd else (data, b"")
                 yield binascii.b2a_base64(data, newline=False)
@@ -147,7 +148,7 @@ class ImagesResponse:
 
     async def send_body(self, receive: Receive, send: Send) -> None:
         """Send the body alone."""
-        if self._body.length <= PIECE_BYTES:  # it is gone before anybody could be seen to leave
+        if self._body.length <= PIECE_BYTES:  # one write, too short for a caller's leaving to be noticed
             whole = b"".join([piece async for piece in self._body.pieces()])
             await send({"type": "http.response.body", "body": whole, "more_body": False})
             return
@@ -157,19 +158,20 @@ class ImagesResponse:
                 async with aclosing(self._body.pieces()) as pieces:
                     async for piece in pieces:
                         left -= len(piece)
+                        # Before the last piece: uvicorn drops what goes to a caller who left, and raises nothing.
                         if left <= 0 and gone():
                             self._lost()
                         await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-                        # A reader as quick as this never lets a write wait: without this others wait for the whole.
+                        # With a fast reader no write ever waits, and other requests would wait for the whole answer.
                         await asyncio.sleep(0)
-            except BaseException:  # it breaks off: a file was removed, or the process stops
+            except BaseException:  # the answer breaks off: a file was removed, or the process stops
                 self._lost()
                 raise
 
 
 @contextmanager
 def departure(receive: Receive) -> Iterator[Callable[[], bool]]:
-    """Watch the caller while an answer is sent; gives a function that says whether it has left."""
+    """Watch the caller while an answer is sent; yields a function that says whether it has left."""
     watcher = asyncio.get_running_loop().create_task(until_left(receive))
     try:
         yield watcher.done
@@ -178,7 +180,7 @@ def departure(receive: Receive) -> Iterator[Callable[[], bool]]:
 
 
 class AnswerBroken(Exception):
-    """An answer failed after its status had gone out; raised through the server, so that the connection is cut."""
+    """An answer failed after its status was sent; raised up to the server, which cuts the connection."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.code)
@@ -186,14 +188,14 @@ class AnswerBroken(Exception):
 
 
 class Blanks:
-    """Blanks before a JSON body (RFC 8259 allows them); ``begun`` with the first."""
+    """Sends blanks before a JSON body, which RFC 8259 (2) allows; ``begun`` after the first."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.begun = False
 
     async def send(self) -> None:
-        """Send a blank, the response's start before the first."""
+        """Send a blank, and before the first one the response's start."""
         if not self.begun:
             self.begun = True
             headers = [(b"content-type", b"application/json")]

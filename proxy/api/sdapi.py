@@ -1,4 +1,7 @@
-"""The part of Automatic1111's API that frontends need which speak nothing else (SillyTavern's stable-diffusion.cpp)."""
+"""The part of Automatic1111's API that frontends without OpenAI's need, such as SillyTavern's stable-diffusion.cpp.
+
+https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/API
+"""
 
 import json
 from typing import Any
@@ -44,14 +47,14 @@ async def _answer(waiting: Waiting, generation: Generation, parameters: dict[str
 
 
 async def list_models(request: Request) -> Response:
-    """List the models under the names by which ``txt2img`` takes them."""
+    """List the models by the names that ``txt2img`` accepts."""
     engine: Engine = request.app.state.waiting.engine
     names = [name for name, _ in engine.routing.listed()]
     return JSONResponse([{"title": name, "model_name": name, "filename": name, "config": None} for name in names])
 
 
 async def list_samplers(request: Request) -> Response:
-    """List the samplers that any usable model knows."""
+    """List the samplers of all usable models."""
     engine: Engine = request.app.state.waiting.engine
     catalogues = (catalogue for catalogue in engine.catalogues.values() if not catalogue.why_not)
     names = dict.fromkeys(
@@ -72,6 +75,7 @@ async def options(request: Request) -> Response:
 def _translate(asked: dict[str, Any]) -> dict[str, Any]:
     """Return the request in our words. Raises InvalidRequest."""
     values = {name: asked[name] for name in _COPIED if name in asked}
+    # Automatic1111's own way of choosing a model for one call.
     override = asked.get("override_settings")
     checkpoint = override.get(_CHECKPOINT) if isinstance(override, dict) else None
     values["model"] = asked.get("model") or checkpoint
@@ -80,12 +84,13 @@ def _translate(asked: dict[str, Any]) -> dict[str, Any]:
     values["response_format"] = "b64_json"
     for side in ("width", "height"):
         if isinstance(values.get(side), int):
+            # Automatic1111 takes any size, so one out of range is moved into it and not refused.
             values[side] = min(MAX_SIDE, max(MIN_SIDE, values[side]))
     return values
 
 
 def _ignored(asked: dict[str, Any]) -> list[str]:
-    """Return the names of what is asked for and not read here."""
+    """Return the names of given parameters that are not read here."""
     override = asked.get("override_settings")
     inner = override if isinstance(override, dict) else {}
     names = [name for name, value in asked.items() if value is not None and name not in _READ and value is not inner]

@@ -1,4 +1,4 @@
-"""Uploads on their way to disk and back: a write may wait for a full disk cache, so it never runs on the event loop."""
+"""Uploads on their way to disk and back. A write may block on a slow disk, so it never runs on the event loop."""
 
 import asyncio
 import mmap
@@ -15,23 +15,23 @@ _BATCH_BYTES = 1_048_576
 
 @dataclass(slots=True)
 class Spool:
-    """What waits to be written, at most about a megabyte of it as long as ``relieve`` is awaited between additions."""
+    """Data waiting to be written; about a megabyte at most if ``relieve`` is awaited between additions."""
 
     _waiting: list[tuple[BinaryIO, bytes]] = field(default_factory=list)
     _size: int = 0
 
     def add(self, file: BinaryIO, data: bytes) -> None:
-        """Have ``data`` written behind what was added for the file before."""
+        """Queue ``data`` to be written after what was added for the file before."""
         self._waiting.append((file, data))
         self._size += len(data)
 
     async def relieve(self) -> None:
-        """Write what waits, away from the event loop, once it is a megabyte. Raises OSError."""
+        """Write what is queued, in a thread, once it is a megabyte. Raises OSError."""
         if self._size >= _BATCH_BYTES:
             await asyncio.to_thread(self.flush)
 
     def flush(self) -> None:
-        """Write all that waits. Raises OSError. Blocks."""
+        """Write all that is queued. Raises OSError. Blocks."""
         waiting, self._waiting, self._size = self._waiting, [], 0
         for file, data in waiting:
             file.write(data)
@@ -43,7 +43,8 @@ def view(file: BinaryIO, size: int) -> memoryview | bytes:
         return b""
     file.flush()
     mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-    # Whoever closes an unnamed file last frees all of it, which takes a while: not where the view happens to end.
+    # The last close of an unnamed file frees its blocks, which takes a while for a large one. A view ends anywhere, on
+    # the event loop too, so a descriptor is kept for a thread to close. Not at exit: the kernel closes everything then.
     weakref.finalize(mapped, _closing().put, os.dup(file.fileno())).atexit = False
     return memoryview(mapped)
 
@@ -52,8 +53,8 @@ def view(file: BinaryIO, size: int) -> memoryview | bytes:
 def _closing() -> SimpleQueue[int]:
     """Return the queue of descriptors that a thread closes.
 
-    The collector may call the finalizer anywhere, in the middle of a lock's holder too. Of all queues and executors
-    only this kind's ``put`` may be called from there: https://docs.python.org/3/library/queue.html#simplequeue-objects
+    A finalizer may run anywhere, even while its thread holds a lock. Of all queues and executors only this one's
+    ``put`` is safe there: https://docs.python.org/3/library/queue.html#queue.SimpleQueue.put
     """
     descriptors: SimpleQueue[int] = SimpleQueue()
 

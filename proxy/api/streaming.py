@@ -1,7 +1,8 @@
 """Server-sent events: pictures as OpenAI streams them, with comments as heartbeats while nothing happens.
 
-No byte goes out before there is something to say, so what fails early still has its own status. Each event ends in
-a blank line, the last one too: OpenAI's SDK for Python gives an event out when it reads that line, and else never.
+Nothing is sent before the first event or heartbeat, so an early failure still has its own status. Each event ends in
+a blank line, the last one too: until that line comes, OpenAI's SDK for Python keeps the event back
+(https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore, open_file
 from proxy.upstream.client import Upstream
 
 BEAT_S = 10.0
+"""Well below the 60 s of silence after which nginx and many balancers cut a connection."""
 BEAT = b": waiting\n\n"
 
 
@@ -49,11 +51,12 @@ class Stream:
         if not self.started:
             self.started = True
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+            # nginx would collect the events: https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering
             headers.append((b"x-accel-buffering", b"no"))
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         if len(data) >= PIECE_BYTES:
-            await asyncio.sleep(0)  # one piece of many: others have their turn between them
+            await asyncio.sleep(0)  # one piece of many: other requests get a turn in between
 
     async def end(self) -> None:
         """End the response."""
@@ -61,7 +64,7 @@ class Stream:
 
 
 class HeldStream:
-    """An ASGI response that follows a generation as a stream; what it says is given as functions."""
+    """An ASGI response that follows a generation as a stream; functions supply what is sent."""
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class HeldStream:
             raise failure.unraised()
         if failure is not None:
             context.failed(failure)
+        # uvicorn drops what goes to a caller who left, and raises nothing, so somebody has to watch.
         with departure(receive) as gone:
             async with aclosing(self._finished() if failure is None else self._failed(failure)) as pieces:
                 async for piece in pieces:
@@ -116,10 +120,10 @@ class HeldStream:
 
 
 class Previews:
-    """The unfinished pictures that a provider really shows, at most as many as were asked for.
+    """The unfinished pictures that a provider really shows, at most ``partial_images`` of them.
 
-    They are fetched beside the job, over the connections of the provider in ``runtimes`` that makes it: one that is
-    slow in coming must not hold up the finished picture.
+    They are fetched beside the job, with the provider's connections from ``runtimes``: a slow one must not hold up
+    the finished picture.
     """
 
     def __init__(self, generation: Generation, kind: str, runtimes: Mapping[str, ProviderRuntime]) -> None:
@@ -136,7 +140,7 @@ class Previews:
             fetched, self._fetching = self._fetching.result(), None
             if fetched is not None:
                 await self._show(stream, *fetched)
-        progress = self._generation.progress[0]
+        progress = self._generation.progress[0]  # only requests for one picture are streamed
         wanted = self._sent < self._generation.resolved.request.partial_images and progress.preview not in (
             None,
             self._last,
@@ -145,18 +149,20 @@ class Previews:
             self._last = progress.preview
             work = self._fetch(self._runtimes[progress.provider].upstream, str(progress.preview))
             self._fetching = asyncio.get_running_loop().create_task(work)
+            # Wakes the wait, which calls this again, and then the preview is sent.
             self._fetching.add_done_callback(lambda _: self._generation.changed())
 
     def close(self) -> None:
         """Give up what is still being fetched, and what came too late to be shown."""
         task = self._fetching
+        # cancel() is true for a task that still runs; _fetch then removes its own file.
         if task is None or task.cancel() or task.cancelled() or task.exception() is not None:
             return
         if fetched := task.result():
             remove(fetched[0])
 
     async def _fetch(self, upstream: Upstream, address: str) -> tuple[Path, Facts] | None:
-        """Return the picture at ``address`` and what it is; None when it can't be had."""
+        """Return the picture at ``address`` and its facts; None when it can't be fetched or read."""
         with contextlib.suppress(Failure, NotAPicture, OSError):
             path = await upstream.fetch(address)
             if isinstance(path, bytes):  # no file can be written, and a preview is not worth more
@@ -179,7 +185,7 @@ class Previews:
             "size": f"{seen.width}x{seen.height}",
             "output_format": seen.format,
         }
-        # Both can come before the first byte alone.
+        # Either can only be raised before the event's first byte, so no event is left half sent.
         with _removed(path), contextlib.suppress(Failure, FileNotFoundError):
             async with aclosing(_picture_event(values, [open_file(path)])) as pieces:
                 async for piece in pieces:
@@ -198,7 +204,7 @@ def _removed(path: Path) -> Iterator[None]:
 async def completed(store: PictureStore, generation: Generation, kind: str) -> AsyncGenerator[bytes, None]:
     """Yield the event that carries the finished picture, in pieces. Raises ProviderBadResult when it is gone."""
     counts = usage(generation.resolved, generation.pictures)
-    del counts["output_tokens_details"]
+    del counts["output_tokens_details"]  # OpenAI's events don't have it
     values = {
         "type": f"{kind}.completed",
         "created_at": generation.created,
@@ -211,7 +217,7 @@ async def completed(store: PictureStore, generation: Generation, kind: str) -> A
 
 
 async def error_event(failure: Failure) -> AsyncGenerator[bytes, None]:
-    """Yield the event for a failure after the first byte; nested under ``error``, where the SDKs look for it."""
+    """Yield the event for a failure after the first byte; under ``error``, where OpenAI's SDKs look for it."""
     yield event("error", {"type": "error", **failure.body()})
 
 

@@ -1,7 +1,7 @@
-"""Pictures that callers bring: multipart or data URLs, read within limits, recognised by their bytes.
+"""Pictures that callers send: multipart or data URLs, read within limits, recognised by their bytes.
 
 Clients name the parts ``image``, ``image[]`` or ``image[0]``, label them ``application/octet-stream`` and send them
-chunked, so neither names, types nor lengths are relied on.
+chunked, so this relies neither on names, types nor lengths.
 """
 
 import asyncio
@@ -25,16 +25,18 @@ from proxy.pictures.completeness import is_cut
 from proxy.providers.boundary import InputPicture
 
 MAX_PICTURES = 16
+"""As many as OpenAI takes: https://platform.openai.com/docs/api-reference/images/createEdit"""
 _MAX_FIELDS = 64
 _MAX_FIELD_BYTES = 131_072
+"""The longest prompt (32,000 characters) with four bytes in UTF-8 to each character."""
 _LONG_HEAD_BYTES = 1_048_576
-"""Cameras put thumbnails and colour profiles of some hundred kilobytes before a JPEG's size."""
+"""In a camera's JPEG some hundred kilobytes of thumbnails and colour profiles may precede the size."""
 _IMAGE_FIELD = re.compile(r"image(?:\[\d*\])?\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A request with pictures: its text fields, its pictures in order, its mask; ``param`` named the pictures."""
+    """A request with pictures: text fields, pictures in order, mask; ``param`` is the parameter that held them."""
 
     fields: dict[str, Any]
     images: tuple[InputPicture, ...]
@@ -43,7 +45,7 @@ class Upload:
 
 
 async def read_upload(request: Request, max_picture: int, max_json: int) -> Upload:
-    """Read a multipart or JSON request that brings pictures of at most ``max_picture`` bytes each.
+    """Read a multipart or JSON request with pictures of at most ``max_picture`` bytes each.
 
     Raises InvalidRequest, RequestTooLarge, CallerLeft.
     """
@@ -78,7 +80,7 @@ class _Form:
         self._files += is_file
         if self._files > MAX_PICTURES + 1 or len(self.parts) >= _MAX_FIELDS:
             raise InvalidRequest(f"Too many parts: at most {MAX_PICTURES} pictures.", param="image")
-        # An unnamed file has no path to be left behind; text is short, and so many descriptors aren't to be had.
+        # An unnamed file leaves nothing behind, even after a crash. Text is short and gets no descriptor of its own.
         self.parts.append(_Part(name, is_file, tempfile.TemporaryFile() if is_file else io.BytesIO()))  # noqa: SIM115
 
     def data(self, data: bytes) -> None:
@@ -143,6 +145,7 @@ def _text(name: str, data: bytes) -> str:
 
 def picture_of(data: bytes | memoryview, param: str) -> InputPicture:
     """Return ``data`` as a verified picture; blocks for its digest. Raises InvalidRequest."""
+    # Checked here although a provider would check it too: a damaged picture can cost a whole job there.
     try:
         facts = inspect(bytes(data[:_LONG_HEAD_BYTES]))
         if is_cut(data):

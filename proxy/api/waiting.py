@@ -24,18 +24,18 @@ from proxy.jobs.steps import Origin
 from proxy.requests.resolve import ResolvedRequest
 
 Surface = Literal["images", "stream", "chat", "sdapi"]
-"""What is held, as a label of the figures."""
+"""What kind of request is held: a label in the metrics."""
 
 _TURNS = 20
-"""Turns of the event loop in which whatever has arrived is read: accepting, the head, the body, the handler's start."""
+"""Turns of the event loop that are enough to accept, read and start handling whatever has arrived."""
 _ARRIVAL_S, _LOOK_AGAIN_S = 1.0, 0.005
-"""The longest wait for requests whose bodies are still being read, and the time between two looks at them."""
+"""Longest wait, in seconds, for requests whose bodies are still being read, and the time between two checks."""
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _MAX_DROPPED_SHOWN = 20
 
 
 class Waiting:
-    """Where requests for pictures arrive: admission before the body, then a generation, then the wait."""
+    """The way of a request for pictures: admission before its body is read, then a generation, then the wait."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -45,7 +45,10 @@ class Waiting:
         engine.metrics.requests_in_flight.set_function(lambda: self.admission.in_flight)
 
     def admit(self, request: Request) -> None:
-        """Refuse early what could only start new work: full, over the key's limit, draining. Raises Failure."""
+        """Refuse a request before its body is read if the service is full or draining, or its key over the limit.
+
+        Raises Failure.
+        """
         context: RequestContext = request.state.context
         self._arriving.add(context)
         try:
@@ -53,12 +56,13 @@ class Waiting:
                 raise Overloaded("This service is shutting down.", retry_after=2.0)
             self._may_start(context.owner)
         except (Overloaded, RateLimited):
+            # A retry of a generation that exists starts nothing, and its picture may be paid for: it must pass.
             key = context.idempotency_key
             if not self.engine.generations.expects(context.owner, key=key, attempt=context.attempt):
                 raise
 
     async def join(self, request: Request, resolved: ResolvedRequest) -> Joined:
-        """Find or start the request's generation. Raises Failure; CallerLeft if its caller is gone before it starts."""
+        """Find or start the request's generation. Raises Failure; CallerLeft if the caller is gone before it starts."""
         context: RequestContext = request.state.context
         key, attempt = context.idempotency_key, context.attempt
         self._arriving.discard(context)
@@ -74,15 +78,16 @@ class Waiting:
             metrics.duplicates_avoided.inc(resolved.request.n)
             if joined.how == "orphan":
                 metrics.orphans_rescued.inc()
+        # A caller's own words must not become labels of metrics: each new one is a series that stays.
         context.model = resolved.public.name if resolved.public.name in self.engine.listed_names else "other"
         if joined.how is None:
             log_unattended_end(self.engine, joined.generation, context)
         return joined
 
     async def _let_arrivals_be_read(self, owner: str) -> None:
-        """Let the requests that are already here find or start their generations.
+        """Let the requests that have already arrived find or start their generations.
 
-        After a stall a repeat may be read before the request that it repeats: both would buy.
+        After a stall of this process a repeat may be read before the request that it repeats; both would then buy.
         """
         for _ in range(_TURNS):
             await asyncio.sleep(0)
@@ -92,6 +97,7 @@ class Waiting:
             await self.engine.clock.sleep(_LOOK_AGAIN_S)
 
     def _may_start_for(self, context: RequestContext, resolved: ResolvedRequest) -> None:
+        # Looked up in the socket itself, at the last moment before money is spent.
         if context.has_left():
             context.left = True
             raise CallerLeft
@@ -113,8 +119,8 @@ class Waiting:
     ) -> None:
         """Hold the request until its generation ends; afterwards ``context.headers`` describe it.
 
-        Every surface waits here. ``changed`` is awaited after changes, ``beat`` every ``beat_s``
-        seconds; both may begin the answer. Raises GenerationPending, Overloaded when draining, CallerLeft.
+        Every kind of request waits here. ``changed`` is awaited after each change of the generation, ``beat`` every
+        ``beat_s`` seconds; both may begin the answer. Raises GenerationPending, Overloaded when draining, CallerLeft.
         """
         context: RequestContext = request.state.context
         generation = joined.generation
@@ -122,10 +128,11 @@ class Waiting:
         until = Deadline.after(clock, min(self.engine.settings.timeouts.hold, context.patience_s))
 
         async def happen(happened: Happened) -> None:
+            # It may begin the answer, and headers can't be added afterwards.
             describe(context, generation)
             await happened()
 
-        ending: Ending = "left"
+        ending: Ending = "left"  # also if the wait is cancelled: the answer was not delivered
         with self.admission.hold(context.owner):
             try:
                 ending = await generation.wait(
@@ -147,6 +154,7 @@ class Waiting:
 
     def _pending(self, generation: Generation) -> Failure:
         """Return the failure of a request that ends while its generation goes on; a retry joins it again."""
+        # OpenAI's SDKs retry on their own after one second, and are held again: polling by way of their retries.
         headers = {"x-images-generation": address(generation)}
         if self.engine.draining:
             message = "This service is shutting down; the picture is not ready."
@@ -158,6 +166,7 @@ class Waiting:
 
     async def answer(self, joined: Joined, body: Callable[[], Awaitable[PicturesBody]]) -> ImagesResponse:
         """Return the answer of an ended generation. Raises Failure: the generation's, or that a picture is gone."""
+        # An equal one, since the generation keeps its own for other callers: raising adds frames to an exception.
         failure = joined.generation.failure
         if failure is not None:
             raise failure.unraised()
@@ -165,7 +174,7 @@ class Waiting:
 
 
 def _origin(generation: Generation) -> Origin:
-    """Return the origin of its first picture, or of the route that was asked last or is going to be asked first."""
+    """Return the origin of the first picture; without one, the route that was tried last or comes first."""
     if generation.pictures:
         return generation.pictures[0].origin
     asked = {progress.provider for progress in generation.progress}
@@ -175,7 +184,7 @@ def _origin(generation: Generation) -> Origin:
 
 
 def describe(context: RequestContext, generation: Generation) -> None:
-    """Put into the answer's headers who makes the pictures, by how many submits, and what became of the parameters."""
+    """Describe the generation in the answer's headers: provider, model, submits, and what became of the parameters."""
     origin = _origin(generation)
     context.attempts = generation.submits
     headers = context.headers
@@ -187,7 +196,7 @@ def describe(context: RequestContext, generation: Generation) -> None:
         if origin.seed is not None:
             headers["x-images-seed"] = str(origin.seed)
     passed_over = [pair for progress in generation.progress for pair in progress.passed_over.values()]
-    headers.pop("x-images-fallback", None)  # a route that was passed over may have been asked again since
+    headers.pop("x-images-fallback", None)  # a route that was passed over may have been tried again since
     if passed_over:
         headers["x-images-fallback"] = "; ".join(dict.fromkeys(f"{provider}: {code}" for provider, code in passed_over))
     if origin.mapped:
@@ -200,7 +209,8 @@ def describe(context: RequestContext, generation: Generation) -> None:
 
 
 def shown_names(names: tuple[str, ...]) -> str:
-    """Return parameter names for a header: those fit to be shown, at most 20, and how many more there are."""
+    """Return parameter names for a header: at most 20 of those that can be shown, and how many more there are."""
+    # They are the caller's words: a line break in one would forge a header, and thousands would overflow it.
     showable = [name for name in names if _SHOWABLE.match(name)][:_MAX_DROPPED_SHOWN]
     more = len(names) - len(showable)
     return ", ".join([*showable, f"+{more} more"] if more else showable)

@@ -1,7 +1,7 @@
-"""The boundary: what a provider is told and what it says back, as plain values.
+"""The boundary: what goes to a provider and what comes back, as plain values.
 
 A provider is a pure translator. It describes HTTP calls and reads replies; it does no I/O, keeps no state and knows
-no clock, so it cannot forget a deadline, block the event loop or repeat a billed call. ``jobs`` owns all of that.
+no clock, so it cannot forget a deadline, block the event loop or repeat a billed call. ``jobs`` does all of that.
 """
 
 import json
@@ -18,14 +18,14 @@ Operation = Literal["generate", "edit", "inpaint"]
 State = Literal["queued", "generating"]
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
-"""A job id travels in poll paths and picture addresses, so nothing else may pass for one."""
+"""A job id becomes part of poll paths and picture addresses, so a slash or dot in one could lead elsewhere."""
 
 _CONTENT_WORDS = re.compile(r"nsfw|content.?policy|safety|moderat|inappropriate|prohibited|sensitive", re.IGNORECASE)
-"""No provider documents its wording for refused content, so these words tell it (docs/providers.md)."""
+"""No provider documents how it refuses content, so these words count as that (docs/providers.md)."""
 
 
 class UnreadableReply(ProviderBadResponse):
-    """A reply that is not in the provider's dialect at all: a front end's page, or cut off. A poll may be repeated."""
+    """A reply that is not in the provider's dialect: a front end's page, or cut off. A poll may be sent again."""
 
     def __init__(self) -> None:
         super().__init__("The provider's answer could not be read.")
@@ -33,7 +33,7 @@ class UnreadableReply(ProviderBadResponse):
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The numbers a provider takes for one setting; ``default`` None: the provider chooses when nothing is sent."""
+    """The numbers a provider accepts for a setting; ``default`` None: the provider chooses when nothing is sent."""
 
     low: float
     high: float
@@ -53,9 +53,9 @@ class Model:
     ``numbers``: the settings steps, cfg, seed and their ranges. ``choices``: settings with a closed list, such as
     sampler and style_preset. ``texts``: free text settings, such as negative_prompt. ``prompt``: shortest and
     longest prompt in characters; the longest is None where no limit is known. ``max_images``: pictures that an edit
-    may bring. ``family``: where a dialect's calls differ by groups of models, the group; the dialect knows what it
-    means. ``wire``: settings that the provider spells otherwise. ``in_answer``: the picture comes in an answer of the
-    provider's, not at a public address.
+    may have. ``family``: the group of the model, where a dialect's calls differ by groups; only the dialect reads it.
+    ``wire``: the provider's names for settings, where they differ from ours. ``in_answer``: the picture comes in an
+    answer of the provider's, not at a public address.
     ``price_dollars`` and ``seconds`` are published figures for one picture, None where none is known.
     """
 
@@ -77,10 +77,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class InputPicture:
-    """A picture that the caller brought: verified bytes and the type found in them (``png``, ``jpeg``, ``webp``).
+    """A picture that the caller sent: verified bytes and the type found in them (``png``, ``jpeg``, ``webp``).
 
-    ``data`` may look into a file, so that large uploads don't fill the memory. ``digest`` stands for the data where
-    requests are compared.
+    ``data`` may be a view into a file, so that large uploads don't fill the memory. ``digest`` stands for the data
+    when requests are compared.
     """
 
     data: bytes | memoryview = field(repr=False)
@@ -92,10 +92,10 @@ class InputPicture:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One picture to be made, in the house's words; a provider turns it into its own.
+    """One picture to be made, in our words; a provider turns them into its own.
 
     ``settings`` holds only what the model accepts, already within its ranges: steps, cfg, seed, sampler,
-    style_preset, negative_prompt, and whatever the chosen shape brings (width and height in pixels,
+    style_preset, negative_prompt, and those of the chosen shape (width and height in pixels,
     aspect_ratio, upscale, size …). ``output_format`` is the wanted type (``png``, ``jpeg``, ``webp``).
     """
 
@@ -120,7 +120,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Base64:
-    """A text of a call's JSON that is a picture: ``before`` and the base64 of ``data``, encoded while it is sent."""
+    """A picture as a text in a call's JSON: ``before``, then the base64 of ``data``, encoded while it is sent."""
 
     data: bytes | memoryview = field(repr=False)
     before: str = ""
@@ -129,7 +129,7 @@ class Base64:
 @dataclass(frozen=True, slots=True)
 class Call:
     """An HTTP call to be made, without credentials: ``upstream`` adds them. Query and body hold prompts, so ``repr``
-    shows none of them.
+    shows neither.
 
     ``json``: plain values, and ``Base64`` among the object's own. ``picture``: the reply may be a picture, so it is
     read up to the picture limit and not the small one; ``picture_part`` is the part that holds it in a multipart reply.
@@ -150,10 +150,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """What a job is asked for again by: plain data without secrets, which can be written down and read back.
+    """What is needed to ask for a job again: plain data without secrets, which can be stored and read back.
 
-    ``step``: which of its dialect's calls comes next. ``id``: the provider's id of the job. ``name``: of what is
-    asked for there, where a job has several parts.
+    ``step``: which of the dialect's calls comes next. ``id``: the provider's id of the job. ``name``: which of the
+    job's files to fetch, where it has several.
     """
 
     step: str
@@ -182,11 +182,11 @@ SUBMIT = Handle("submit")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. Header names are asked for in lower case.
+    """What came back. Header names are in lower case.
 
-    ``picture`` is the file a picture was streamed to, or its bytes where none could be written (then ``body`` is
-    empty); other bodies are in ``body``. ``parts``: name and first 64 KiB of each part of a multipart reply that was
-    asked for a picture, the picture's left out.
+    ``picture`` is the file a picture was streamed to, or its bytes if no file could be written (then ``body`` is
+    empty); other bodies are in ``body``. ``parts``: name and first 64 KiB of each part of a multipart reply to a call
+    with ``picture``, except the picture's.
     """
 
     status: int
@@ -204,6 +204,7 @@ class Reply:
     def retry_after(self) -> float | None:
         """Seconds the provider asks to wait; None when absent or not a number of seconds."""
         value = self.headers.get("retry-after", "")
+        # The date that RFC 9110 (10.2.3) also allows is not read: it would need a clock, and theirs to be right.
         try:
             seconds = float(value)
         except ValueError:
@@ -212,6 +213,7 @@ class Reply:
 
     def json(self) -> Any:
         """Return the decoded body whatever its content type; raises UnreadableReply."""
+        # Lenient where nothing depends on it: a byte order mark, or half a surrogate pair in an echoed prompt.
         try:
             return json.loads(self.body.decode("utf-8", "surrogatepass").removeprefix("\ufeff"))
         except (ValueError, RecursionError):
@@ -227,7 +229,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The job runs on; ``handle`` is what to ask with next. ``progress`` is 0–1, ``preview`` the address of an
+    """The job goes on, and ``handle`` asks for it next. ``progress`` is 0–1, ``preview`` the address of an
     unfinished picture.
 
     ``at_once``: the job itself is done and ``handle`` collects it, so there is nothing to wait for. ``expires_s``:
@@ -257,13 +259,13 @@ class Finished:
 class Provider(Protocol):
     """One dialect, bound to an address and a key.
 
-    A reply is read with the handle that was asked with (``SUBMIT`` for the first call): some answers, such as a bare
+    A reply is read together with the handle of its call (``SUBMIT`` for the first one): some answers, such as a bare
     word for a job's state, name neither their step nor their job.
     """
 
     @property
     def image_hosts(self) -> Sequence[str]:
-        """Hosts whose addresses are this kind's results; empty: any public host over https."""
+        """Hosts at which this provider's pictures may be; empty: any public host over https."""
         ...
 
     def models(self) -> Sequence[Model]:
@@ -275,7 +277,7 @@ class Provider(Protocol):
         ...
 
     def probe(self) -> Call:
-        """Return a call that shows a sign of life and costs nothing."""
+        """Return a call that shows whether the provider answers, and costs nothing."""
         ...
 
     def submit(self, job: Job) -> Call:
@@ -291,16 +293,16 @@ class Provider(Protocol):
         ...
 
     def refusal(self, reply: Reply) -> str:
-        """Return the words in which the provider explains a refusal; for our own reading, never handed on."""
+        """Return the words in which the provider explains a refusal; no caller sees them: they may quote a prompt."""
         ...
 
 
 @runtime_checkable
 class ListsModels(Protocol):
-    """What a dialect can do besides, whose provider tells its models."""
+    """A dialect whose provider lists its models."""
 
     def catalogue(self) -> Sequence[Call]:
-        """Return the calls that list the provider's models now."""
+        """Return the calls that list the provider's present models."""
         ...
 
     def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:
@@ -309,7 +311,7 @@ class ListsModels(Protocol):
 
 
 def failed_job(reason: str = "") -> ContentRefused | GenerationFailed:
-    """Return the failure for a job that the provider gave up, told by the reason it gives (which is not repeated)."""
+    """Return the failure of a job that the provider gave up; ``reason`` decides which, and is not shown to callers."""
     if _CONTENT_WORDS.search(reason):
         return ContentRefused("The provider refused this picture for its content.")
     return GenerationFailed("The provider could not make this picture.")

@@ -1,4 +1,4 @@
-"""Checkpoints and words that Prodia's two Stable Diffusion dialects (the web job API and keyed v1) share, as data."""
+"""Checkpoints and names that Prodia's two Stable Diffusion dialects (the web job API and keyed v1) share, as data."""
 
 DEFAULT_CHECKPOINT = "absolutereality_v181.safetensors [3d9d4d2b]"
 
@@ -69,7 +69,7 @@ CHECKPOINTS = (
     "timeless-1.0.ckpt [7c4971d4]",
     "toonyou_beta6.safetensors [980f6b15]",
 )
-"""Stable Diffusion 1.5 checkpoints, default included. The hash alone names none of them: two share ``1400e684``."""
+"""Stable Diffusion 1.5 checkpoints, default included. The hash alone is no name: two of them share ``1400e684``."""
 
 SDXL_CHECKPOINTS = (
     "sd_xl_base_1.0.safetensors [be9edd61]",

@@ -1,8 +1,8 @@
 """ImageLabs: POST /txt2img starts a job, POST /progress asks how it is. No key; the headers of its own web editor.
 
-The dialect is known from its clients only. It never sends a model name: ``sdxl-turbo`` is the label that those
-clients use. Whether a reference picture goes as a data URL is not documented; that is what its editor's field
-names suggest.
+The dialect is known only from its clients (docs/providers.md). It never sends a model name: ``sdxl-turbo`` is what
+those clients call it. That a reference picture goes as a data URL is not documented; its editor's field names
+suggest it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from proxy.providers.shapes import FreeShapes
 
 _MODEL = Model(
     name="sdxl-turbo",
-    # Seen in clients: 512 to 1344 pixels a side; 1152x896 is the default of the 2025 client.
+    # Clients send 512 to 1344 pixels a side; 1152x896 is the default of the one of 2025.
     shapes=FreeShapes(low=256, high=1536, step=8, default_width=1152, default_height=896),
     operations=frozenset({"generate", "edit"}),
     numbers={"seed": Range(0, 4_294_967_295)},
@@ -64,7 +64,7 @@ class ImageLabs:
         return {}
 
     def probe(self) -> Call:
-        """Ask for the progress of a task that does not exist: free, and answered in JSON by a living service."""
+        """Ask for the progress of a task that doesn't exist: it is free, and a service that works answers in JSON."""
         return self.ask(Handle(_PROGRESS, "00000000"))
 
     def submit(self, job: Job) -> Call:
@@ -72,6 +72,7 @@ class ImageLabs:
         settings = job.settings
         seed = int(settings["seed"])
         reference = job.images[0] if job.images else None
+        # Every field that the web editor sends, with its values for those that nobody here can set.
         return self._post(
             "/txt2img",
             {
@@ -101,6 +102,7 @@ class ImageLabs:
         if asked.step != SUBMIT.step:
             return self._progress(asked, answer)
         task = answer.get("task_id")
+        # Nothing says whether it is a text or a number; in Python a boolean would pass for a number.
         if isinstance(task, int) and not isinstance(task, bool):
             task = str(task)
         if not isinstance(task, str) or not 0 < len(task) <= _MAX_TASK_ID or not task.isprintable():
@@ -115,6 +117,7 @@ class ImageLabs:
         status = answer.get("status")
         status = status if isinstance(status, str) else ""
         final = answer.get("final_image_url")
+        # The address counts whatever the status says: of its words only "Done" is known (docs/providers.md).
         if isinstance(final, str) and final:
             return Finished(self._address(final))
         if "error" in status.lower():
@@ -131,7 +134,7 @@ class ImageLabs:
     def _address(self, address: str) -> str:
         try:
             return urljoin(f"{self.base_url}/", address)
-        except ValueError:  # not an address at all: whoever wants to use it refuses it
+        except ValueError:  # not an address at all; ``upstream`` checks and refuses it
             return address
 
     def _post(self, path: str, body: dict[str, Any], *, safe: bool = False) -> Call:

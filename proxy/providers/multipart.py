@@ -1,4 +1,4 @@
-"""A provider's multipart answer, read while it arrives: the picture goes where it is written, all else is short."""
+"""A provider's multipart answer, read while it arrives: the picture is written on, and of the rest little is kept."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,7 +12,7 @@ _MAX_PART_BYTES, _MAX_PARTS = 65_536, 64
 class Parts:
     """Takes the body in pieces. ``kept``: name and first bytes of each part; ``found``: a picture was written.
 
-    The picture is the first part named ``picture_part`` whose bytes begin as a picture's do. Raises UnreadableReply
+    The picture is the first part named ``picture_part`` whose bytes begin like a picture. Raises UnreadableReply
     when the body is not the multipart that ``content_type`` claims, and whatever ``write`` raises.
     """
 
@@ -51,6 +51,7 @@ class Parts:
         if self._writing:
             self._write(data)
             return
+        # A part's first bytes can come in pieces too short to show what it is.
         undecided = not self.found and self._name == self._picture_part and len(self._head) < LONGEST_HEAD
         if undecided and (self._head + data[:LONGEST_HEAD]).startswith(HEADS):
             self.found = self._writing = True

@@ -1,7 +1,7 @@
 """Prodia v2: one POST /job that answers with the picture's bytes, or the same job followed through /job/async.
 
-The plain picture type is asked for in ``Accept``, so that the bytes stream straight into a file; an answer in the
-other documented form (multipart: the job's JSON beside its outputs) is read as well.
+``Accept`` names the plain picture type, so that the bytes stream straight into a file; an answer in the other
+documented form (multipart: the job's JSON beside its outputs) is read as well.
 """
 
 import json
@@ -33,10 +33,11 @@ _IMAGE_HOSTS = ("images.prodia.xyz",)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
 _PICTURE_NAMES = (".png", ".jpg", ".jpeg", ".webp")
 _TEXT_NAMES = (".txt", ".json")
+# "processed" in job.state.current is "completed" in job.json; "succeeded" is v1's word, and costs nothing to know.
 _DONE = {"processed", "completed", "succeeded"}
 _FAILED = {"failed", "cancelled", "canceled"}
 _LONGEST_JOB_S = 86_400.0
-"""More is no figure for one job, and may be no number that arithmetic can bear."""
+"""A day: more can't be one job's time, and a huge number would distort the metrics."""
 _KEPT_S = 300.0
 """A job can be fetched for five minutes: https://docs.prodia.com/reference/async."""
 _STATE, _DETAILS, _OUTPUT, _PICTURE = "state", "details", "output", "picture"
@@ -78,7 +79,7 @@ class Prodia:
         return Call("POST", f"{self.base_url}/job", headers={"accept": "application/json"}, json=_PING)
 
     def submit(self, job: Job) -> Call:
-        """Return the POST that starts (and bills) the job: JSON, or multipart when it brings pictures."""
+        """Return the POST that starts (and bills) the job: JSON, or multipart when it has input pictures."""
         config: dict[str, Any] = {"prompt": job.prompt}
         for word, value in job.settings.items():
             config[job.model.wire.get(word, word)] = value
@@ -117,6 +118,7 @@ class Prodia:
 
     def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
         """Read a picture, a multipart answer, or one of the asynchronous calls' answers. Raises ProviderFailure."""
+        # Before the plain picture: the job's part may say that the job failed although a picture came with it.
         if reply.content_type == "multipart/form-data":
             return _read_multipart(reply)
         if reply.picture is not None:
@@ -127,7 +129,7 @@ class Prodia:
             return _read_output(asked.id, reply)
         answer = reply.json_object()
         _raise_if_failed(answer)
-        if asked.step == _DETAILS:
+        if asked.step == _DETAILS:  # fetched only after the state said that the job failed
             raise failed_job(_reason(answer))
         if asked.step == SUBMIT.step and self.mode == "async":
             return Pending(Handle(_STATE, job_id(answer.get("id"))), "queued", expires_s=_KEPT_S)
@@ -155,11 +157,11 @@ _PING = {"type": "inference.ping.v1"}
 
 def _read_state(job: str, reply: Reply) -> Pending:
     word = reply.body.decode("utf-8", "replace").strip().strip('"').lower()
-    if word in _FAILED:
+    if word in _FAILED:  # the state is a bare word; job.json has the reason
         return Pending(Handle(_DETAILS, job), "generating", at_once=True)
     if word in _DONE:
         return Pending(Handle(_OUTPUT, job), "generating", at_once=True)
-    if not word.isalpha():
+    if not word.isalpha():  # a front end's page; any other single word means that the job still runs
         raise UnreadableReply
     return Pending(Handle(_STATE, job), "queued" if word == "queued" else "generating")
 
@@ -178,7 +180,7 @@ def _read_output(job: str, reply: Reply) -> Pending | Finished:
 
 
 def _read_multipart(reply: Reply) -> Finished:
-    """Take the picture among the outputs; a job part that carries an error wins over any output."""
+    """Return the picture among the outputs; an error in the job's part counts for more than any output."""
     job = next((data for name, data in reply.parts if name == "job"), None)
     if job is None:
         raise ProviderBadResponse("The provider's answer has no job part.")
@@ -205,7 +207,7 @@ def _parts_of_refusal(reply: Reply) -> Sequence[tuple[str, bytes]]:
 def _raise_if_failed(answer: dict[str, Any]) -> None:
     state = answer.get("state")
     word = state.get("current") if isinstance(state, dict) else None
-    # Only these two say that a job failed: its history may hold messages of jobs that went well.
+    # Only these two show that a job failed: its history may hold messages although all went well.
     if answer.get("error") or (isinstance(word, str) and word in _FAILED):
         raise failed_job(_reason(answer))
 
@@ -224,6 +226,7 @@ def _reason(answer: dict[str, Any]) -> str:
 def _seed(answer: dict[str, Any]) -> int | None:
     config = answer.get("config")
     seed = config.get("seed") if isinstance(config, dict) else None
+    # A boolean is an int to isinstance().
     return seed if type(seed) is int and 0 <= seed <= _LARGEST_SEED else None
 
 

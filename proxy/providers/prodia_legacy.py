@@ -1,7 +1,7 @@
 """Prodia's former web job API: GET /generate starts a job, GET /job/{id} asks how it is, a public address shows it.
 
-Its server went dark in January 2025; the dialect stays for its compatible successors and for the demo. The submit
-is a GET that buys a picture: ``upstream`` takes care that it is sent once.
+Its server went dark in January 2025; the dialect stays for compatible servers and for the demo. The submit is a GET
+that buys a picture: it is not marked ``safe``, so ``upstream`` sends it only once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from proxy.providers.shapes import FixedShapes, Shape
 
 _JOB = "job"
 _IMAGE_BASE_URL = "https://images.prodia.xyz"
+# Those of its web page, as its clients sent them (docs/providers.md).
 _HEADERS = {
     "accept": "*/*",
     "accept-language": "en-US,en;q=0.9",
@@ -60,14 +61,14 @@ _MODELS = tuple(_model(name) for name in (DEFAULT_CHECKPOINT, *(c for c in CHECK
 
 
 class ProdiaLegacySettings(ProviderSettings):
-    """The settings of this kind. ``image_base_url``: where a job's picture lies when the job doesn't say."""
+    """The settings of this kind. ``image_base_url``: where a job's picture is if the answer doesn't say."""
 
     image_base_url: str = Field(default="", pattern=r"^(https?://[^\s]+)?$")
 
 
 @dataclass(frozen=True, slots=True)
 class ProdiaLegacy:
-    """The dialect at ``base_url``; pictures that a job doesn't name lie at ``image_base_url``. No trailing slashes."""
+    """The dialect at ``base_url``; pictures without an address are at ``image_base_url``. No trailing slashes."""
 
     base_url: str
     image_base_url: str = _IMAGE_BASE_URL
@@ -110,7 +111,7 @@ class ProdiaLegacy:
         return Call("GET", f"{self.base_url}/generate", headers=_HEADERS, query=query)
 
     def ask(self, handle: Handle) -> Call:
-        """Return the question how a job is. Raises ValueError."""
+        """Return the call that asks how a job is. Raises ValueError."""
         if handle.step != _JOB:
             raise ValueError("no step of this dialect")
         return self._get(f"/job/{handle.id}")
@@ -124,6 +125,7 @@ class ProdiaLegacy:
             raise failed_job(str(answer.get("error", "")))
         if status == "succeeded":
             return Finished(self._picture(job, answer.get("imageUrl")))
+        # By the first id, should a later answer name another.
         return Pending(Handle(_JOB, asked.id or job), "queued" if status == "queued" else "generating")
 
     def refusal(self, reply: Reply) -> str:

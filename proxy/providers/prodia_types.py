@@ -1,7 +1,7 @@
 """Prodia v2's job types that make pictures: their settings and ranges, as data. Sources: docs/providers.md.
 
 Schemas there are closed: an unknown key is refused, and an unknown type is answered with 429 for ever. So a type
-whose schema is not published gets its prompt and nothing else, and a type that is not here is refused at home.
+whose schema is not published gets its prompt and nothing else, and a type that is not here is refused here.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _SEED = Range(0, 2_147_483_647)
 _STYLES = {"style_preset": STYLE_PRESETS}
 
 _UNPUBLISHED = FixedShapes([Shape(1024, 1024)])
-"""For types whose size words are not published: they choose, and 1024x1024 is what their pages show."""
+"""For types whose size settings are not published: they choose, and 1024x1024 is what their pages show."""
 
 
 def _sizes(word: str, *sizes: str) -> FixedShapes:
@@ -193,4 +193,4 @@ _EDITS = (
 )
 
 TYPES: Sequence[Model] = (*_GENERATE, *_EDITS)
-"""Every job type that is offered; names are complete (``inference.…``), aliases leave the prefix out."""
+"""Every job type on offer; names are complete (``inference.…``), aliases leave out the prefix."""

@@ -31,7 +31,7 @@ from proxy.providers.shapes import FixedShapes, FreeShapes, Shape, Shapes
 _JOB = "job"
 _MAX_LISTED = 2000
 _NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?\Z")
-"""Names of models travel in headers."""
+"""Printable ASCII, since the names of models go into headers of our answers."""
 _PATHS: dict[Operation, str] = {"generate": "generate", "edit": "transform", "inpaint": "inpainting"}
 _SD_SHAPES = FreeShapes(low=64, high=1024, step=8, default_width=512, default_height=512)
 _SDXL_SHAPES = FixedShapes(
@@ -92,7 +92,7 @@ class ProdiaV1:
         return cls(settings.base_url.rstrip("/"), key)
 
     def models(self) -> Sequence[Model]:
-        """Return the checkpoints known without asking."""
+        """Return the checkpoints known without asking the provider."""
         return _MODELS
 
     def catalogue(self) -> Sequence[Call]:
@@ -116,7 +116,7 @@ class ProdiaV1:
         return {"x-prodia-key": self.key}
 
     def probe(self) -> Call:
-        """Ask for a list of models: it needs the key and is free."""
+        """Ask for a list of models: it is free, and refused without a valid key."""
         return self._get("/sd/models")
 
     def submit(self, job: Job) -> Call:
@@ -133,7 +133,7 @@ class ProdiaV1:
         return Call("POST", url, headers=headers, json=body)
 
     def ask(self, handle: Handle) -> Call:
-        """Return the question how a job is. Raises ValueError."""
+        """Return the call that asks how a job is. Raises ValueError."""
         if handle.step != _JOB:
             raise ValueError("no step of this dialect")
         return self._get(f"/job/{handle.id}")
@@ -150,6 +150,7 @@ class ProdiaV1:
             if not isinstance(address, str) or not address:
                 raise ProviderBadResponse("The provider calls the job done but names no picture.")
             return Finished(address)
+        # By the first id, should a later answer name another.
         return Pending(Handle(_JOB, asked.id or job), "queued" if status == "queued" else "generating")
 
     def refusal(self, reply: Reply) -> str:

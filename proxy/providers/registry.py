@@ -18,7 +18,7 @@ from proxy.providers.settings import KeyedSettings, ProviderSettings
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a ``kind`` stands for: how it is built, from its settings and a key, and the defaults of its own."""
+    """What a ``kind`` stands for: how it is built from settings and a key, and its defaults."""
 
     build: Callable[[Any, str], Provider]
     base_url: str
@@ -41,21 +41,24 @@ def build(settings: ProviderSettings, key: str) -> Provider:
 
 
 def with_defaults(name: str, table: Any) -> Any:
-    """Return the table called ``name`` with the defaults of its kind, by default its name; anything else comes back."""
+    """Return the table called ``name`` with the defaults of its kind, which is ``name`` if it gives none.
+
+    What is no table is returned as it is, for the settings class to refuse.
+    """
     if not isinstance(table, Mapping):
         return table
     kind = table.get("kind", name)
     if not isinstance(kind, str) or kind not in KINDS:
         return {"kind": kind, **table}
     own = KINDS[kind]
-    # Who writes a table of another name for a kind that is off wants it on.
+    # Prodia-legacy is off by default; whoever writes a table of another name for it wants it on.
     defaults = {"base_url": own.base_url, "enabled": own.enabled or name != kind}
     key = {"key_env": own.key_env} if own.key_env else {}
     return {"kind": kind, **defaults, **key, **table}
 
 
 def read_settings(table: Any) -> Any:
-    """Read a table with the settings class of its kind; anything else comes back. Raises ValidationError."""
+    """Read a table with the settings class of its kind; what is no table is returned. Raises ValidationError."""
     if not isinstance(table, Mapping) or "kind" not in table:
         return table
     kind = table["kind"]
@@ -66,7 +69,7 @@ def read_settings(table: Any) -> Any:
 
 
 def known_keys(kind: str) -> Mapping[str, str]:
-    """Return the keys of every kind: those of ``kind`` with an empty text, the others with the kinds they are for."""
+    """Return the keys of all kinds: those of ``kind`` with an empty text, others with the kinds they are for."""
     kinds: dict[str, list[str]] = {}
     for name, each in KINDS.items():
         for key in each.settings.model_fields:

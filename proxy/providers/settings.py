@@ -1,6 +1,6 @@
-"""The settings of one provider, as the configuration's ``[providers.NAME]`` table says them.
+"""The settings of one provider, as in the configuration's ``[providers.NAME]`` table.
 
-A kind with keys of its own has a class beside its dialect; the registry says which class belongs to which kind.
+A kind with settings of its own has a class beside its dialect; the registry lists which class belongs to which kind.
 """
 
 from typing import Annotated
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 
 class ProviderSettings(BaseModel):
-    """What every kind has; the defaults that depend on the kind are filled in by whoever reads the table."""
+    """What every kind has; the registry fills in the defaults that depend on the kind."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,7 +29,7 @@ class ProviderSettings(BaseModel):
 
 
 class KeyedSettings(ProviderSettings):
-    """The settings of a kind that asks for a key."""
+    """The settings of a kind that needs a key."""
 
     key_env: str = ""
 

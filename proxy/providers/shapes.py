@@ -1,4 +1,4 @@
-"""Which picture shapes a model can make, and which of them is nearest to the one asked for."""
+"""Which picture shapes a model can make, and which of them is nearest to a given size."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A picture's width and height in pixels, and the provider's words for it."""
+    """A picture's width and height in pixels, and the provider's settings for it."""
 
     width: int
     height: int
@@ -23,7 +23,7 @@ class Shapes(Protocol):
 
     @property
     def default(self) -> Shape:
-        """The shape made when none is asked for."""
+        """The shape made when the request gives no size."""
         ...
 
     def nearest(self, width: int, height: int) -> Shape:
@@ -32,8 +32,10 @@ class Shapes(Protocol):
 
 
 def _distance(shape: Shape, width: int, height: int) -> tuple[float, float]:
+    # In logarithms, so that twice as wide and half as wide are equally far away.
     ratio = abs(math.log(shape.width / shape.height) - math.log(width / height))
     area = abs(math.log(shape.width * shape.height) - math.log(width * height))
+    # Rounded: sizes in steps of 8 or 64 miss a ratio by a hair, and then the area should decide.
     return round(ratio, 2), area
 
 
@@ -45,7 +47,7 @@ class FixedShapes:
 
     @property
     def default(self) -> Shape:
-        """The shape made when none is asked for."""
+        """The shape made when the request gives no size."""
         return self.shapes[0]
 
     def nearest(self, width: int, height: int) -> Shape:
@@ -65,7 +67,7 @@ class FreeShapes:
 
     @property
     def default(self) -> Shape:
-        """The shape made when none is asked for."""
+        """The shape made when the request gives no size."""
         return self._shape(self.default_width, self.default_height)
 
     def nearest(self, width: int, height: int) -> Shape:

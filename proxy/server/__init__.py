@@ -1,7 +1,7 @@
-"""The process around the application: listening, signals and the drain, and what a connection may ask for.
+"""The process around the application: listening, signals and the drain, and the limits of a connection.
 
-It stands on the inside of uvicorn, which may change with any minor release; ``pyproject.toml`` allows only the one that
-this was written for. Before another is allowed, this list is compared with its source. What is taken, class by class:
+It relies on uvicorn's internals, which may change with any minor release, so ``pyproject.toml`` allows only the one
+it was written for. Compare this list with the source before you allow another. What is used, class by class:
 
 * ``Config``: ``load``, ``lifespan_class``, ``get_loop_factory``
 * ``Server``: ``serve``, ``startup``, ``main_loop``, ``on_tick``, ``capture_signals``, ``lifespan``, ``servers``,
@@ -10,7 +10,7 @@ this was written for. Before another is allowed, this list is compared with its 
 * ``HttpToolsProtocol``: ``connection_made``, ``connection_lost``, ``data_received``, ``shutdown``,
   ``on_message_begin``, ``on_header``, ``on_headers_complete``, ``on_body``, ``on_message_complete``,
   ``on_response_complete``, ``_start_asgi_task``, ``_unset_keepalive_if_required``, ``parser``, ``headers``, ``url``,
-  ``cycle``, ``flow``, ``loop``, ``transport``; a parser put in another's place is used from then on
+  ``cycle``, ``flow``, ``loop``, ``transport``; ``parser`` may be replaced, and the new one is used from then on
 * ``RequestResponseCycle``: ``send``, ``receive``, ``scope``, ``transport``, ``more_body``, ``message_event``,
   ``disconnected``, ``keep_alive``, ``response_started``, ``response_complete``
 * ``FlowControl``: ``resume_reading``

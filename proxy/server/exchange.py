@@ -1,4 +1,4 @@
-"""What crosses the wire around the application: the limits, one exchange of request and answer, a refusal's bytes."""
+"""What surrounds the application on the wire: limits, one exchange of request and answer, the bytes of a refusal."""
 
 import asyncio
 import logging
@@ -26,9 +26,9 @@ from proxy.errors import (
 )
 
 SMALL_BODY = 1024 * 1024
-"""Bytes up to which an announced body must arrive within ``body_s``."""
+"""Bytes: a body whose announced length is no larger must arrive within ``body_s``."""
 SLOWEST = 8 * 1024
-"""Bytes per second that a larger body must bring on average, once ``body_s`` is over."""
+"""Bytes per second that a larger body must reach on average, once ``body_s`` is over."""
 HAS_LEFT = "images_proxy.has_left"
 """The name of our extension of ASGI: a function that says whether the peer has hung up."""
 _ABSOLUTE = re.compile(rb"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
@@ -38,10 +38,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
-    """What a connection may ask for before the application sees the request."""
+    """What a client may take before and while the application reads its request."""
 
     header_bytes: int = 32768
-    """Bytes of request line and headers together; also of a chunked body's framing between two pieces of data."""
+    """Bytes of request line and headers together, and of a chunked body's framing between two pieces of data."""
     header_count: int = 100
     """Header lines of one request, its trailers included."""
     header_s: float = 5.0
@@ -56,7 +56,7 @@ class WireLimits:
 
 
 def check_coding(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse what the parser would read as chunked alone, and a front end perhaps not (RFC 9112, 6.1 and 6.3).
+    """Refuse codings that a front end may read differently, which allows request smuggling (RFC 9112, 6.1 and 6.3).
 
     Raises UnknownCoding, InvalidRequest.
     """
@@ -65,17 +65,17 @@ def check_coding(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         return
     if codings != [b"chunked"]:
         raise UnknownCoding("The only Transfer-Encoding that this service understands is 'chunked'.")
-    if version == "1.0":
+    if version == "1.0":  # RFC 9112, 6.1: its framing must be taken for faulty
         raise InvalidRequest("HTTP/1.0 knows no Transfer-Encoding.")
 
 
 def origin_form(target: bytes, host: bytes | None) -> bytes:
-    """Return path and query of a request target; ``host`` is its Host header, None where there is none.
+    """Return the path and query of a request target; ``host`` is its Host header, or None.
 
     An absolute target outranks Host (RFC 9112, 3.2.2), but a front end's rules may have looked at either, so the two
     must agree. Raises AmbiguousTarget, InvalidRequest.
     """
-    if target.startswith(b"/") or target == b"*":
+    if target.startswith(b"/") or target == b"*":  # "*" is for OPTIONS (RFC 9112, 3.2.4)
         return target
     parts = _ABSOLUTE.fullmatch(target)
     if parts is None:
@@ -88,18 +88,18 @@ def origin_form(target: bytes, host: bytes | None) -> bytes:
 
 
 class Connection(Protocol):
-    """What an exchange needs of the connection that it runs on."""
+    """What an exchange needs of its connection."""
 
     limits: WireLimits
     loop: asyncio.AbstractEventLoop
     pipelined: bool
 
     def refuse(self, failure: Failure) -> None:
-        """Answer with ``failure`` if no answer has begun, tell the application of a disconnect, and end."""
+        """Answer with ``failure`` if no answer has begun, report a disconnect to the application, and end."""
 
 
 class Exchange:
-    """One request and its answer: times the body's arrival, keeps the answer readable and every failure in JSON."""
+    """One request and its answer: times the body's arrival, and answers every failure in JSON."""
 
     __slots__ = ("app", "connection", "cycle", "received", "waited_s")
 
@@ -111,7 +111,7 @@ class Exchange:
         self.received = 0
 
     async def run(self, scope: Scope, _receive: Receive, _send: Send) -> None:
-        """Run the application; what it leaves unanswered is answered here, never as text by uvicorn."""
+        """Run the application; what it leaves unanswered is answered here in JSON, before uvicorn does it in text."""
         scope.setdefault("extensions", {})[HAS_LEFT] = self.has_left
         try:
             await self.app(scope, self.receive, self.send)
@@ -126,7 +126,8 @@ class Exchange:
                 self.connection.refuse(InternalError())
 
     async def receive(self) -> Message:
-        """Return the next piece of the body; after a timeout ``http.disconnect``, and the caller has its 408."""
+        """Return the next piece of the body; ``http.disconnect`` after a timeout, which was answered with 408."""
+        # Without a timer where nothing is waited for: the body is whole, or its next piece is here.
         if not self.cycle.more_body or self.cycle.message_event.is_set():
             return await self._read()
         loop = self.connection.loop
@@ -144,7 +145,9 @@ class Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass a part of the answer on; with something unread the protocol closes the connection, not uvicorn."""
+        """Pass on a part of the answer."""
+        # Something is left unread. Without keep_alive uvicorn would close the transport with the answer's last byte,
+        # and the reset could destroy the answer. The connection lingers instead, in on_response_complete.
         if self.cycle.more_body or self.connection.pipelined:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
@@ -153,7 +156,7 @@ class Exchange:
         await self.cycle.send(message)  # type: ignore[arg-type]
 
     def has_left(self) -> bool:
-        """Whether the peer has hung up, even if the loop has not read that from the socket yet."""
+        """Whether the peer has hung up, even if the event loop has not read that from the socket yet."""
         return self.cycle.disconnected or self.cycle.transport.is_closing() or _hung_up(self.cycle.transport)
 
     def _patience_s(self) -> float:
@@ -165,7 +168,7 @@ class Exchange:
 
     def _is_small(self) -> bool:
         for name, value in self.cycle.scope["headers"]:
-            if name == b"content-length":
+            if name == b"content-length":  # the parser accepts digits only
                 return int(value) <= SMALL_BODY
         return False
 
@@ -177,10 +180,11 @@ def _hung_up(transport: asyncio.BaseTransport) -> bool:
     connection = transport.get_extra_info("socket")
     if connection is None or connection.fileno() < 0:
         return True
-    if hasattr(select, "POLLRDHUP"):  # Linux: also behind bytes that nobody has read yet
+    if hasattr(select, "POLLRDHUP"):  # Linux only; seen even if unread bytes came before the close (poll(2))
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLRDHUP)
         return bool(poll.poll(0))
+    # The transport's socket has no recv. A duplicate does, and closing it leaves the connection open.
     with socket.socket(fileno=os.dup(connection.fileno())) as same:
         try:
             return not same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -196,6 +200,7 @@ def refusal(failure: Failure, request_id: str, default_headers: list[tuple[bytes
     headers = {
         **written,
         "x-request-id": request_id,
+        # The Origin header may not even have been read. There is nothing in here that a page may not see.
         "access-control-allow-origin": "*",
         "connection": "close",
     }

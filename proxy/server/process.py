@@ -1,9 +1,9 @@
-"""The service's process: listening, signals, and a stop in order.
+"""The service's process: listening, signals, and an orderly stop.
 
-First SIGTERM → ``on_drain(drain_s)``: the application says 503 on ``/readyz``, refuses new work and settles what it
-holds; the listener stays open meanwhile. Once nothing is in flight, or after ``drain_s``, uvicorn closes the
-listener and idle connections, cancels what is stuck (it gets a 503 in JSON), and ends the lifespan. SIGINT is the
-same with no patience. The exit status is 0: left alone, uvicorn would raise the signal again and die of it before
+On the first SIGTERM it calls ``on_drain(drain_s)``: the application answers ``/readyz`` with 503, refuses new work and
+finishes what it holds, while the listener stays open. Once nothing is in flight, or after ``drain_s``, uvicorn closes
+the listener and idle connections, cancels what is stuck (it gets a 503 in JSON), and ends the lifespan. SIGINT does
+the same without waiting. The exit status is 0: left alone, uvicorn would raise the signal again and die of it before
 ``finally`` and ``atexit`` ran. A second signal ends the process at once (128 + signal).
 """
 
@@ -25,14 +25,14 @@ from proxy.server.connection import GuardedConfig
 from proxy.server.exchange import WireLimits
 
 CUT_S = 2
-"""Seconds between the end of the drain and the cancelling of handlers that still run."""
+"""Seconds from the end of the drain until handlers that still run are cancelled."""
 SETTLE_S = 0.2
 """Seconds that cancelled handlers get before their connections are closed."""
 EXIT_WITHIN_S = 1.0
-"""Seconds that a second signal leaves for ``finally`` blocks before the process is ended without them."""
+"""Seconds that ``finally`` blocks get after a second signal before the process ends without them."""
 BACKLOG = 2048
 UNREAD_S = 60.0
-"""Seconds that a peer may leave everything unread that was sent to it, before its connection is cut."""
+"""Seconds for which a peer may read nothing of what was sent to it before its connection is cut."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ class StartupFailed(RuntimeError):
 
 
 class PlainServer(uvicorn.Server):
-    """uvicorn without ``sys.exit`` and with an end that leaves nothing open."""
+    """uvicorn without ``sys.exit``, and with a way to close everything."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the lifespan and the listeners; raise ``StartupFailed`` instead of leaving the process."""
+        """Start the lifespan and the listeners. Raises ``StartupFailed`` where uvicorn would end the process."""
         try:
             await super().startup(sockets)
         except SystemExit as error:
@@ -70,7 +70,7 @@ class PlainServer(uvicorn.Server):
             await asyncio.wait(running, timeout=SETTLE_S)
         for connection in list(self.server_state.connections):
             connection.transport.close()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # asyncio calls connection_lost in the next turn of the loop
 
 
 class Server(PlainServer):
@@ -113,7 +113,7 @@ class Server(PlainServer):
         self.on_started([listener.getsockname()[:2] for listener in sockets or ()])
 
     async def on_tick(self, counter: int) -> bool:
-        """End the drain when nothing is in flight any more, or when its time is over."""
+        """End the drain when nothing is in flight any more, or its time is over; uvicorn calls this every 0.1 s."""
         if self._drain_until is not None:
             now = asyncio.get_running_loop().time()
             settled = not self.server_state.tasks and not self.busy()
@@ -131,8 +131,9 @@ class Server(PlainServer):
         self.on_drain(patience_s)
 
     def _exit_now(self, number: signal.Signals) -> None:
-        # Cancelling lets finally blocks run; the timer is for handlers and threads that don't care.
+        # Cancelling lets finally blocks run; the timer is for handlers and threads that ignore it.
         self.exit_code = 128 + number
+        # uvicorn would log a traceback for the cancelled lifespan, and this stop is no error.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         backstop = threading.Timer(EXIT_WITHIN_S, os._exit, [self.exit_code])
         backstop.daemon = True
@@ -146,9 +147,11 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
     Raises ``PortInUse``, and ``OSError`` when the host is unknown or not one of this machine's.
     """
+    # AI_PASSIVE: no host means every address of this machine (getaddrinfo(3)).
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[socket.socket] = []
     missing: OSError | None = None
+    # A hosts file with two lines for one name yields its address twice.
     for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
         if listeners and port == 0:
             port = listeners[0].getsockname()[1]
@@ -169,15 +172,16 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def _listen(family: int, address: tuple[str | int, ...]) -> socket.socket:
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is.
+    # The protocol is given because asyncio sets TCP_NODELAY only on sockets that name it.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
+        # A restart must not wait for the last run's connections to leave TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _probe_silent_peers(listener)
-        if family == socket.AF_INET6:
+        if family == socket.AF_INET6:  # else "::" would take the IPv4 port too, which has a listener of its own
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)  # here, for two sockets may bind one address until one of them listens
+        listener.listen(BACKLOG)  # not left to asyncio: until one listens, two sockets may bind the same address
         listener.setblocking(False)
     except BaseException:
         listener.close()
@@ -187,9 +191,10 @@ def _listen(family: int, address: tuple[str | int, ...]) -> socket.socket:
 
 def _probe_silent_peers(listener: socket.socket) -> None:
     # Accepted sockets inherit these. A held connection is silent for minutes: without probes a peer that vanished
-    # without a FIN is never noticed (RFC 9293, 3.8.4), and a NAT box forgets the way back.
+    # without a FIN is never noticed (RFC 9293, 3.8.4), and a NAT router forgets the connection.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # The last one (Linux) is for peers that are there and read nothing: an answer would wait for them for ever.
+    # A vanished peer is noticed after 30 + 3 x 10 s. The last option (Linux, tcp(7)) is for peers that are there but
+    # read nothing: an answer would wait for them for ever.
     options = {
         "TCP_KEEPIDLE": 30,
         "TCP_KEEPINTVL": 10,
@@ -202,14 +207,15 @@ def _probe_silent_peers(listener: socket.socket) -> None:
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as it may: every held request is one. Usually only 1,024 are given."""
+    """Raise the limit of open files as far as allowed: every held request is one, and the usual limit is 1,024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS reports an infinite hard limit and then refuses to set it; the service runs with what it has.
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the event loop that serves fastest here (uvloop where installed)."""
+    """Return the factory of the fastest event loop there is here: uvloop where installed."""
     return uvicorn.Config("", loop="auto").get_loop_factory()
 
 
@@ -224,10 +230,10 @@ async def serve(
     on_started: Callable[[list[Address]], None],
     busy: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Serve until a signal; return the exit status. Only in the main thread: signals are handled here.
+    """Serve until a signal comes; return the exit status. For the main thread only, where signals are handled.
 
     ``on_started`` gets the bound addresses. ``on_drain`` gets the seconds that requests may still take: ``drain_s``
-    after SIGTERM, 0 after SIGINT. While ``busy`` says so, there is work that no request waits for.
+    after SIGTERM, 0 after SIGINT. ``busy``: whether there is work that no request waits for; the drain waits for it.
     Raises ``PortInUse``, ``OSError`` and ``StartupFailed``.
     """
     listeners = bind(host, port)
@@ -236,7 +242,7 @@ async def serve(
     try:
         await server.serve(listeners)
     except asyncio.CancelledError:
-        if not server.exit_code:
+        if not server.exit_code:  # cancelled from outside, and not by a second signal
             raise
     finally:
         await server.hang_up()
@@ -249,12 +255,13 @@ async def serve(
 async def serving(
     app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, limits: WireLimits | None = None
 ) -> AsyncIterator[int]:
-    """Serve ``app`` in the background of the running loop, without signals; the value is the port.
+    """Serve ``app`` in the background of the running loop, without signals; yields the port.
 
     Raises ``PortInUse``, ``OSError`` and ``StartupFailed``.
     """
     listeners = bind(host, port)
     config = GuardedConfig(app, limits or WireLimits(), cut_s=1)
+    # What uvicorn's serve() does first; serve() itself would handle signals.
     config.load()
     server = PlainServer(config)
     server.lifespan = config.lifespan_class(config)
@@ -265,7 +272,7 @@ async def serving(
             yield listeners[0].getsockname()[1]
         finally:
             ticking.cancel()
-            # Not uvicorn's own shutdown, which first waits for whoever may still be there.
+            # Not uvicorn's own shutdown, which waits for every connection to end by itself.
             await server.hang_up()
             await server.lifespan.shutdown()
     finally:

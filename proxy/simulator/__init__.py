@@ -1,8 +1,9 @@
 """All four providers' dialects on one socket: for the demo, the end-to-end tests and the benchmarks.
 
-Written from the providers' observed behaviour and not from our adapters, so that it is an independent witness:
-of the rest of the house it takes the clock, and the providers' lists of names. Words in a prompt steer it (see
-``words``), ``FAULTS`` are the faults that can be chosen so. Only ``proxy.server`` can serve it: connections break.
+Written from the providers' observed behaviour and not from our adapters, so that it checks them independently: from
+the rest of the package it imports only the clock and the providers' lists of names. Words in a prompt steer it (see
+``words``); ``FAULTS`` are the faults that they can choose. Only ``proxy.server`` can serve it, because some faults
+break connections.
 """
 
 from starlette.applications import Starlette
@@ -26,7 +27,7 @@ _DIALECTS = (Prodia, ProdiaV1, ProdiaLegacy, ImageLabs)
 def create_simulator(*, speed: float = 1.0, clock: Clock | None = None, tokens: Tokens | None = None) -> Starlette:
     """Return the application. Typical durations are divided by ``speed``; raises ValueError unless it is positive.
 
-    ``GET /_counts?tag=T`` answers with what arrived for prompts bearing ``[tag:T]``; without a tag, in total.
+    ``GET /_counts?tag=T`` answers with what arrived for prompts that contain ``[tag:T]``; without a tag, in total.
     """
     if not speed > 0:
         raise ValueError("speed must be positive")

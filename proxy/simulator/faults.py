@@ -1,6 +1,6 @@
-"""Faults as data: what they are called, which answer replaces the right one, and how often.
+"""Faults as data: their names, which answer replaces the right one, and how often.
 
-Each dialect says in its own words what is common to all (a refusal, say), and ignores the faults that it cannot show.
+Each dialect puts the common faults (a refusal, say) into its own form, and ignores those that it cannot show.
 """
 
 import base64
@@ -56,7 +56,7 @@ FAULTS: tuple[tuple[str, str], ...] = (
 )
 """What can be typed as ``[fault:NAME]``, and what it does.
 
-A fault happens on every submit, or with ``:poll`` behind its name on one poll of each job; a number says on how many.
+A fault happens on every submit, or with ``:poll`` after its name on one poll of each job; a number sets how many.
 """
 
 _HALF_JSON = b'{"job": "0f4c6b0e-0d3b-4e7e-9f57-3a5b0c0a9d11", "task_id": "0f4c6b0e", "status": "generating"}'
@@ -68,8 +68,8 @@ Place = Literal["submit", "poll"]
 class Behaviour:
     """One fault's answer.
 
-    ``place``: where it happens unless the word names another place. ``polls``: on the first so many polls, only on
-    the one that the number names, or on all after it. ``billed``: whether a submit begins the job all the same.
+    ``place``: where it happens unless the word names another place. ``polls``: on as many of the first polls as the
+    number says, only on the poll of that number, or on all after it. ``billed``: whether the submit still begins a job.
     """
 
     reply: Callable[[Fault], ASGIApp]
@@ -130,13 +130,13 @@ COMMON: Behaviours = {
     "not-json": Behaviour(_page),
     "no-job": Behaviour(lambda _: JSONResponse({"status": "queued"}), billed=True),
 }
-"""The faults that replace an answer, as every dialect shows them that has no form of its own."""
+"""The faults that replace an answer, in the form of every dialect that has none of its own."""
 
 _NAMES = [name for name, _ in FAULTS]
 
 
 class Dialect(ABC):
-    """One provider's interface. ``behaviours`` are the faults that replace its answers, in its own words."""
+    """One provider's interface. ``behaviours`` are the faults that replace its answers, in its own form."""
 
     name: ClassVar[str]
     prefix: ClassVar[str]
@@ -148,15 +148,16 @@ class Dialect(ABC):
 
     @abstractmethod
     def _refusal(self, request: Request) -> ASGIApp | None:
-        """Return the answer to a call without the right key; None where the key is right or none is asked for."""
+        """Return the answer to a call without the right key; None if the key is right or none is needed."""
 
     def admit(self, request: Request, *texts: str) -> tuple[Words, ASGIApp | None]:
-        """Count a submit; return its words and what is answered instead of the right answer.
+        """Count a submit; return its words, and the answer to give instead of the right one, if any.
 
-        ``texts`` may carry words, the prompt first.
+        ``texts`` may contain words; the prompt comes first.
         """
         words, nth = self.simulation.arrive(*texts)
         reply = self._refusal(request)
+        # A misspelt fault must not pass for a good answer: a test would then prove nothing.
         unknown = [fault.name for fault in words.faults if fault.name not in _NAMES]
         if unknown and reply is None:
             reply = PlainTextResponse(f"There is no [fault:{unknown[0]}]. There are: {', '.join(_NAMES)}.", 400)
@@ -168,7 +169,7 @@ class Dialect(ABC):
         return words, reply
 
     def ask(self, request: Request, job_id: str) -> Job | ASGIApp:
-        """Count a poll; return the job, or what is answered instead: a refusal, a fault, 404 for an unknown job."""
+        """Count a poll; return the job, or the answer to give instead: a refusal, a fault, 404 for an unknown job."""
         job, reply = self.simulation.find(job_id, self.name), self._refusal(request)
         if job is None or reply:
             self.simulation.count("polls", job.words.tag if job else "")
@@ -186,14 +187,14 @@ class Dialect(ABC):
 
 
 def picture_address(request: Request, job: Job, end: str = "") -> str:
-    """Return where the job's picture lies, seen from the caller, or what ``[fault:bad-url:…]`` says instead."""
+    """Return the address of the job's picture as the caller sees it, or the one that ``[fault:bad-url:…]`` gives."""
     if not end and (bad := job.words.fault("bad-url")):
         return bad.text
     return f"{request.url.scheme}://{request.headers.get('host', 'localhost')}/pictures/{job.id}{end}.png"
 
 
 async def json_object(request: Request) -> Mapping[str, Any]:
-    """Return the body's JSON object; an empty one if it is none."""
+    """Return the body's JSON object; an empty one if the body is no JSON object."""
     try:
         value = await request.json()
     except (ValueError, RecursionError):

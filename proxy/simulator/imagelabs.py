@@ -55,6 +55,7 @@ class ImageLabs(Dialect):
         ]
 
     def _refusal(self, request: Request) -> ASGIApp | None:
+        # The site stood behind Cloudflare, which turns away what doesn't look like its own page.
         headers = request.headers
         page = headers.get("origin") and headers.get("referer") and headers.get("x-requested-with") == "XMLHttpRequest"
         return None if page else HTMLResponse(CHALLENGE, 403)
@@ -79,6 +80,7 @@ class ImageLabs(Dialect):
 
     def _progress(self, request: Request, job: Job) -> dict[str, Any]:
         state, words = self.simulation.state(job), job.words
+        # A stuck job has no end by which its progress could be measured.
         done, stuck = state == "finished", state == "generating" and words.has("stuck")
         answer: dict[str, Any] = {
             "status": _STATUS["generating" if words.has("early-picture") and done else state],
@@ -98,15 +100,16 @@ class ImageLabs(Dialect):
 
 
 def _drawing(body: Mapping[str, Any]) -> Drawing | None:
-    """Return what to draw; None if the reference is no picture. Its encoding isn't known, so several are taken."""
+    """Return what to draw; None if the reference is no picture. Its form isn't known, so several are accepted."""
     reference, seed = str(body.get("reference_image") or ""), body.get("seed", "")
     given = None
     if reference and not reference.startswith(("http://", "https://")):
         given = decoded(reference.rpartition(",")[2])
         if given is None:
             return None
+    # Seeds are texts in this dialect; words too make the same picture each time.
     number = int(seed) if seed.isdecimal() and len(seed) < 20 else zlib.crc32(seed.encode())
     size = int(body.get("width", _SIDE)), int(body.get("height", _SIDE))
-    # A percent scale is presumed: a strong reference leaves the picture nearly as it was.
+    # Presumed to be percent, where a strong reference leaves the picture nearly as it was.
     strength = 1 - body.get("reference_strength", 30) / 100
     return Drawing(*size, strip_words(body["prompt"]), "ImageLabs", number, image=given, strength=strength)

@@ -1,4 +1,4 @@
-"""Pictures as files, some of which are none; and the public host where they lie: ``/pictures/{job}.png``, no key."""
+"""Pictures as files, some of them false on purpose; and their public host: ``/pictures/{job}.png``, without a key."""
 
 import asyncio
 import io
@@ -19,7 +19,7 @@ from proxy.simulator.scene import Drawing, draw
 from proxy.simulator.simulation import Job, Simulation
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-"""What can be asked for, and its media type."""
+"""The formats that can be requested, and their media types."""
 
 _TINY = b"\x89PNG\r\n\x1a\nexpired"
 _NOT_A_PICTURE = b"<!doctype html><title>Sign in</title><p>This is not a picture.</p>"
@@ -33,7 +33,7 @@ _PREVIEW = "-preview"
 
 
 async def picture_of(job: Job, image_format: str) -> tuple[bytes, str]:
-    """Return the job's result and its media type; drawn in a thread, since drawing would hold up the event loop."""
+    """Return the job's picture and its media type; drawn in a thread, since drawing would hold up the event loop."""
     if job.words.has("expired"):
         return _TINY, MEDIA_TYPES["png"]
     if job.words.has("not-a-picture"):
@@ -47,7 +47,7 @@ async def picture_of(job: Job, image_format: str) -> tuple[bytes, str]:
 
 
 async def deliver_picture(simulation: Simulation, job: Job, image_format: str) -> ASGIApp:
-    """Answer with the finished job's picture, as its words want it."""
+    """Answer with the finished job's picture, or with the fault that its words choose."""
     expired = job.words.fault("expired")
     if expired and not expired.text:
         return PlainTextResponse("", 404)
@@ -71,7 +71,7 @@ def padded_png(width: int, height: int, size: int) -> bytes:
     missing = min(size, _MOST_BYTES) - len(plain) - 12
     if missing <= 0:
         return plain
-    # Incompressible is all that is asked of the padding.
+    # It only has to be incompressible; nothing depends on its being secret.
     padding = Random(size).randbytes(missing)  # noqa: S311
     return plain.removesuffix(_END) + _chunk(b"paDd", padding) + _END
 

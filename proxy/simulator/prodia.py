@@ -67,7 +67,7 @@ class Prodia(Dialect):
 
     async def _run(self, request: Request) -> ASGIApp:
         submit = await read_submit(request)
-        if submit.type == PING:
+        if submit.type == PING:  # not counted as a submit: it makes no picture
             done = {"id": str(uuid.uuid4()), "type": PING, "state": {"current": "completed", "history": None}}
             return self._refusal(request) or JSONResponse(done)
         form, image_format = accepted_form(request.headers.get("accept"))
@@ -102,7 +102,7 @@ class Prodia(Dialect):
         job = self.ask(request, request.path_params["id"])
         if not isinstance(job, Job):
             return job
-        # The same success is called processed in one place and completed in the other.
+        # The same success is "processed" in job.state.current and "completed" here.
         word = self._word(job).replace("processed", "completed")
         return json_reply(describe(job, word, price=request.query_params.get("price") == "true"), job.words)
 
@@ -126,7 +126,7 @@ class Prodia(Dialect):
     async def _check(self, request: Request, submit: Submit) -> tuple[Words, ASGIApp | None]:
         words, reply = self.admit(request, *submit.texts)
         if reply is None and submit.type not in JOB_TYPES and not submit.malformed:
-            # Not 400: an unknown type is answered like a lack of capacity, as the official client's tests have it.
+            # Not 400: Prodia answers an unknown type like a lack of capacity (docs/providers.md).
             reply = PlainTextResponse("no capacity for this job type", 429)
         if reply is None and (complaint := await asyncio.to_thread(submit.complaint)):
             reply = _refused(complaint)

@@ -1,4 +1,4 @@
-"""The forms in which Prodia v2 takes a job and gives it back: JSON and multipart, and what is wrong with them."""
+"""The forms in which Prodia v2 accepts and returns a job, JSON and multipart, and what can be wrong with them."""
 
 import json
 import uuid
@@ -35,7 +35,7 @@ class Submit:
 
     @property
     def texts(self) -> list[str]:
-        """The texts that may carry steering words; the prompt first."""
+        """The texts that may contain steering words; the prompt first."""
         return [str(self.config.get(name, "")) for name in ("prompt", "negative_prompt")]
 
     def complaint(self) -> str | None:
@@ -58,7 +58,7 @@ class Submit:
         return None if self.files else "at '/images': missing input"
 
     def settled(self, seed: int) -> dict[str, Any]:
-        """Return the configuration with the defaults that were not sent, as the job echoes it."""
+        """Return the configuration with the defaults of what was not sent, as the job's JSON repeats it."""
         schema = SCHEMAS.get(self.type, {})
         config = {**defaults(schema), **self.config}
         if "seed" in schema or "seed" in config:
@@ -111,7 +111,8 @@ async def read_submit(request: Request) -> Submit:
 def accepted_form(accept: str | None) -> tuple[Form | None, str]:
     """Return the form of the answer, None when nothing listed can be made, and the picture's format.
 
-    The picture type of ``multipart/form-data; image/png`` stands where a media-type parameter would.
+    ``multipart/form-data; image/png`` names the picture's type in the place of a media-type parameter
+    (https://docs.prodia.com/guides/output-image-formats/).
     """
     for entry in (accept or "*/*").lower().split(","):
         media_type, *parameters = (part.strip() for part in entry.split(";"))
@@ -133,7 +134,7 @@ def filename(job: Job) -> str:
 
 
 def describe(job: Job, state: str, *, price: bool = False) -> dict[str, Any]:
-    """Return the job JSON with ``state.current``; with the price if it is wanted and the job is completed."""
+    """Return the job's JSON with ``state.current``; with its price if ``price`` is set and the job is completed."""
     message = "the model failed to produce an image"
     description: dict[str, Any] = {
         "id": job.id,

@@ -13,8 +13,8 @@ from proxy.simulator.schema import Rule, Schema, flag, number, sides, string, st
 
 PING = "inference.ping.v1"
 
-# Seconds, dollars, and the names (without "inference.") that take so long and cost so much.
-# Where no time is published it is that of the type's nearest relative.
+# Seconds, dollars, and the types (without "inference.") that take that long and cost that much.
+# Where no time is published, it is that of the most similar type.
 _TABLE = """
 0.01 - ping.v1
 0.3 0.0025 flux-fast.schnell.txt2img.v0 flux-fast.schnell.txt2img.v1 flux-fast.schnell.txt2img.v2
@@ -141,7 +141,7 @@ SCHEMAS: Mapping[str, Schema] = {
     "inference.nano-banana.txt2img.v2": _NANO_BANANA,
     "inference.nano-banana.img2img.v2": {**_NANO_BANANA, "images": strings(1, 3, required=True)},
 }
-"""Every other type takes any configuration, since its schema isn't known."""
+"""Every other type accepts any configuration, since its schema isn't known."""
 
 _SMALLEST, _LARGEST = 64, 4096
 

@@ -29,7 +29,7 @@ _GENERATING_S = {"legacy": 3.5, "sd": 2.5, "sdxl": 5.0}
 _QUEUED_S = 0.7
 _LEGACY_SAMPLER = "DPM++ 2M Karras"
 
-# Where public clients disagree on a range, the widest one holds here.
+# Where public clients disagree on a range, the widest one is accepted here.
 _COMMON: Schema = {
     "prompt": string(required=True),
     "negative_prompt": string(),
@@ -149,11 +149,11 @@ def _drawing(family: str, operation: str, body: Mapping[str, Any], random_seed: 
     for name in _OPERATIONS[operation]:
         schema.update(_INPUTS[name])
         url, data = body.get(f"{name}Url"), body.get(f"{name}Data")
-        # A picture given by its address is taken for granted and not fetched.
+        # A picture given by its address is assumed to exist and not fetched.
         pictures[name] = decoded(data) if isinstance(data, str) else None
         if (url is None) == (data is None) or (data is not None and pictures[name] is None):
             return None
-    # Unknown keys are not known to be refused on this surface.
+    # No source says that this API refuses unknown keys, so they are ignored.
     if problem(schema, {name: value for name, value in body.items() if name in schema}):
         return None
     seed = body.get("seed", -1)
@@ -167,7 +167,7 @@ def _drawing(family: str, operation: str, body: Mapping[str, Any], random_seed: 
 
 
 def _settings(query: Mapping[str, str], random_seed: int) -> dict[str, Any]:
-    """Return what the query asks for, as the answer echoes it: in Automatic1111's names."""
+    """Return the query's settings as the answer repeats them: under Automatic1111's names."""
     width, height = _ASPECT_RATIOS.get(query.get("aspect_ratio", ""), _ASPECT_RATIOS["square"])
     upscale = query.get("upscale", "").lower() == "true"
     seed = int(_number(query.get("seed"), -1))

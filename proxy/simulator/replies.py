@@ -1,4 +1,4 @@
-"""Answers as ASGI applications: plain ones, and those that break off, drip, never end or never come."""
+"""Answers as ASGI applications: plain ones, and those that break off, trickle, never end or never come."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from proxy.simulator.words import Words
 _TRANSPORT = "images_proxy.transport"
 CHALLENGE = """<!DOCTYPE html><html lang="en-US"><head><title>Just a moment...</title></head>
 <body><div id="cf-please-wait"><h1>Checking your browser before accessing the site.</h1></div></body></html>"""
-"""The front door's page that asks a browser to prove itself."""
+"""The page of a front end such as Cloudflare that makes a browser prove itself."""
 _DRIPS = 20
 _DRIP_S = 20.0
 _ENDLESS_BLOCK = 64 * 1024
@@ -36,12 +36,13 @@ def json_reply(value: Any, words: Words | None = None, status: int = 200) -> ASG
 async def drop(scope: Scope, receive: Receive, _send: Send) -> None:
     """Close the client's connection at once, with a TCP reset.
 
-    ASGI has no message for that, so the server must lend its transport. Raises RuntimeError where it doesn't.
+    ASGI has no message for that, so the server must offer its transport. Raises RuntimeError if it doesn't.
     """
     transport = scope.get("extensions", {}).get(_TRANSPORT, {}).get("transport")
     if transport is None:
         raise RuntimeError("The simulator can only reset connections when proxy.server.process serves it.")
-    # uvloop offers no setsockopt; a duplicate of the descriptor is the same socket.
+    # uvloop's socket has no setsockopt; a duplicate of the descriptor is the same socket. Closing with a linger time
+    # of zero sends a reset in place of an orderly end (socket(7), SO_LINGER).
     with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
@@ -60,7 +61,7 @@ def cut(body: bytes, media_type: str) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         await _begin(send, media_type, len(body))
         await _send_piece(send, body[: len(body) // 2])
-        # The transport drops what it has not yet written when it is aborted.
+        # An aborted transport drops what it has not written yet, so it gets the time to write.
         await asyncio.sleep(_FLUSH_S)
         await drop(scope, receive, send)
 
@@ -68,7 +69,7 @@ def cut(body: bytes, media_type: str) -> ASGIApp:
 
 
 def endless(beginning: bytes, filling: bytes, media_type: str) -> ASGIApp:
-    """Return an answer that sends the beginning, then the filling for as long as the client takes it."""
+    """Return an answer that sends the beginning, then the filling for as long as the client reads."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(hang(scope, receive, send))
@@ -99,7 +100,7 @@ def drip(body: bytes, media_type: str, seconds: float, sleep: Sleep) -> ASGIApp:
 
 
 def deliver(body: bytes, media_type: str, words: Words, sleep: Sleep) -> ASGIApp:
-    """Return a picture's bytes as the words want them: whole, dripping (``slow-body``) or endless (``huge``)."""
+    """Return a picture's bytes as the words demand: whole, slowly (``slow-body``) or endlessly (``huge``)."""
     if slow := words.fault("slow-body"):
         return drip(body, media_type, slow.number(0, _DRIP_S), sleep)
     if (huge := words.fault("huge")) and "json" not in huge.arguments:

@@ -12,16 +12,16 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
 Box = tuple[int, int, int, int]
 
 _CAPTION_SHARE = 0.25
-"""Of the height, always and opaque: so the caption of a picture that was made here is covered when it is edited."""
+"""Of the height. Always the same, and opaque: so an edit of a picture made here covers its old caption."""
 _SMALLEST_FONT = 9
 _WIDE = 0.52
-"""Of a letter's height: how wide it is on average."""
+"""A letter's average width, as a share of its height."""
 _HILLS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What to draw: exactly ``width`` x ``height`` pixels. ``prompt`` is already free of steering words.
+    """What to draw: exactly ``width`` x ``height`` pixels. ``prompt`` no longer contains steering words.
 
     ``image`` is an input picture that shows through, ``mask`` the part of it to alter (transparent or white);
     ``strength`` 0–1 says how far the result moves from the input. ``parameters`` goes into a PNG.
@@ -47,6 +47,7 @@ def draw(drawing: Drawing) -> Image.Image:
     if drawing.image is None:
         return _captioned(_hills(size, hue, random), drawing, full)
     with Image.open(io.BytesIO(drawing.image)) as picture:
+        # Lets a large JPEG be decoded at a fraction of its size.
         picture.draft("RGB", size)
         given = ImageOps.fit(picture.convert("RGB"), size, Image.Resampling.BILINEAR)
     if drawing.mask is None:
@@ -99,6 +100,7 @@ def _altered_area(mask: bytes, size: tuple[int, int]) -> Image.Image:
     with Image.open(io.BytesIO(mask)) as picture:
         layers = picture.convert("RGBA").resize(size, Image.Resampling.NEAREST)
     alpha = layers.getchannel("A")
+    # OpenAI's masks are transparent where to edit, Prodia's are opaque and white there.
     marked = ImageChops.invert(alpha) if alpha.getextrema() != (255, 255) else layers.convert("L")
     return marked.point(lambda value: 255 if value > 127 else 0)
 

@@ -1,4 +1,4 @@
-"""Configurations checked against JSON Schema, as far as Prodia's schemas use it, in its validator's words."""
+"""Checks configurations against JSON Schema, as far as Prodia's schemas use it, with its validator's messages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ class Rule:
 
     def complaint(self, value: Any) -> str | None:
         """Return what is wrong with a value; None when nothing is."""
+        # To JSON Schema 1.0 is an integer (https://json-schema.org/understanding-json-schema/reference/numeric).
         kind = "integer" if isinstance(value, float) and value.is_integer() else _KINDS.get(type(value), "null")
         items = value if isinstance(value, list) else [value]
         if kind != self.kind and (kind, self.kind) != ("integer", "number"):
@@ -41,7 +42,7 @@ class Rule:
 
 
 Schema = Mapping[str, Rule]
-"""The settings of a configuration, which takes no others."""
+"""The settings of a configuration; no others are allowed."""
 
 string = partial(Rule, "string")
 strings = partial(Rule, "array")
@@ -69,5 +70,5 @@ def problem(schema: Schema, config: Mapping[str, Any]) -> str | None:
 
 
 def defaults(schema: Schema) -> dict[str, Any]:
-    """Return the values that are used, and echoed, for what a configuration leaves out."""
+    """Return the values that are used, and returned, for what a configuration leaves out."""
     return {name: rule.default for name, rule in schema.items() if rule.default is not None}

@@ -17,7 +17,7 @@ DEMO_KEY = "00000000-demo-demo-demo-000000000000"
 
 State = Literal["queued", "generating", "finished"]
 Event = Literal["submits", "polls", "fetches", "started"]
-"""``submits``: every one that arrived; ``started``: jobs that really began and are billed; ``polls``: questions about a
+"""``submits``: all that arrived; ``started``: jobs that really began and are billed; ``polls``: calls that ask about a
 job; ``fetches``: downloads of a picture (GET, not HEAD)."""
 
 _SCATTER = 0.25
@@ -41,10 +41,10 @@ class Tokens:
 
 @dataclass(slots=True)
 class Job:
-    """One picture in the making, as plain data: its state is computed from the clock when somebody asks.
+    """One picture being made, as plain data: its state is computed from the clock whenever it is needed.
 
-    ``started_at`` is monotonic, ``created`` Unix time, all in seconds. ``details`` is what the dialect wants to say
-    about the job later: its echo of the request.
+    ``started_at`` is monotonic, ``created`` Unix time, all in seconds. ``details`` is what the dialect's later answers
+    repeat from the submit.
     """
 
     id: str
@@ -72,7 +72,7 @@ class Job:
         return "generating" if elapsed < self.duration_s else "finished"
 
     def progress(self, now: float) -> float:
-        """Return 0–1: how much of the generating part is over."""
+        """Return the share of the generating part that is over, 0–1."""
         if self.state(now) == "finished":
             return 1.0
         return max(0.0, now - self.started_at - self.queued_s) / (self.generating_s or 1.0)
@@ -93,6 +93,7 @@ class Simulation:
         """Count one event, in total and for the tag if there is one."""
         for group in {_TOTAL, tag}:
             self._counts[group][event] += 1
+        # The oldest tag is forgotten. The totals are the first entry, so it is the second.
         if len(self._counts) > _MOST_TAGS:
             del self._counts[next(islice(self._counts, 1, 2))]
 
@@ -102,9 +103,9 @@ class Simulation:
         return {event: counts[event] for event in get_args(Event)}
 
     def arrive(self, prompt: str, *others: str) -> tuple[Words, int]:
-        """Count a submit by its prompt and the other texts that may carry words.
+        """Count a submit by its prompt and the other texts that may contain words.
 
-        Returns the words, and how many submits with faults this prompt has had in all dialects, this one included.
+        Returns the words, and how many submits with faults this prompt has had in all dialects, including this one.
         """
         words = read_words(prompt, *others)
         self.count("submits", words.tag)
@@ -150,7 +151,7 @@ class Simulation:
         return job.polls
 
     def seed(self) -> int:
-        """Return a seed for a caller who named none."""
+        """Return a random seed for a submit without one."""
         return self.clock.random.randrange(2**31)
 
     def _expired(self, job: Job) -> bool:

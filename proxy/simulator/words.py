@@ -2,12 +2,13 @@
 
 ``[fault:NAME:ARGUMENT:…]`` chooses a row of ``faults.FAULTS``; ``[seconds:S]`` is the exact duration of the job and
 ``[queued:S]`` of its queued part, both in real seconds; ``[tag:T]`` groups the counts of ``/_counts``;
-``[bytes:N]`` asks for an undrawn PNG of about N bytes.
+``[bytes:N]`` makes the picture a blank PNG of about N bytes.
 """
 
 import re
 from dataclasses import dataclass
 
+# One pair of brackets may be inside a word: an IPv6 address in a fault's address has them.
 _WORD = re.compile(r"\[(fault|seconds|queued|tag|bytes):((?:[^\[\]\s]|\[[^\[\]\s]*\])+)\]")
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?\Z")
 _LOWEST_STATUS = 400
@@ -40,7 +41,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Everything that a submit's texts ask of the simulator. Times are in seconds."""
+    """All the words in a submit's texts. Times are in seconds."""
 
     faults: tuple[Fault, ...] = ()
     seconds: float | None = None
