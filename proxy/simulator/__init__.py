@@ -38,7 +38,7 @@ def create_simulator(*, speed: float = 1.0, clock: Clock | None = None, tokens: 
     return Starlette(
         routes=[
             *(Mount(dialect.prefix, routes=dialect(simulation).routes()) for dialect in _DIALECTS),
-            host(simulation),
+            host(simulation, [dialect.name for dialect in _DIALECTS if dialect.hosted]),
             Route("/_counts", counts, methods=["GET"]),
         ]
     )

@@ -136,10 +136,14 @@ _NAMES = [name for name, _ in FAULTS]
 
 
 class Dialect(ABC):
-    """One provider's interface. ``behaviours`` are the faults that replace its answers, in its own words."""
+    """One provider's interface. ``behaviours`` are the faults that replace its answers, in its own words.
+
+    ``hosted``: its pictures lie at the public host and not behind its own address.
+    """
 
     name: ClassVar[str]
     prefix: ClassVar[str]
+    hosted: ClassVar[bool] = True
     behaviours: ClassVar[Behaviours] = COMMON
     unknown_job: ClassVar[Response] = PlainTextResponse("Not Found", 404)
 

@@ -41,7 +41,7 @@ def _invalid(fault: Fault) -> ASGIApp:
 class Prodia(Dialect):
     """The second version of Prodia's interface, below ``/v2``."""
 
-    name, prefix = "prodia", "/v2"
+    name, prefix, hosted = "prodia", "/v2", False
     behaviours: ClassVar[Behaviours] = {
         **COMMON,
         "401": plain(401, "token is invalid"),

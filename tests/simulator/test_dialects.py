@@ -191,6 +191,13 @@ async def test_a_body_that_is_no_object_is_refused(client: Client, body: bytes) 
         assert (await client.call("POST", url, headers=headers, data=body)).status == 400
 
 
+async def test_only_pictures_without_a_key_lie_at_the_public_host(client: Client) -> None:
+    keyed = (await client.schnell("a pear [seconds:0]", "/job/async")).json["id"]
+    open_to_all = (await client.legacy("/generate", prompt="a pear [seconds:0]")).json["job"]
+    for job, status in ((keyed, 404), (open_to_all, 200)):
+        assert (await client.call("GET", f"{client.origin}/pictures/{job}.png")).status == status
+
+
 async def test_pictures_can_be_asked_about_and_fetched(client: Client) -> None:
     job = (await client.legacy("/generate", prompt="a pear [seconds:0] [tag:asked]")).json["job"]
     address = f"{client.origin}/pictures/{job}.png"
