@@ -47,7 +47,9 @@ class Interrupted(Exception):
 
 
 class ResultNotReady(ProviderBadResult):
-    """A result could not be fetched now; its host may have it a moment later."""
+    """A result could not be fetched now; its host may have it a moment later. ``answered``: the status that it said."""
+
+    answered: int | None = None
 
 
 class TooLarge(ProviderBadResponse):
@@ -149,7 +151,11 @@ class Upstream:
         message = "The finished picture's address does not lead to a picture."
         if 300 <= reply.status < 400:
             raise ProviderBadResult(message)
-        raise NotWhole(message) if reply.status < 300 else ResultNotReady(message, retry_after=reply.retry_after)
+        if reply.status < 300:
+            raise NotWhole(message)
+        not_ready = ResultNotReady(message, retry_after=reply.retry_after)
+        not_ready.answered = reply.status
+        raise not_ready
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call, timeout_s: float, limit: int) -> Reply:
         # Before the call goes out: a picture that nobody can store must not be bought.
