@@ -1,4 +1,4 @@
-"""The demo: the same service, its four providers played by the simulator inside the process."""
+"""The demo: the same service, its providers played by the simulator inside the process."""
 
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from proxy import config
+from proxy.providers.registry import KINDS
 from proxy.server.process import serving
-from proxy.simulator import DEMO_KEY, DEMO_TOKEN, base_urls, create_simulator
+from proxy.simulator import base_urls, create_simulator, demo_keys
 
-_KEYS = {"PRODIA_TOKEN": DEMO_TOKEN, "PRODIA_API_KEY": DEMO_KEY}
+KEYS = {KINDS[kind].key_env: key for kind, key in demo_keys().items()}
+"""The environment in which every provider that asks for a key has the simulator's."""
 
 
 @asynccontextmanager
@@ -31,4 +33,4 @@ async def simulated(
             providers["prodia-legacy"]["image_base_url"] = f"{origin}/pictures"
             # The simulator's own addresses are no use to a client in a container, so pictures are always copied.
             below = {"images": {"directory": directory, "copies": "always"}}
-            yield config.load(path, {**environment, **_KEYS}, below=below, providers=providers, **overrides)
+            yield config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)

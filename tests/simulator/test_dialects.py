@@ -6,8 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from proxy.simulator import DEMO_KEY
-from tests.simulator.client import PAGE, Client, picture_file
+from tests.simulator.client import PAGE, V1_KEY, Client, picture_file
 
 pytestmark = pytest.mark.anyio
 
@@ -185,7 +184,7 @@ async def test_imagelabs_shows_previews_and_honours_the_size(client: Client) -> 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 100_000])
 async def test_a_body_that_is_no_object_is_refused(client: Client, body: bytes) -> None:
     for url, headers in (
-        (f"{client.urls['prodia-v1']}/sd/generate", {"x-prodia-key": DEMO_KEY}),
+        (f"{client.urls['prodia-v1']}/sd/generate", {"x-prodia-key": V1_KEY}),
         (f"{client.urls['imagelabs']}/txt2img", PAGE),
     ):
         assert (await client.call("POST", url, headers=headers, data=body)).status == 400
