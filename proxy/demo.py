@@ -1,4 +1,4 @@
-"""The demo: the same service, with its four providers simulated inside the process."""
+"""The demo: the same service, with its providers simulated inside the process."""
 
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from proxy import config
+from proxy.providers.registry import KINDS
 from proxy.server.process import serving
-from proxy.simulator import DEMO_KEY, DEMO_TOKEN, base_urls, create_simulator
+from proxy.simulator import base_urls, create_simulator, demo_keys
 
-_KEYS = {"PRODIA_TOKEN": DEMO_TOKEN, "PRODIA_API_KEY": DEMO_KEY}
+KEYS = {KINDS[kind].key_env: key for kind, key in demo_keys().items()}
+"""The environment in which every provider that asks for a key has the simulator's."""
 
 
 @asynccontextmanager
@@ -32,4 +34,4 @@ async def simulated(
             # A client in a container can't reach the simulator's own addresses, so pictures are always copied.
             below = {"images": {"directory": directory, "copies": "always"}}
             # The demo's keys replace real ones, which thus never reach the simulator.
-            yield config.load(path, {**environment, **_KEYS}, below=below, providers=providers, **overrides)
+            yield config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)

@@ -10,14 +10,13 @@ import aiohttp
 
 from proxy.app import create_app
 from proxy.config import compose
+from proxy.demo import KEYS
 from proxy.engine import Engine
 from proxy.providers.registry import KINDS
 from proxy.server.exchange import WireLimits
 from proxy.server.process import serving
-from proxy.simulator import DEMO_KEY, DEMO_TOKEN, base_urls, create_simulator
+from proxy.simulator import base_urls, create_simulator
 from tests.time_skip import clock
-
-KEYS = {"PRODIA_TOKEN": DEMO_TOKEN, "PRODIA_API_KEY": DEMO_KEY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Answer:
 
 
 def simulated_providers(origin: str, **changes: Any) -> dict[str, dict[str, Any]]:
-    """Return the four providers' tables, leading to the simulator at ``origin``.
+    """Return all providers' tables, leading to the simulator at ``origin``.
 
     ``changes`` go into each whose kind has that key.
     """

@@ -12,6 +12,7 @@ import pytest
 
 from proxy import errors
 from proxy.errors import Failure
+from proxy.providers.registry import KINDS
 
 _ROOT = Path(__file__).parents[1]
 _SOURCES = sorted((_ROOT / "proxy").rglob("*.py"))
@@ -165,7 +166,8 @@ def _words(module: str) -> Iterator[str]:
 
 
 def test_a_providers_name_occurs_only_in_its_own_rooms() -> None:
-    named = re.compile(r"prodia|imagelabs|PRODIA|IMAGELABS")
+    names = {name for kind, own in KINDS.items() for name in (kind, kind.replace("-", "_"), own.key_env) if name}
+    named = re.compile("|".join(map(re.escape, names)))
     rooms = {_room(module) for module in _MODULES if any(named.search(word) for word in _words(module))}
     # The defaults name their providers, and the demo plays them.
     assert rooms <= {"proxy.providers", "proxy.simulator", "proxy.config", "proxy.demo"}

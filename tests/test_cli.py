@@ -18,6 +18,7 @@ from proxy import __version__, commands
 from proxy.cli import main
 from proxy.generations.record import Generation
 from proxy.pictures.codec import inspect_file
+from proxy.providers.registry import KINDS
 
 _ROOT = Path(__file__).parents[1]
 _SECRETS = ("PRODIA_TOKEN", "PRODIA_API_KEY", "IMAGES_PROXY_KEYS", "IMAGES_PROXY_CONFIG")
@@ -189,7 +190,7 @@ def test_the_demo_says_where_it_is_answers_and_stops(demo: tuple[subprocess.Pope
     assert ready is not None
     assert ready[1] == __version__
     assert int(ready[3]) > 0
-    assert lines[1] == "Providers: prodia, prodia-v1, prodia-legacy, imagelabs (all simulated)"
+    assert lines[1] == f"Providers: {', '.join(KINDS)} (all simulated)"
     assert {"dall-e-2", "dall-e-3", "gpt-image-1"} <= set(lines[2].removeprefix("Models: ").split(", "))
     command = shlex.split("\n".join(lines[4:]))
     assert command[:2] == ["curl", f"{ready[2]}/images/generations"]
@@ -331,7 +332,7 @@ def test_every_model_is_usable_in_the_demo(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_check_asks_every_provider_for_a_sign_of_life(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = _run_here(capsys, "check", *_QUICK)
-    assert out.splitlines() == ["prodia: ok", "prodia-v1: ok", "prodia-legacy: ok", "imagelabs: ok"]
+    assert out.splitlines() == [f"{kind}: ok" for kind in KINDS]
     assert (status, err) == (0, "")
 
 

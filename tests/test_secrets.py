@@ -16,7 +16,6 @@ from proxy.app import create_app
 from proxy.config import compose
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
-from proxy.simulator.simulation import Tokens
 from tests.service import Service, simulated_providers
 from tests.time_skip import backend, clock
 
@@ -85,7 +84,9 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
     monkeypatch.setattr("proxy.jobs.schedule.SHORTEST_S", 0.01)
     monkeypatch.setattr("proxy.jobs.schedule.LONGEST_S", 0.02)
     monkeypatch.setattr("proxy.jobs.poll._POLL_BACKOFF_S", 0.01)
-    async with serving(create_simulator(tokens=Tokens(TOKEN, OTHER_TOKEN), clock=clock())) as upstream_port:
+    async with serving(
+        create_simulator(keys={"prodia": TOKEN, "prodia-v1": OTHER_TOKEN}, clock=clock())
+    ) as upstream_port:
         upstream = f"http://127.0.0.1:{upstream_port}"
         values = {
             "providers": simulated_providers(upstream, max_jobs=100),

@@ -32,6 +32,8 @@ _LEAST_FETCH_S = 10.0
 """A picture that is ready only just within its lifetime still gets this long to be fetched."""
 _FETCHES_OF_CUT_ONES = 3
 """One cut answer may be the network's fault; three times the same means that the file itself is damaged."""
+_FETCHING_IS_LATE = 2
+"""So many failures to fetch a picture, and the log says so: hosts often have a new one a moment late."""
 _STORING_IS_LATE = 2
 """After so many failures to store a picture, waiting callers are told to come back: it may take a person to fix it."""
 _LARGE_BYTES = 1_048_576
@@ -181,9 +183,9 @@ class Results:
         """Fetch a paid picture, repeatedly until its host is ready. Raises ProviderBadResult."""
         upstream = self._runtimes[finished_job.origin.provider].upstream
         backoff = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-        cut = 0
+        cut = failures = 0
         while True:
-            at_least_s = 0.0
+            at_least_s, said = 0.0, "no whole picture"
             try:
                 return await upstream.fetch(address, max(_LEAST_FETCH_S, finished_job.lifetime.remaining))
             except NotWhole as failure:
@@ -193,6 +195,11 @@ class Results:
                 reason = failure.message
             except ResultNotReady as failure:  # may be early, not wrong: some hosts serve a picture a little later
                 at_least_s, reason = failure.retry_after or 0.0, failure.message
+                said = "no answer" if failure.answered is None else f"status {failure.answered}"
+            failures += 1
+            if failures == _FETCHING_IS_LATE:
+                name = finished_job.origin.provider
+                _log.warning("a finished picture of %s cannot be fetched (%s); it is tried again", name, said)
             if not await backoff.pause(finished_job.lifetime, at_least_s):
                 raise ProviderBadResult(reason)
 

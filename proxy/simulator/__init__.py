@@ -1,10 +1,12 @@
-"""All four providers' dialects on one socket: for the demo, the end-to-end tests and the benchmarks.
+"""All the providers' dialects on one socket: for the demo, the end-to-end tests and the benchmarks.
 
 Written from the providers' observed behaviour and not from our adapters, so that it checks them independently: from
 the rest of the package it imports only the clock and the providers' lists of names. Words in a prompt steer it (see
 ``words``); ``FAULTS`` are the faults that they can choose. Only ``proxy.server`` can serve it, because some faults
 break connections.
 """
+
+from collections.abc import Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,21 +19,25 @@ from proxy.simulator.imagelabs import ImageLabs
 from proxy.simulator.pictures import host
 from proxy.simulator.prodia import Prodia
 from proxy.simulator.prodia_v1 import ProdiaLegacy, ProdiaV1
-from proxy.simulator.simulation import DEMO_KEY, DEMO_TOKEN, Simulation, Tokens
+from proxy.simulator.simulation import Simulation
 
-__all__ = ["DEMO_KEY", "DEMO_TOKEN", "FAULTS", "Tokens", "base_urls", "create_simulator"]
+__all__ = ["FAULTS", "base_urls", "create_simulator", "demo_keys"]
 
 _DIALECTS = (Prodia, ProdiaV1, ProdiaLegacy, ImageLabs)
 
 
-def create_simulator(*, speed: float = 1.0, clock: Clock | None = None, tokens: Tokens | None = None) -> Starlette:
+def create_simulator(
+    *, speed: float = 1.0, clock: Clock | None = None, keys: Mapping[str, str] | None = None
+) -> Starlette:
     """Return the application. Typical durations are divided by ``speed``; raises ValueError unless it is positive.
+
+    ``keys``: by kind, the keys that are right instead of the usual ones.
 
     ``GET /_counts?tag=T`` answers with what arrived for prompts that contain ``[tag:T]``; without a tag, in total.
     """
     if not speed > 0:
         raise ValueError("speed must be positive")
-    simulation = Simulation(clock or Clock(), speed, tokens or Tokens())
+    simulation = Simulation(clock or Clock(), speed, keys or {})
 
     async def counts(request: Request) -> JSONResponse:
         return JSONResponse(simulation.counts(request.query_params.get("tag", "")))
@@ -39,7 +45,7 @@ def create_simulator(*, speed: float = 1.0, clock: Clock | None = None, tokens: 
     return Starlette(
         routes=[
             *(Mount(dialect.prefix, routes=dialect(simulation).routes()) for dialect in _DIALECTS),
-            host(simulation),
+            host(simulation, [dialect.name for dialect in _DIALECTS if dialect.hosted]),
             Route("/_counts", counts, methods=["GET"]),
         ]
     )
@@ -48,3 +54,8 @@ def create_simulator(*, speed: float = 1.0, clock: Clock | None = None, tokens: 
 def base_urls(origin: str) -> dict[str, str]:
     """Return each kind's base URL under ``origin``, such as ``http://127.0.0.1:9000``."""
     return {dialect.name: origin.rstrip("/") + dialect.prefix for dialect in _DIALECTS}
+
+
+def demo_keys() -> dict[str, str]:
+    """Return the key that is right at each kind that asks for one: the simulator's own, public by design."""
+    return {dialect.name: dialect.key for dialect in _DIALECTS if dialect.key}

@@ -136,15 +136,26 @@ _NAMES = [name for name, _ in FAULTS]
 
 
 class Dialect(ABC):
-    """One provider's interface. ``behaviours`` are the faults that replace its answers, in its own form."""
+    """One provider's interface. ``behaviours`` are the faults that replace its answers, in its own words.
+
+    ``key``: the one that is right, empty where none is asked for. ``hosted``: its pictures lie at the public host and
+    not behind its own address.
+    """
 
     name: ClassVar[str]
     prefix: ClassVar[str]
+    key: ClassVar[str] = ""
+    hosted: ClassVar[bool] = True
     behaviours: ClassVar[Behaviours] = COMMON
     unknown_job: ClassVar[Response] = PlainTextResponse("Not Found", 404)
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
+
+    @property
+    def right_key(self) -> str:
+        """The key that a call must bear."""
+        return self.simulation.keys.get(self.name, self.key)
 
     @abstractmethod
     def _refusal(self, request: Request) -> ASGIApp | None:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import struct
 import zlib
+from collections.abc import Collection
 from functools import lru_cache
 from random import Random
 
@@ -28,7 +29,6 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _LYING_SIDE = 30_000
 _SAVING = {"png": {"compress_level": 1}, "jpeg": {"quality": 88}, "webp": {"quality": 82, "method": 0}}
-_HOSTED = ("prodia-legacy", "prodia-v1", "imagelabs")
 _PREVIEW = "-preview"
 
 
@@ -82,12 +82,12 @@ def lying_png() -> bytes:
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(bytes(4096))) + _END
 
 
-def host(simulation: Simulation) -> Route:
-    """Return the route to a finished job's picture, and to any job's unfinished one: ``{job}-preview.png``."""
+def host(simulation: Simulation, dialects: Collection[str]) -> Route:
+    """Return the route to finished pictures of these dialects' jobs, and to unfinished ones: ``{job}-preview.png``."""
 
     async def answer(request: Request) -> ASGIApp:
         name: str = request.path_params["name"]
-        job = simulation.find(name.removesuffix(_PREVIEW), *_HOSTED)
+        job = simulation.find(name.removesuffix(_PREVIEW), *dialects)
         if job is None:
             return PlainTextResponse("Not Found", 404)
         if request.method == "GET":

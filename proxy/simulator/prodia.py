@@ -41,7 +41,7 @@ def _invalid(fault: Fault) -> ASGIApp:
 class Prodia(Dialect):
     """The second version of Prodia's interface, below ``/v2``."""
 
-    name, prefix = "prodia", "/v2"
+    name, prefix, key, hosted = "prodia", "/v2", "demo-token", False
     behaviours: ClassVar[Behaviours] = {
         **COMMON,
         "401": plain(401, "token is invalid"),
@@ -62,7 +62,7 @@ class Prodia(Dialect):
         ]
 
     def _refusal(self, request: Request) -> ASGIApp | None:
-        right = f"Bearer {self.simulation.tokens.prodia}"
+        right = f"Bearer {self.right_key}"
         return None if request.headers.get("authorization") == right else PlainTextResponse("token is invalid", 401)
 
     async def _run(self, request: Request) -> ASGIApp:

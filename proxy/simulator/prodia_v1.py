@@ -66,7 +66,7 @@ _OPERATIONS = {"generate": (), "transform": ("image",), "inpainting": ("image", 
 class ProdiaV1(Dialect):
     """The first keyed version of Prodia's interface, below ``/v1``."""
 
-    name, prefix = "prodia-v1", "/v1"
+    name, prefix, key = "prodia-v1", "/v1", "00000000-demo-demo-demo-000000000000"
 
     def routes(self) -> list[Route]:
         """Return the routes below the base address."""
@@ -77,7 +77,7 @@ class ProdiaV1(Dialect):
         ]
 
     def _refusal(self, request: Request) -> ASGIApp | None:
-        right = request.headers.get("x-prodia-key") == self.simulation.tokens.prodia_v1
+        right = request.headers.get("x-prodia-key") == self.right_key
         return None if right else PlainTextResponse("Unauthorized", 401)
 
     async def _submit(self, request: Request) -> ASGIApp:
@@ -115,7 +115,7 @@ class ProdiaV1(Dialect):
 class ProdiaLegacy(ProdiaV1):
     """The interface of Prodia's old web page, below ``/legacy``; polls are answered as in v1."""
 
-    name, prefix = "prodia-legacy", "/legacy"
+    name, prefix, key = "prodia-legacy", "/legacy", ""
 
     def routes(self) -> list[Route]:
         """Return the routes below the base address."""

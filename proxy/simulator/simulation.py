@@ -1,4 +1,4 @@
-"""What the four dialects share: the clock, the keys, the jobs and the counts."""
+"""What the dialects share: the clock, the keys, the jobs and the counts."""
 
 import math
 import uuid
@@ -11,9 +11,6 @@ from typing import Any, Literal, get_args
 from proxy.clock import Clock
 from proxy.simulator.scene import Drawing
 from proxy.simulator.words import Words, read_words
-
-DEMO_TOKEN = "demo-token"  # noqa: S105 - the simulator's own, public by design
-DEMO_KEY = "00000000-demo-demo-demo-000000000000"
 
 State = Literal["queued", "generating", "finished"]
 Event = Literal["submits", "polls", "fetches", "started"]
@@ -29,14 +26,6 @@ _MOST_PROMPTS = _MOST_TAGS = 10_000
 _MOST_JOBS = 20_000
 """Kept at once; beyond it the oldest are forgotten."""
 _TOTAL = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The keys that the simulated providers accept."""
-
-    prodia: str = DEMO_TOKEN
-    prodia_v1: str = DEMO_KEY
 
 
 @dataclass(slots=True)
@@ -79,12 +68,15 @@ class Job:
 
 
 class Simulation:
-    """The state behind the dialects. Durations are divided by ``speed``, unless a prompt's words set them."""
+    """The state behind the dialects. Durations are divided by ``speed``, unless a prompt's words set them.
 
-    def __init__(self, clock: Clock, speed: float, tokens: Tokens) -> None:
+    ``keys``: by dialect, the keys that are right instead of the dialects' own.
+    """
+
+    def __init__(self, clock: Clock, speed: float, keys: Mapping[str, str]) -> None:
         self.clock = clock
         self.speed = speed
-        self.tokens = tokens
+        self.keys = keys
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter, {_TOTAL: Counter()})
         self._prompts: Counter[str] = Counter()
         self._jobs: OrderedDict[str, Job] = OrderedDict()

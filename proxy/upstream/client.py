@@ -50,7 +50,9 @@ class Interrupted(Exception):
 
 
 class ResultNotReady(ProviderBadResult):
-    """A result could not be fetched now; its host may have it soon."""
+    """A result could not be fetched now; its host may have it a moment later. ``answered``: the status that it said."""
+
+    answered: int | None = None
 
 
 class TooLarge(ProviderBadResponse):
@@ -154,7 +156,11 @@ class Upstream:
         # Not followed: the address that a redirect names would be yet another one to check.
         if 300 <= reply.status < 400:
             raise ProviderBadResult(message)
-        raise NotWhole(message) if reply.status < 300 else ResultNotReady(message, retry_after=reply.retry_after)
+        if reply.status < 300:
+            raise NotWhole(message)
+        not_ready = ResultNotReady(message, retry_after=reply.retry_after)
+        not_ready.answered = reply.status
+        raise not_ready
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call, timeout_s: float, limit: int) -> Reply:
         # Opened before the call is sent: a picture that cannot be stored must not be bought.

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from proxy.demo import KEYS
+
 ROOT = Path(__file__).parents[2]
 SMALL, ORDINARY = 2_048, 200_000
 """Bytes of a picture: next to nothing, so that all else is seen, and what a picture of a megapixel takes as JPEG."""
@@ -128,11 +130,7 @@ max_jobs = 10000
 [providers.imagelabs]
 enabled = false
 """
-ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "PRODIA_TOKEN": "demo-token",
-    "PRODIA_API_KEY": "00000000-demo-demo-demo-000000000000",
-}
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", **KEYS}
 
 
 @contextmanager

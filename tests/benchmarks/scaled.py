@@ -15,9 +15,10 @@ import uvloop
 from proxy.app import create_app
 from proxy.clock import Clock
 from proxy.config import compose
+from proxy.demo import KEYS
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
-from tests.service import KEYS, simulated_providers
+from tests.service import simulated_providers
 
 
 def scaled(scale: float) -> Clock:

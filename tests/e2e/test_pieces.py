@@ -13,11 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from proxy.api import responses
 from proxy.app import create_app
 from proxy.config import compose
+from proxy.demo import KEYS
 from proxy.pictures import store
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.e2e.parts import CHAT, GENERATIONS, read_events
-from tests.service import KEYS, simulated_providers
+from tests.service import simulated_providers
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,10 @@ import aiohttp
 from proxy.app import create_app
 from proxy.clock import Clock
 from proxy.config import compose
+from proxy.demo import KEYS
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
-from tests.service import KEYS, Answer, Service, simulated_providers
+from tests.service import Answer, Service, simulated_providers
 from tests.time_skip import SkippingLoop
 
 MODEL = "prodia/inference.flux-fast.schnell.txt2img.v2"

@@ -176,6 +176,27 @@ async def test_a_picture_whose_host_is_down_is_waited_for_and_a_retry_goes_on_wa
         await host.stop()
 
 
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [(answer(b"not yet", "text/plain", 404), "status 404"), (b"", "no answer")],
+    ids=["404", "hangs up"],
+)
+async def test_the_log_says_once_that_a_picture_cannot_be_fetched(
+    trouble: bytes, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = answer(_png(), "image/png")
+    async with (
+        raw_server(ending(trouble, good, *[trouble] * 5, good)) as host,
+        pictures_at(host) as (service, _),
+    ):
+        said = f"a finished picture of prodia-legacy cannot be fetched ({told}); it is tried again"
+        for prompt, lines in (("once late", []), ("a secret fox", [said])):
+            assert (await service.generate(prompt, model=LEGACY, response_format="b64_json")).status == 200
+            assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == lines
+        assert len(host.requests) == 8
+        assert not any(word in caplog.text for word in ("fox", host.url, "a.png"))
+
+
 async def test_a_picture_whose_host_asks_for_patience_is_not_fetched_before() -> None:
     busy = answer(b"", "text/plain", 503, retry_after="1")
     loop = asyncio.get_running_loop()

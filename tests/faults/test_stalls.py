@@ -14,10 +14,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from proxy.demo import KEYS
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.faults.wire import LABS, SCHNELL, Line
-from tests.service import KEYS, simulated_providers
+from tests.service import simulated_providers
 from tests.time_skip import backend, real_time
 
 pytestmark = [

@@ -36,6 +36,55 @@ PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head></html
 _MOST_CALLS = 10
 
 
+ANSWERS: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "prodia": {
+        "submit": [
+            {
+                "id": JOB,
+                "type": "inference.flux-fast.schnell.txt2img.v2",
+                "config": {"prompt": "a fox", "seed": 5},
+                "state": {"current": "processing", "history": [{"message": "it has begun"}]},
+                "metrics": {"elapsed": 1.5},
+            },
+        ],
+        "state": ["processing", "processed", "failed"],
+        "details": [{"id": JOB, "error": None, "state": {"current": "failed", "history": [{"message": "no memory"}]}}],
+        "output": [["output.png"], ["message.txt", "https://images.prodia.xyz/a.png"]],
+        "picture": [{"id": JOB, "error": "it has expired", "detail": {"field": "steps"}, "message": "gone"}],
+    },
+    "prodia-v1": {
+        "submit": [{"job": JOB, "status": "queued"}],
+        "job": [
+            {"job": JOB, "status": "generating"},
+            {"job": JOB, "status": "succeeded", "imageUrl": "https://images.prodia.xyz/a.png"},
+            {"job": JOB, "status": "failed", "error": "no memory"},
+        ],
+    },
+    "prodia-legacy": {
+        "submit": [{"job": JOB, "status": "queued", "params": {"prompt": "a fox", "seed": 5}}],
+        "job": [
+            {"job": JOB, "status": "generating"},
+            {"job": JOB, "status": "succeeded", "imageUrl": "https://images.prodia.xyz/a.png"},
+            {"job": JOB, "status": "failed", "error": "no memory"},
+        ],
+    },
+    "imagelabs": {
+        "submit": [{"task_id": JOB}],
+        "progress": [
+            {"status": "In Progress", "progress": 0.4, "current_image_url": "/a-preview.png", "final_image_url": None},
+            {"status": "Done", "progress": 1, "current_image_url": None, "final_image_url": "https://a.test/a.png"},
+            {"status": "Error: no memory", "progress": 0, "code": 17, "detail": {}, "final_image_url": None},
+        ],
+    },
+}
+"""What each kind answers with 200, as JSON, by the step that was asked (``submit`` for the first): while the job runs,
+when it is done, when it failed. The contract of all providers is tried with these and with every field of them wrong.
+"""
+
+FOLLOWED: Mapping[str, Mapping[str, Any]] = {"prodia": {"mode": "async"}}
+"""The settings with which a kind's jobs are followed, where those are not its usual ones."""
+
+
 def picture(size: tuple[int, int] = (8, 8), kind: str = "PNG") -> bytes:
     """Return a small picture of one colour."""
     file = io.BytesIO()

@@ -1,9 +1,13 @@
 """The values that cross the boundary, and what every dialect has in common."""
 
+import contextlib
+import copy
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
@@ -27,68 +31,158 @@ from proxy.providers.boundary import (
     job_id,
 )
 from proxy.providers.registry import KINDS
-from tests.providers.examples import BOUNDARY, JOB, KEY, PROMPT, brought, job, provider, reply, streamed
+from tests.providers.examples import (
+    ANSWERS,
+    BOUNDARY,
+    FOLLOWED,
+    JOB,
+    KEY,
+    PROMPT,
+    brought,
+    job,
+    provider,
+    reply,
+    streamed,
+)
 
-ASYNC = provider("prodia", mode="async")
+FOLLOWING = {kind: provider(kind, **FOLLOWED.get(kind, {})) for kind in KINDS}
+"""Each kind as its jobs are followed: started, and asked about."""
 
 
-_STEPS = {
-    "imagelabs": ["progress"],
-    "prodia-legacy": ["job"],
-    "prodia-v1": ["job"],
-    "prodia": ["state", "details", "output", "picture"],
-}
-"""The steps of each dialect after the submit."""
+def _handles(kind: str) -> Iterator[Handle]:
+    """Yield every handle to which the examples lead, one for each step."""
+    seen, found = {"submit"}, [SUBMIT]
+    for asked in found:
+        for value in ANSWERS[kind].get(asked.step, ()):
+            with contextlib.suppress(ProviderFailure):
+                answer = FOLLOWING[kind].read(asked, reply(json.dumps(value).encode()))
+                if isinstance(answer, Pending) and answer.handle.step not in seen:
+                    seen.add(answer.handle.step)
+                    found.append(answer.handle)
+                    yield answer.handle
 
-HANDLES = [
-    (kind, Handle(step, JOB, "output.png" if step == "picture" else "")) for kind in KINDS for step in _STEPS[kind]
-]
+
+_SHOWN = [kind for kind in KINDS if kind in ANSWERS]
+HANDLES = [(kind, handle) for kind in _SHOWN for handle in _handles(kind)]
 ASKED = [
-    *((provider(kind), SUBMIT) for kind in KINDS),
-    (ASYNC, SUBMIT),
-    *((provider(kind), handle) for kind, handle in HANDLES),
+    *((kind, provider(kind), SUBMIT) for kind in _SHOWN),
+    *((kind, FOLLOWING[kind], SUBMIT) for kind in FOLLOWED),
+    *((kind, FOLLOWING[kind], handle) for kind, handle in HANDLES),
 ]
 """Every step of every dialect whose replies are read differently."""
 
-OBJECTS = [(dialect, asked) for dialect, asked in ASKED if asked.step not in ("state", "output")]
-"""Those answered with a JSON object; the word and the list of the asynchronous variant are tested with it."""
+OBJECTS = [
+    (dialect, asked)
+    for kind, dialect, asked in ASKED
+    if all(isinstance(value, dict) for value in ANSWERS[kind].get(asked.step, ()))
+]
+"""Those answered with a JSON object; other answers are tested with their dialect."""
 
-_words = st.sampled_from(
-    ["queued", "generating", "succeeded", "failed", "Done", "Error", "processed", JOB, "http://[x"]
-)
+Place = tuple[str | int, ...]
+IDS_THAT_ARE_NONE = [
+    "../../x",
+    "../../../../../../etc",
+    "abcdefgh/../x",
+    "abcdefgh?x=1",
+    "abcdefgh#x",
+    "abcdefgh\n",
+    "a b",
+]
+ODD: list[Any] = [
+    *(None, True, 0, -1, 7, 400, 0.5, -0.5, 1e308, 10**400, float("nan"), float("inf")),
+    *("", "x", "half", "0.5", JOB, "http://[x", "ü\ud800", "a" * 70_000),
+    *([], [[]], ["x"], [None], {}, {"": []}, {"x": {"x": None}}),
+    *IDS_THAT_ARE_NONE,
+]
+"""What may stand where something else is expected."""
+
+
+def _places(value: Any, at: Place = ()) -> Iterator[Place]:
+    """Yield where each value in ``value`` stands, itself included."""
+    yield at
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from _places(each, (*at, key))
+
+
+def _with(value: Any, at: Place, odd: Any) -> Any:
+    """Return ``value`` with ``odd`` at that place."""
+    if not at:
+        return odd
+    changed = copy.copy(value)
+    changed[at[0]] = _with(value[at[0]], at[1:], odd)
+    return changed
+
+
+def _fields(value: Any) -> Iterator[str]:
+    for place in _places(value):
+        yield from (key for key in place[-1:] if isinstance(key, str))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(each)
+
+
+_EXAMPLES = [value for steps in ANSWERS.values() for values in steps.values() for value in values]
+_words = st.sampled_from(sorted({text for value in _EXAMPLES for text in _texts(value)} | {"http://[x"}))
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | _words
 _values = st.recursive(
     _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )
-_fields = (
-    *("job", "id", "status", "state", "task_id", "final_image_url", "current_image_url", "progress", "imageUrl"),
-    *("error", "detail", "message", "metrics"),
-)
-_objects = st.fixed_dictionaries({}, optional=dict.fromkeys(_fields, _values))
-_nested = st.fixed_dictionaries(
-    {"id": st.just(JOB)},
-    optional={
-        "state": st.fixed_dictionaries({"current": _values, "history": _values}),
-        "metrics": st.fixed_dictionaries({"elapsed": _values}),
-    },
+_objects = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(sorted({key for value in _EXAMPLES for key in _fields(value)}), _values)
 )
 
 
-@pytest.mark.parametrize(("dialect", "asked"), ASKED)
-@given(value=_objects | _nested | _values)
+def test_every_kind_has_examples_of_its_answers() -> None:
+    for name in KINDS.keys() - ANSWERS.keys():
+        pytest.fail(f"add {name} to examples.ANSWERS: what it answers to the submit and at each later step")
+    assert ANSWERS.keys() == KINDS.keys()
+    for kind, steps in ANSWERS.items():
+        reached = {handle.step for name, handle in HANDLES if name == kind}
+        assert reached == steps.keys() - {"submit"}, f"the examples of {kind} lead to other steps than they are of"
+
+
+def _check(dialect: Provider, asked: Handle, value: Any, status: int = 200) -> None:
+    """Hold a dialect to what it may make of an answer: a failure of the provider's, or plain data in its bounds."""
+    said = reply(json.dumps(value).encode(), status, content_type="application/json")
+    assert isinstance(dialect.refusal(said), str)
+    try:
+        answer = dialect.read(asked, said)
+    except ProviderFailure:
+        return
+    if isinstance(answer, Finished):
+        assert isinstance(answer.image, str | bytes | Path)
+        assert answer.seed is None or type(answer.seed) is int
+        assert answer.elapsed_s is None or 0 <= answer.elapsed_s < float("inf")
+        return
+    assert answer.progress is None or 0 <= answer.progress <= 1
+    assert answer.preview is None or isinstance(answer.preview, str)
+    assert Handle.load(answer.handle.dump()) == answer.handle
+    url = dialect.ask(answer.handle).url
+    assert not any(no_id in url for no_id in IDS_THAT_ARE_NONE), "an id goes into an address unchecked: use job_id"
+
+
+@pytest.mark.parametrize(("kind", "dialect", "asked"), ASKED)
+def test_any_field_of_an_answer_may_hold_anything(kind: str, dialect: Provider, asked: Handle) -> None:
+    for example in ANSWERS[kind][asked.step]:
+        for place in _places(example):
+            for odd in ODD:
+                _check(dialect, asked, _with(example, place, odd))
+
+
+@pytest.mark.parametrize(("dialect", "asked"), [(dialect, asked) for _, dialect, asked in ASKED])
+@given(value=_objects | _values)
 @settings(max_examples=15, deadline=None)
 def test_any_json_is_read_or_refused_as_the_providers_failure(dialect: Provider, asked: Handle, value: Any) -> None:
     for status in (200, 400):
-        said = reply(json.dumps(value).encode(), status, content_type="application/json")
-        assert isinstance(dialect.refusal(said), str)
-        try:
-            answer = dialect.read(asked, said)
-        except ProviderFailure:
-            continue
-        assert isinstance(answer, Pending | Finished)
+        _check(dialect, asked, value, status)
 
 
-@pytest.mark.parametrize(("dialect", "asked"), ASKED)
+@pytest.mark.parametrize(("dialect", "asked"), [(dialect, asked) for _, dialect, asked in ASKED])
 @given(body=st.binary(max_size=200), content_type=st.sampled_from(["multipart/form-data; boundary=x", "text/html", ""]))
 @settings(max_examples=15, deadline=None)
 def test_any_bytes_are_read_or_refused_as_the_providers_failure(
@@ -130,9 +224,12 @@ def test_base_urls_may_end_in_a_slash(kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_a_list_that_changes_is_asked_for(kind: str) -> None:
-    assert isinstance(provider(kind), ListsModels) == (kind == "prodia-v1")
+def test_lists_of_models_are_asked_for_in_safe_calls() -> None:
+    listing = {kind: dialect for kind in KINDS if isinstance(dialect := provider(kind), ListsModels)}
+    assert "prodia-v1" in listing
+    for dialect in listing.values():
+        assert dialect.catalogue()
+        assert all(call.safe for call in dialect.catalogue())
 
 
 @pytest.mark.parametrize(("kind", "handle"), HANDLES)
@@ -140,9 +237,9 @@ def test_a_handle_can_be_written_down_and_asked_with_later(kind: str, handle: Ha
     written = handle.dump()
     assert json.loads(written) == asdict(handle)
     assert Handle.load(written) == handle
-    call = provider(kind).ask(Handle.load(written))
+    call = FOLLOWING[kind].ask(Handle.load(written))
     assert call.safe
-    assert JOB in (call.url if kind != "imagelabs" else str(call.json))
+    assert JOB in f"{call.url} {call.query} {call.json}"
 
 
 @given(st.text(), st.text(), st.text())
@@ -165,7 +262,7 @@ def test_only_a_dialects_own_steps_can_be_asked(kind: str, step: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_call_and_no_handle_holds_a_credential(kind: str) -> None:
-    for dialect in (provider(kind), ASYNC) if kind == "prodia" else (provider(kind),):
+    for dialect in (provider(kind), FOLLOWING[kind]):
         calls = [dialect.submit(job(dialect.models()[0], seed=1)), dialect.probe()]
         calls += dialect.catalogue() if isinstance(dialect, ListsModels) else ()
         calls += [dialect.ask(handle) for name, handle in HANDLES if name == kind]
@@ -178,13 +275,13 @@ def test_no_call_and_no_handle_holds_a_credential(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_representations_hide_keys_prompts_and_addresses(kind: str) -> None:
     dialect = provider(kind)
-    made_by = next(one for one in dialect.models() if "edit" in one.operations or kind == "prodia-legacy")
-    wanted = job(made_by, images=() if kind == "prodia-legacy" else (brought(b"pixels"),), seed=1)
+    made_by = next((one for one in dialect.models() if "edit" in one.operations), dialect.models()[0])
+    wanted = job(made_by, images=(brought(b"pixels"),) if "edit" in made_by.operations else (), seed=1)
     call = dialect.submit(wanted)
     said = Reply(200, {"set-cookie": "session=s3cret"}, b"s3cret body")
     for shown in map(repr, (dialect, wanted, call, said, *wanted.images, *call.files)):
-        for secret in (KEY, "fox", "pixels", "s3cret", "txt2img", "/job"):
-            assert secret not in shown or (secret == "txt2img" and shown.startswith("Job("))
+        for secret in (KEY, "fox", "pixels", "s3cret", urlsplit(call.url).path):
+            assert secret not in shown
 
 
 def test_the_rest_of_the_values_hide_what_they_carry() -> None:

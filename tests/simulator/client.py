@@ -12,7 +12,7 @@ import aiohttp
 from PIL import Image
 
 from proxy.clock import Clock
-from proxy.simulator import DEMO_KEY, DEMO_TOKEN, base_urls
+from proxy.simulator import base_urls, demo_keys
 
 SCHNELL = "inference.flux-fast.schnell.txt2img.v2"
 PAGE = {
@@ -20,6 +20,7 @@ PAGE = {
     "referer": "https://editor.imagelabs.net/",
     "x-requested-with": "XMLHttpRequest",
 }
+V1_KEY = demo_keys()["prodia-v1"]
 _MOST_POLLS = 25
 _PATIENCE_S = 10.0
 
@@ -113,7 +114,7 @@ class Client:
         return Answer(status, headers, bytes(body))
 
     async def v2(self, path: str = "/job", accept: str = "image/png", **options: Any) -> Answer:
-        headers = {"authorization": f"Bearer {DEMO_TOKEN}", "accept": accept} | options.pop("headers", {})
+        headers = {"authorization": f"Bearer {demo_keys()['prodia']}", "accept": accept} | options.pop("headers", {})
         method = "POST" if path.partition("?")[0] in ("/job", "/job/async") else "GET"
         return await self.call(method, self.urls["prodia"] + path, headers=headers, **options)
 
@@ -121,7 +122,7 @@ class Client:
         body = {"type": SCHNELL, "config": {"prompt": prompt, **config}}
         return await self.v2(path, accept, json=body)
 
-    async def v1(self, path: str, body: Any = None, key: str = DEMO_KEY) -> Answer:
+    async def v1(self, path: str, body: Any = None, key: str = V1_KEY) -> Answer:
         method = "GET" if body is None else "POST"
         return await self.call(method, self.urls["prodia-v1"] + path, headers={"x-prodia-key": key}, json=body)
 

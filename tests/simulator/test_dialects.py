@@ -6,8 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from proxy.simulator import DEMO_KEY
-from tests.simulator.client import PAGE, Client, picture_file
+from tests.simulator.client import PAGE, V1_KEY, Client, picture_file
 
 pytestmark = pytest.mark.anyio
 
@@ -185,10 +184,17 @@ async def test_imagelabs_shows_previews_and_honours_the_size(client: Client) -> 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 100_000])
 async def test_a_body_that_is_no_object_is_refused(client: Client, body: bytes) -> None:
     for url, headers in (
-        (f"{client.urls['prodia-v1']}/sd/generate", {"x-prodia-key": DEMO_KEY}),
+        (f"{client.urls['prodia-v1']}/sd/generate", {"x-prodia-key": V1_KEY}),
         (f"{client.urls['imagelabs']}/txt2img", PAGE),
     ):
         assert (await client.call("POST", url, headers=headers, data=body)).status == 400
+
+
+async def test_only_pictures_without_a_key_lie_at_the_public_host(client: Client) -> None:
+    keyed = (await client.schnell("a pear [seconds:0]", "/job/async")).json["id"]
+    open_to_all = (await client.legacy("/generate", prompt="a pear [seconds:0]")).json["job"]
+    for job, status in ((keyed, 404), (open_to_all, 200)):
+        assert (await client.call("GET", f"{client.origin}/pictures/{job}.png")).status == status
 
 
 async def test_pictures_can_be_asked_about_and_fetched(client: Client) -> None:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageChops
 from starlette.applications import Starlette
 
-from proxy.simulator import DEMO_KEY, Tokens, base_urls, create_simulator
+from proxy.providers.registry import KINDS
+from proxy.simulator import base_urls, create_simulator, demo_keys
 from proxy.simulator.pictures import encode, lying_png, padded_png
 from proxy.simulator.prodia_types import SCHEMAS
 from proxy.simulator.scene import Drawing, draw, measure
@@ -22,7 +23,7 @@ DRAWING = Drawing(320, 240, "a pear on a table", "model", 7)
 
 
 def simulation(time: FakeTime, speed: float = 1.0) -> Simulation:
-    return Simulation(time.clock(), speed, Tokens())
+    return Simulation(time.clock(), speed, {})
 
 
 def start(made: Simulation, words: Words | None = None, keep_s: float = 300) -> Job:
@@ -183,8 +184,8 @@ def test_schemas_name_what_is_wrong(kind: str, config: dict[str, object], said: 
 def test_the_address_helper_and_the_constructor() -> None:
     urls = base_urls("http://127.0.0.1:9/")
     assert urls["prodia"] == "http://127.0.0.1:9/v2"
-    assert set(urls) == {"prodia", "prodia-v1", "prodia-legacy", "imagelabs"}
-    assert len(DEMO_KEY) == 36
+    assert set(urls) == set(KINDS)
+    assert set(demo_keys()) == {kind for kind, own in KINDS.items() if own.key_env}
     assert isinstance(create_simulator(), Starlette)
     with pytest.raises(ValueError, match="speed"):
         create_simulator(speed=0)

@@ -1,6 +1,7 @@
 """The configuration: defaults, merging, every problem told, secrets only from the environment."""
 
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ def _server(**values: Any) -> ServerSettings:
     return compose({"server": values}, {}).settings.server
 
 
+_KEYED = {kind for kind, own in KINDS.items() if own.key_env}
+
+
+def _listed(kinds: Collection[str]) -> str:
+    """Return the kinds as a problem lists them."""
+    return " and ".join(kind for kind in KINDS if kind in kinds)
+
+
 def test_everything_works_without_a_file() -> None:
     settings = compose({}, {}).settings
     assert set(settings.providers) == set(KINDS)
@@ -56,7 +65,16 @@ def test_everything_works_without_a_file() -> None:
 )
 def test_providers_are_used_once_their_key_is_set(environment: dict[str, str], reasons: list[str]) -> None:
     configuration = compose({}, environment)
-    assert [configuration.why_not(name) for name in KINDS] == reasons
+    kinds = ("prodia", "prodia-v1", "prodia-legacy", "imagelabs")
+    assert [configuration.why_not(name) for name in kinds] == reasons
+
+
+def test_every_kind_is_off_or_used_once_its_key_is_set() -> None:
+    with_keys = compose({}, {own.key_env: "k" for own in KINDS.values() if own.key_env})
+    for name, own in KINDS.items():
+        assert with_keys.why_not(name) == ("" if own.enabled else "not enabled")
+        if own.enabled and own.key_env:
+            assert compose({}, {}).why_not(name) == f"{own.key_env} is not set"
 
 
 def _example() -> dict[str, Any]:
@@ -155,7 +173,7 @@ def test_a_default_route_that_leads_nowhere_is_told_once() -> None:
 @pytest.mark.parametrize(
     ("key", "kinds"),
     [
-        ("key_env", {"prodia", "prodia-v1"}),
+        ("key_env", _KEYED),
         ("mode", {"prodia"}),
         ("image_base_url", {"prodia-legacy"}),
         *((key, set(KINDS)) for key in ("base_url", "enabled", "max_jobs", "polls_per_second", "http_proxy")),
@@ -170,7 +188,7 @@ def test_a_key_is_taken_by_its_kinds_and_refused_by_the_others(key: str, kinds: 
         compose({"providers": {"mine": {"kind": kind, key: kind if key == "kind" else value}}}, {})
     for kind in set(KINDS) - kinds:
         (problem,) = _problems({"providers": {"mine": {"kind": kind, key: value}}})
-        assert problem.startswith(f"providers.mine.{key}: unknown key; only for kind {' and '.join(sorted(kinds))}; ")
+        assert problem.startswith(f"providers.mine.{key}: unknown key; only for kind {_listed(kinds)}; ")
 
 
 def test_a_removed_provider_is_not_used() -> None:
@@ -189,7 +207,7 @@ def test_several_tables_may_share_a_kind() -> None:
     second = configuration.settings.providers["second"]
     assert isinstance(second, ProdiaSettings)
     assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "sync")
-    assert configuration.provider_keys == {"prodia": "one", "second": "two", "prodia-v1": ""}
+    assert configuration.provider_keys == {**dict.fromkeys(_KEYED, ""), "prodia": "one", "second": "two"}
     assert configuration.why_not("second") == ""
     assert configuration.why_not("old") == ""
     assert configuration.why_not("prodia-legacy") == "not enabled"
@@ -241,13 +259,13 @@ def test_every_problem_is_told_at_once() -> None:
             {"providers": {"prodia-legacy": {"key_evn": "X"}}},
             (
                 "providers.prodia-legacy.key_evn: unknown key; did you mean 'key_env' "
-                "(only for kind prodia and prodia-v1)?"
+                f"(only for kind {_listed(_KEYED)})?"
             ),
         ),
         ({"providers": {"x": {"kind": "prodia-2"}}}, "providers.x.kind: unknown kind; did you mean 'prodia'?"),
         (
             {"providers": {"acme": {}}},
-            "providers.acme.kind: unknown kind; known are prodia, prodia-v1, prodia-legacy, imagelabs",
+            f"providers.acme.kind: unknown kind; known are {', '.join(KINDS)}",
         ),
     ],
 )
