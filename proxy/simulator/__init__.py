@@ -1,9 +1,7 @@
 """All the providers' dialects on one socket: for the demo, the end-to-end tests and the benchmarks.
 
-Written from the providers' observed behaviour and not from our adapters, so that it checks them independently: from
-the rest of the package it imports only the clock and the providers' lists of names. Words in a prompt steer it (see
-``words``); ``FAULTS`` are the faults that they can choose. Only ``proxy.server`` can serve it, because some faults
-break connections.
+Written from the providers' observed behaviour, not from our adapters, so that it checks them independently. Words in a
+prompt steer it (``words``, ``FAULTS``). Only ``proxy.server`` can serve it, because some faults break connections.
 """
 
 from collections.abc import Mapping
@@ -31,9 +29,8 @@ def create_simulator(
 ) -> Starlette:
     """Return the application. Typical durations are divided by ``speed``; raises ValueError unless it is positive.
 
-    ``keys``: by kind, the keys that are right instead of the usual ones.
-
-    ``GET /_counts?tag=T`` answers with what arrived for prompts that contain ``[tag:T]``; without a tag, in total.
+    ``keys``: by kind, the keys that are right instead of the usual ones. ``GET /_counts?tag=T`` answers with what
+    arrived for prompts that contain ``[tag:T]``; without a tag, in total.
     """
     if not speed > 0:
         raise ValueError("speed must be positive")

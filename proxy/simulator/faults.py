@@ -137,9 +137,7 @@ _NAMES = [name for name, _ in FAULTS]
 
 class Dialect(ABC):
     """One provider's interface. ``behaviours`` are the faults that replace its answers, in its own words.
-
-    ``key``: the one that is right, empty where none is asked for. ``hosted``: its pictures lie at the public host and
-    not behind its own address.
+    ``key``: the right one, empty where none is needed. ``hosted``: its pictures lie at the public host.
     """
 
     name: ClassVar[str]
@@ -151,11 +149,7 @@ class Dialect(ABC):
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-
-    @property
-    def right_key(self) -> str:
-        """The key that a call must bear."""
-        return self.simulation.keys.get(self.name, self.key)
+        self.right_key = simulation.keys.get(self.name, self.key)
 
     @abstractmethod
     def _refusal(self, request: Request) -> ASGIApp | None:
@@ -168,7 +162,6 @@ class Dialect(ABC):
         """
         words, nth = self.simulation.arrive(*texts)
         reply = self._refusal(request)
-        # A misspelt fault must not pass for a good answer: a test would then prove nothing.
         unknown = [fault.name for fault in words.faults if fault.name not in _NAMES]
         if unknown and reply is None:
             reply = PlainTextResponse(f"There is no [fault:{unknown[0]}]. There are: {', '.join(_NAMES)}.", 400)

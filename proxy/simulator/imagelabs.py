@@ -55,7 +55,6 @@ class ImageLabs(Dialect):
         ]
 
     def _refusal(self, request: Request) -> ASGIApp | None:
-        # The site stood behind Cloudflare, which turns away what doesn't look like its own page.
         headers = request.headers
         page = headers.get("origin") and headers.get("referer") and headers.get("x-requested-with") == "XMLHttpRequest"
         return None if page else HTMLResponse(CHALLENGE, 403)
@@ -80,7 +79,6 @@ class ImageLabs(Dialect):
 
     def _progress(self, request: Request, job: Job) -> dict[str, Any]:
         state, words = self.simulation.state(job), job.words
-        # A stuck job has no end by which its progress could be measured.
         done, stuck = state == "finished", state == "generating" and words.has("stuck")
         answer: dict[str, Any] = {
             "status": _STATUS["generating" if words.has("early-picture") and done else state],

@@ -71,8 +71,7 @@ def padded_png(width: int, height: int, size: int) -> bytes:
     missing = min(size, _MOST_BYTES) - len(plain) - 12
     if missing <= 0:
         return plain
-    # It only has to be incompressible; nothing depends on its being secret.
-    padding = Random(size).randbytes(missing)  # noqa: S311
+    padding = Random(size).randbytes(missing)  # noqa: S311 (incompressible, not secret)
     return plain.removesuffix(_END) + _chunk(b"paDd", padding) + _END
 
 

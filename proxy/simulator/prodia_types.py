@@ -75,10 +75,7 @@ _V4_SIZES = (
     "1024x1024 1536x768 768x1536 1280x832 832x1280 1216x896 896x1216 1152x896 896x1152 "
     "832x1344 1280x896 896x1280 1344x768 768x1344"
 )
-_V4_PRO_SIZES = (
-    "2048x2048 3072x1536 1536x3072 2560x1664 1664x2560 2432x1792 1792x2432 2304x1792 "
-    "1792x2304 1664x2688 2560x1792 1792x2560 2688x1536 1536x2688"
-)
+_V4_PRO_SIZES = " ".join("x".join(str(2 * int(side)) for side in size.split("x")) for size in _V4_SIZES.split())
 _SCHNELL: Schema = {
     "steps": whole(1, 4, default=4),
     "style_preset": string(values=STYLE_PRESETS),

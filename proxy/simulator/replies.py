@@ -41,8 +41,7 @@ async def drop(scope: Scope, receive: Receive, _send: Send) -> None:
     transport = scope.get("extensions", {}).get(_TRANSPORT, {}).get("transport")
     if transport is None:
         raise RuntimeError("The simulator can only reset connections when proxy.server.process serves it.")
-    # uvloop's socket has no setsockopt; a duplicate of the descriptor is the same socket. Closing with a linger time
-    # of zero sends a reset in place of an orderly end (socket(7), SO_LINGER).
+    # uvloop's socket has no setsockopt; a duplicate is the same socket. A linger time of zero sends a reset: socket(7).
     with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

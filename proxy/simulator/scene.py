@@ -40,8 +40,7 @@ class Drawing:
 
 def draw(drawing: Drawing) -> Image.Image:
     """Return the finished picture; takes some 10 ms for a megapixel, so never call it on the event loop."""
-    # Shapes and colours need no secrecy, only repeatability.
-    random = Random(f"{drawing.seed} {drawing.model} {drawing.prompt}")  # noqa: S311
+    random = Random(f"{drawing.seed} {drawing.model} {drawing.prompt}")  # noqa: S311 (repeatable, not secret)
     hue, size = random.random(), (drawing.width, drawing.height)
     full = (0, 0, *size)
     if drawing.image is None:
@@ -62,10 +61,7 @@ def draw(drawing: Drawing) -> Image.Image:
 
 
 def measure(data: bytes) -> tuple[int, int] | None:
-    """Return the size in pixels of a picture that a caller sent; None when it is no readable picture.
-
-    It decodes the whole picture, so never call it on the event loop.
-    """
+    """Return the size in pixels of a picture that a caller sent; None when it is unreadable. Blocks: it decodes it."""
     try:
         with Image.open(io.BytesIO(data)) as picture:
             picture.load()
@@ -80,14 +76,12 @@ def _colour(hue: float, saturation: float, value: float) -> tuple[int, int, int]
 
 
 def _hills(size: tuple[int, int], hue: float, random: Random) -> Image.Image:
-    """Return a sky with a sun, and hills that darken towards the front."""
+    """Return a sky, and hills that darken towards the front."""
     width, height = size
     column = Image.linear_gradient("L").resize((1, height))
     horizon = _colour(hue + random.uniform(-0.2, 0.2), 0.4, 1)
     picture = ImageOps.colorize(column, _colour(hue, 0.7, random.uniform(0.2, 0.7)), horizon).resize(size)
     pen = ImageDraw.Draw(picture)
-    x, y, radius = random.uniform(0.1, 0.9) * width, random.uniform(0.1, 0.4) * height, 0.08 * height
-    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_colour(hue + 0.1, 0.15, 1))
     for depth in (hill / _HILLS for hill in range(_HILLS)):
         x, half = random.random() * width, random.uniform(0.3, 0.9) * width
         top = height * (0.4 + 0.35 * depth + random.uniform(-0.08, 0.08))
