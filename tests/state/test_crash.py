@@ -15,7 +15,7 @@ from proxy.state.records import JobId
 from proxy.state.sqlite.engine import open_sqlite
 from tests.state.process import POINTS
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.kill]
 ROOT = Path(__file__).parents[2]
 KILLS = 3
 
