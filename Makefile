@@ -13,7 +13,7 @@ run: $(VENV)/.run
 	$(BIN)/images-proxy serve --demo $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not fuzz and not browser and not kill"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak and not fuzz and not browser and not kill"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
