@@ -106,8 +106,7 @@ class Generations:
         known, how = self._registry.repeated(resolved.fingerprint, resolved.checked.owner, key=key, attempt=attempt)
         if known is not None:
             # Only these take a generation over; by one key any number of callers may wait side by side.
-            if how == "retry" or how == "orphan":
-                how = "retry" if attempt or known.delivered_at is not None else "orphan"
+            if how != "key":
                 known.attempt, known.delivered_at = attempt, None
                 known.claim += 1
             known.waiters += 1
