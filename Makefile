@@ -32,8 +32,8 @@ test-clients: $(VENV)/.dev
 	$(BIN)/python -m tests.clients
 
 lock:  # needs uv
-	$(LOCK) --extra build pyproject.toml -o requirements.lock
-	$(LOCK) --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(LOCK) --extra build --extra postgres --extra s3 pyproject.toml -o requirements.lock
+	$(LOCK) --extra build --extra postgres --extra s3 --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info
