@@ -15,7 +15,10 @@ from proxy import __version__, config, logs
 from proxy.app import create_app
 from proxy.server.exchange import WireLimits
 from proxy.server.process import PortInUse, StartupFailed, loop_factory, raise_file_limit, serve
+from proxy.state.operations import StateUnavailable
 
+_AFTER_DRAIN_S = 5.0
+"""How much longer than its drain another process may take to let go of the state."""
 Command = Callable[[argparse.Namespace, config.Configuration], Coroutine[Any, Any, int]]
 
 _CURL = """\
@@ -41,6 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail([f"{error.strerror}; choose another port with --port"])
     except (StartupFailed, OSError) as error:
         _fail([str(error)])
+    except StateUnavailable as error:
+        _fail([f"state.path: {error}"])
     except KeyboardInterrupt:  # for "serve" Ctrl-C is a proper end; 130 is the shell's 128 + SIGINT
         sys.exit(0 if options.command == "serve" else 130)
 
@@ -120,6 +125,7 @@ async def _serve(options: argparse.Namespace, configuration: config.Configuratio
     logs.set_up(server.log)
     app = create_app(configuration)
     engine = app.state.waiting.engine
+    await engine.open_state(patience_s=timeouts.drain + _AFTER_DRAIN_S)
     _make_folder(engine.directory)
     raise_file_limit()
     _spare_the_collector()

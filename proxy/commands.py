@@ -22,6 +22,8 @@ from proxy.pictures.store import PictureStore
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _REDRAW_S = 0.1
+_OWNER = "command-line"
+"""Under which pictures made here are counted."""
 
 
 async def generate(options: argparse.Namespace, configuration: Configuration) -> int:
@@ -38,14 +40,15 @@ async def generate(options: argparse.Namespace, configuration: Configuration) ->
         values = {"prompt": options.prompt, "model": options.model, "size": options.size, "n": options.n}
         engine = Engine(configuration)
         try:
-            resolved = engine.resolve({**values, "output_format": picture_format, "response_format": "b64_json"})
+            wanted = {**values, "output_format": picture_format, "response_format": "b64_json"}
+            resolved = engine.resolve(wanted, owner=_OWNER)
         except Failure as failure:
             sys.stderr.write(f"images-proxy: {failure.message}\n")
             return 2
         if problem := _in_the_way(_names(output, options), force=options.force):
             sys.stderr.write(f"images-proxy: {problem}\n")
             return 2
-        await engine.open()
+        await engine.open(serving=False)
         stack.push_async_callback(engine.close)
         generation = engine.generations.join(resolved).generation
         await _show(generation)
@@ -147,7 +150,7 @@ async def check(options: argparse.Namespace, configuration: Configuration) -> in
     async with AsyncExitStack() as stack:
         engine = Engine(configuration)
         stack.push_async_callback(engine.close)
-        await engine.open()
+        await engine.open(serving=False)
         problems = 0
         for name in engine.settings.providers:
             why_not = engine.configuration.why_not(name)

@@ -26,7 +26,7 @@ _LAYERS = [
     {"proxy.demo"},
     {"proxy.app"},
     {"proxy.api"},
-    {"proxy.engine"},
+    {"proxy.engine", "proxy.runtimes"},
     {"proxy.background"},
     {"proxy.generations"},
     {"proxy.jobs"},
