@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy import __version__, commands
+from proxy import __version__
 from proxy.cli import main
+from proxy.commands import generate
 from proxy.generations.record import Generation
 from proxy.pictures.codec import inspect_file
 from proxy.providers.registry import KINDS
@@ -284,7 +285,7 @@ def test_a_file_that_comes_into_the_way_meanwhile_is_not_overwritten(
         while not generation.done:  # noqa: ASYNC110 (as the command itself waits)
             await asyncio.sleep(0.01)
 
-    monkeypatch.setattr(commands, "_show", show)
+    monkeypatch.setattr(generate, "_show", show)
     status, out, _ = _run_here(capsys, "generate", "a boat", "-o", "one.png", *_QUICK)
     assert (status, out.partition(" ")[0]) == (0, "one-1.png")
     assert (home / "one.png").read_text() == "mine"

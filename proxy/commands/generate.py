@@ -1,22 +1,19 @@
-"""The commands besides ``serve``: generate, models, check."""
+"""``generate``: pictures from the command line, through the same engine as the service."""
 
 import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
-from rich.text import Text
 
+from proxy.commands.arguments import add_config, add_demo
 from proxy.config import Configuration
 from proxy.engine import Engine
-from proxy.errors import Failure, NotConfigured, UnknownModel
+from proxy.errors import Failure
 from proxy.generations.record import Generation
 from proxy.pictures.store import PictureStore
 
@@ -24,7 +21,20 @@ _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _REDRAW_S = 0.1
 
 
-async def generate(options: argparse.Namespace, configuration: Configuration) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``generate``."""
+    parser.set_defaults(run=run)
+    add_config(parser)
+    add_demo(parser)
+    parser.add_argument("prompt", metavar="PROMPT")
+    parser.add_argument("--model", metavar="M", help="public name or provider/model")
+    parser.add_argument("--size", metavar="S", help="WIDTHxHEIGHT")
+    parser.add_argument("-n", type=int, default=1, metavar="N", help="how many, 1 to 10")
+    parser.add_argument("-o", "--output", metavar="FILE", help="file to write (default: image.png, numbered)")
+    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
+
+
+async def run(options: argparse.Namespace, configuration: Configuration) -> int:
     """Make pictures through the same engine as the service and write them to files."""
     async with AsyncExitStack() as stack:
         output = Path(options.output or "image.png")
@@ -119,72 +129,3 @@ async def _write(store: PictureStore, name: str, path: Path, *, force: bool) -> 
             async for piece in pieces:
                 file.write(piece)
     return target
-
-
-async def models(options: argparse.Namespace, configuration: Configuration) -> int:  # noqa: ARG001 (a command's signature)
-    """Print every public name, its routes, and whether it can be used."""
-    engine = Engine(configuration)
-    table = Table("model", Column("routes", overflow="fold"), "usable", Column("skipped", overflow="fold"))
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for name, settings in engine.routing.configured():
-        alike.setdefault(settings.routes, []).append(name)
-    for routes, names in alike.items():
-        reasons = {route: engine.routing.why_unusable(route) for route in routes}
-        usable = any(not reason for reason in reasons.values())
-        why = sorted({f"{route.partition('/')[0]}: {reason}" for route, reason in reasons.items() if reason})
-        table.add_row(*map(Text, ("\n".join(names), "\n".join(routes), "yes" if usable else "no", "\n".join(why))))
-    for name, catalogue in engine.catalogues.items():
-        usable = not catalogue.why_not
-        models = f"{len(catalogue.models)} models"
-        table.add_row(*map(Text, (f"{name}/…", models, "yes" if usable else "no", catalogue.why_not)))
-    # In a pipe rich assumes 80 columns, which would fold every route.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    return 0
-
-
-async def check(options: argparse.Namespace, configuration: Configuration) -> int:  # noqa: ARG001 (a command's signature)
-    """Validate the configuration (by loading it) and check that each usable provider answers."""
-    async with AsyncExitStack() as stack:
-        engine = Engine(configuration)
-        stack.push_async_callback(engine.close)
-        await engine.open()
-        problems = 0
-        for name in engine.settings.providers:
-            why_not = engine.configuration.why_not(name)
-            if why_not:
-                sys.stdout.write(f"{name}: not used ({why_not})\n")
-                continue
-            problem = await engine.probe(name)
-            problems += bool(problem)
-            sys.stdout.write(f"{name}: {problem or 'ok'}\n")
-        for line in _dead_ends(engine):
-            problems += 1
-            sys.stdout.write(f"{line}\n")
-        if not engine.runtimes:
-            sys.stdout.write("no provider can be used\n")
-        return 1 if problems or not engine.runtimes else 0
-
-
-def _dead_ends(engine: Engine) -> list[str]:
-    """Return a line for each configured route, and for the default model, that can never be used."""
-    lines = [
-        f"{key}: '{route}' leads to no model of that provider"
-        for key, routes in engine.settings.routes.items()
-        for route in routes
-        if route.partition("/")[2] not in engine.catalogues[route.partition("/")[0]].by_name
-    ]
-    default = engine.settings.server.default_model
-    try:
-        engine.routing.resolve(default)
-    except UnknownModel as unknown:
-        lines.append(f"server.default_model: {unknown.message}")
-    except NotConfigured:
-        pass
-    return lines
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace, Configuration], Coroutine[Any, Any, int]]] = {
-    "generate": generate,
-    "models": models,
-    "check": check,
-}
