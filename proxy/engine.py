@@ -14,6 +14,7 @@ from proxy.errors import InvalidRequest, ProviderBadResponse
 from proxy.generations.results import Picture, Results
 from proxy.generations.runner import Generations
 from proxy.jobs.breaker import Breaker
+from proxy.jobs.forecast import RouteForecast, forecast
 from proxy.jobs.run import Jobs
 from proxy.jobs.runtime import Limits, ProviderRuntime
 from proxy.jobs.schedule import Schedule
@@ -198,6 +199,10 @@ class Engine:
         # An API's own 404 (for a task that doesn't exist) is a sign of life; a front end's page is not.
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
         return "" if alive else f"answers with status {reply.status}"
+
+    def forecast(self, resolved: ResolvedRequest) -> tuple[RouteForecast, ...]:
+        """Return what ``resolved`` would do at each of its routes, in their order. Nothing is sent."""
+        return forecast(resolved, self.schedule)
 
     def check_store(self, resolved: ResolvedRequest) -> None:
         """Refuse what needs a file of ours on every route while none can be written. Raises StateUnavailable."""

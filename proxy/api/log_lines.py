@@ -31,6 +31,7 @@ def log_request(context: RequestContext, method: str, status: int, milliseconds:
         "key": context.owner,
         "submits": context.attempts,
         "reattached": context.reattached,
+        "dry_run": context.dry_run,
     }
     fields.update((name, value) for name, value in optional.items() if value)
     _requests.log(level, "request", exc_info=context.cause, extra={"fields": fields})
