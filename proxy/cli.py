@@ -9,7 +9,7 @@ from functools import partial
 from typing import NoReturn
 
 from proxy import __version__, config
-from proxy.commands.arguments import Parser
+from proxy.commands.arguments import Mistake, Parser
 from proxy.server.process import PortInUse, StartupFailed, loop_factory
 
 # Each command's module in proxy/commands, and what it does. The module's add_arguments(parser) sets, besides arguments,
@@ -31,6 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(runner.run(_start(options)))
     except config.ConfigurationError as error:
         _fail(error.problems)
+    except Mistake as mistake:
+        _fail([str(mistake)])
     except PortInUse as error:
         _fail([f"{error.strerror}; choose another port with --port"])
     except (StartupFailed, OSError) as error:

@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 
+class Mistake(Exception):
+    """What the user got wrong, in one line; the command ends with status 2."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes are one line; ``fill`` adds its arguments once they are needed."""
 
