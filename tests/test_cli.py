@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import os
+import pty
 import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -387,23 +390,98 @@ def _point_at(home: Path, port: int) -> None:
     )
 
 
-def test_the_models_are_listed_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def _on_a_terminal(*arguments: str, columns: int) -> str:
+    """Run a command in a terminal of its own and return what it shows, without colours."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (40, columns))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    command = [sys.executable, "-W", "error", "-m", "proxy", *arguments]
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment | {"TERM": "xterm"}) as process:
+        os.close(its)
+        shown = b""
+        try:
+            while piece := os.read(ours, 65_536):
+                shown += piece
+        except OSError:  # how Linux reports that the other end was closed
+            pass
+        assert process.wait(timeout=60) == 0
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace("\r\n", "\n")
+
+
+def test_the_models_are_readable_on_80_columns() -> None:
+    shown = _on_a_terminal("models", columns=80).splitlines()
+    assert max(map(len, shown)) <= 80
+    for whole in (
+        "gpt-image-2.5-sunburst",
+        "prodia/inference.flux-fast.schnell.txt2img.v2",
+        "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]",
+        "  not used: PRODIA_TOKEN is not set",
+        "  prodia-legacy: 65; not used: not enabled",
+        "'images-proxy models PROVIDER/' lists them.",
+    ):
+        assert any(whole in line for line in shown), whole
+    assert shown[0].split() == ["model", "usable", "made", "by", "the", "first", "of"]
+    assert not any("…" in line for line in shown)
+    shown = _on_a_terminal("models", "prodia/*klein*", columns=80).splitlines()
+    assert len(shown) == 1 + 3
+    assert shown[1].split(maxsplit=2) == [
+        "prodia/inference.flux-2.klein.4b.txt2img.v1",
+        "no",
+        "PRODIA_TOKEN is not set",
+    ]
+
+
+def test_in_a_pipe_each_model_is_a_line_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = _run_here(capsys, "models")
     assert (status, err) == (0, "")
-    assert "dall-e-3" in out
-    assert "imagelabs/sdxl-turbo" in out
-    assert "sd_xl_base_1.0.safetensors [be9edd61]" in out
-    assert "PRODIA_TOKEN is not set" in out
-    assert "gpt-image-*" in out
-    assert "not enabled" in out
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in out.splitlines()}
+    usable, routes, why = rows["dall-e-3"]
+    assert usable == "yes"
+    assert "imagelabs/sdxl-turbo" in routes.split(", ")
+    assert why == "prodia: PRODIA_TOKEN is not set; prodia-v1: PRODIA_API_KEY is not set"
+    assert "gpt-image-*" in rows
+    assert rows["imagelabs/sdxl-turbo"] == ["yes", "imagelabs/sdxl-turbo", ""]
+    native = "prodia-legacy/dreamshaper_8.safetensors [9d40847d]"
+    assert rows[native] == ["no", native, "prodia-legacy: not enabled"]
 
 
 def test_every_model_is_usable_in_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = _run_here(capsys, "models", *_QUICK)
     assert status == 0
-    assert "dall-e-3" in out
+    assert {line.split("\t")[1] for line in out.splitlines()} == {"yes"}
     assert "is not set" not in out
-    assert not re.search(r"│ no +│", out)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ("DALL-E", ["dall-e-3", "dall-e-2", "dall-e-*"]),
+        ("dall-e-?", ["dall-e-3", "dall-e-2", "dall-e-*"]),
+        ("sdxl-turbo", ["imagelabs/sdxl-turbo"]),
+        ("[9d40847d]", None),
+    ],
+)
+def test_a_filter_finds_names(capsys: pytest.CaptureFixture[str], wanted: str, names: list[str] | None) -> None:
+    status, out, _ = _run_here(capsys, "models", wanted, "--json")
+    assert status == 0
+    found = [model["name"] for model in json.loads(out)["models"]]
+    assert found
+    assert found == names if names else all("[9d40847d]" in name for name in found)
+
+
+def test_models_can_be_read_by_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = _run_here(capsys, "models", "dall-e-3", "--json")
+    (model,) = json.loads(out)["models"]
+    assert (model["name"], model["usable"]) == ("dall-e-3", True)
+    by_route = {route["route"]: (route["usable"], route["why_not"]) for route in model["routes"]}
+    assert by_route["imagelabs/sdxl-turbo"] == (True, None)
+    assert by_route["prodia/inference.flux-fast.schnell.txt2img.v2"] == (False, "PRODIA_TOKEN is not set")
+
+
+def test_a_filter_that_finds_nothing_ends_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = _run_here(capsys, "models", "nothing-has-this-name")
+    assert ended == (1, "", "images-proxy: no model's name contains or matches 'nothing-has-this-name'\n")
 
 
 def test_a_check_asks_every_provider_for_a_sign_of_life(capsys: pytest.CaptureFixture[str]) -> None:
