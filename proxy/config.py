@@ -154,6 +154,14 @@ class Configuration:
             return f"{settings.key_variable} is not set"
         return ""
 
+    def how_to_use(self, provider: str) -> str:
+        """Return what would make a provider usable that isn't."""
+        settings = self.settings.providers[provider]
+        steps = [] if settings.enabled else [f"set enabled = true in [providers.{provider}]"]
+        if settings.key_variable and not self.provider_keys.get(provider):
+            steps.append(f"set {settings.key_variable} in the environment")
+        return " and ".join(steps)
+
 
 def find_file(path: str | None, environment: Mapping[str, str], *, look_here: bool = True) -> Path | None:
     """Return the file to read: ``path``, else ``$IMAGES_PROXY_CONFIG``, else ``./config.toml`` if there is one.

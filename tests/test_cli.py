@@ -228,6 +228,28 @@ def test_the_demo_says_where_it_is_answers_and_stops(demo: tuple[subprocess.Pope
     assert [json.loads(line)["status"] for line in log.splitlines() if "create_image" in line] == [200]
 
 
+_SECOND = (
+    "Not used: second. To use it, set enabled = true in [providers.second] and set PRODIA_API_KEY in the environment.\n"
+)
+
+
+def test_the_providers_that_are_not_used_are_told_with_how_to_enable_them(home: Path) -> None:
+    (home / "config.toml").write_text('[providers.second]\nkind = "prodia-v1"\nenabled = false\n', encoding="utf-8")
+    command = [sys.executable, "-m", "proxy", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(7)]
+        process.send_signal(signal.SIGINT)
+    assert lines[1] == "Providers: imagelabs\n"
+    assert lines[2:6] == [
+        "Not used: prodia. To use it, set PRODIA_TOKEN in the environment.\n",
+        "Not used: prodia-v1. To use it, set PRODIA_API_KEY in the environment.\n",
+        "Not used: prodia-legacy. To use it, set enabled = true in [providers.prodia-legacy].\n",
+        _SECOND,
+    ]
+    assert lines[6].startswith("Models: ")
+
+
 # --- generate ---------------------------------------------------------------------------------------------------------
 
 

@@ -89,16 +89,18 @@ def _greet(app: Starlette, port: int, *, demo: bool) -> None:
         for name in engine.listed_names
         if any(not engine.routing.why_unusable(r) for r in engine.settings.models[name].routes)
     ]
-    providers = ", ".join(engine.runtimes) or "none; see images-proxy models"
+    configuration = engine.configuration
+    unused = [name for name in engine.settings.providers if configuration.why_not(name)]
     lines = [
         f"images-proxy {__version__} is ready. Base URL: {base}/v1",
-        f"Providers: {providers}{' (all simulated)' if demo else ''}",
+        f"Providers: {', '.join(engine.runtimes) or 'none'}{' (all simulated)' if demo else ''}",
+        *(f"Not used: {name}. To use it, {configuration.how_to_use(name)}." for name in unused),
         f"Models: {', '.join(sorted(usable)) or 'none is usable yet'}",
         "Try it:",
         _CURL.format(
             base=base,
             model=server.default_model,
-            key=' -H "Authorization: Bearer $KEY"' if engine.configuration.key_digests else "",
+            key=' -H "Authorization: Bearer $KEY"' if configuration.key_digests else "",
         ),
     ]
     if sys.stdout.isatty():
