@@ -33,6 +33,7 @@ _HERE = "http://127.0.0.1:8080"
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _BLOCK = re.compile(r"^<!-- run -->\n```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_TYPED = re.compile(r"^(?P<mark><!-- [^\n]* -->\n)?```(?:sh|python|js)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _INSIDE = re.compile(
     r"(?i:(?<!in[ _])(?<!in-)\bflights?\b|\bboarding\b|\bleftovers?\b|\boutlets?\b|\bsuppliers?\b|\bwish(?:es)?\b)"
@@ -165,6 +166,15 @@ def test_what_is_to_be_typed_works(
         pytest.skip("no curl on the PATH")
     printed = _type(language, text.replace(_HERE, demo), environment, folder)
     assert '"error"' not in printed
+
+
+@pytest.mark.parametrize("path", _PAGES, ids=lambda path: path.name)
+def test_what_is_not_run_says_why(path: Path) -> None:
+    blocks = _TYPED.finditer(path.read_text(encoding="utf-8"))
+    unmarked = [
+        match["text"] for match in blocks if not re.match(r"<!-- (run|not run: \S.+) -->$", match["mark"] or "")
+    ]
+    assert unmarked == []
 
 
 def _faults() -> list[Any]:
