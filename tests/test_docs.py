@@ -296,13 +296,14 @@ def test_the_metrics_exist() -> None:
         assert named - names == set(), path.name
 
 
+@pytest.mark.parametrize(("status", "prompt"), [(200, "a red fox"), (502, "a red fox [fault:drop]")])
 def test_the_log_looks_like_its_samples(
-    demo: str, environment: dict[str, str], folder: Path, log: list[dict[str, Any]]
+    demo: str, environment: dict[str, str], folder: Path, log: list[dict[str, Any]], status: int, prompt: str
 ) -> None:
     page = (_ROOT / "docs/operations.md").read_text(encoding="utf-8")
     samples = [json.loads(line) for line in page.splitlines() if line.startswith('{"time"')]
-    picture = next(sample for sample in samples if sample.get("status") == 200)
-    call = f'curl -s {demo}/v1/images/generations -d \'{{"model": "dall-e-3", "prompt": "a red fox"}}\''
+    picture = next(sample for sample in samples if sample.get("status") == status)
+    call = f'curl -s {demo}/v1/images/generations -d \'{{"model": "dall-e-3", "prompt": "{prompt}"}}\''
     if shutil.which("curl") is None:
         pytest.skip("no curl on the PATH")
     before = len(log)
@@ -313,4 +314,4 @@ def test_the_log_looks_like_its_samples(
     written = log[before]
     assert list(written) == list(picture)
     assert {name: type(value) for name, value in written.items()} == {n: type(v) for n, v in picture.items()}
-    assert written["route"] == picture["route"]
+    assert [written.get(name) for name in ("route", "code")] == [picture.get(name) for name in ("route", "code")]

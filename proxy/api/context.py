@@ -62,6 +62,7 @@ class RequestContext:
     model: str = ""
     provider: str = ""
     attempts: int = 0
+    generation: str = ""
     reattached: bool = False
     left: bool = False
     closed: bool = False

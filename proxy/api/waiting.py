@@ -77,6 +77,7 @@ class Waiting:
         joined = self.engine.generations.join(
             resolved, key=key, attempt=attempt, may_start=lambda: self._may_start_for(context, resolved)
         )
+        context.generation = joined.generation.id
         metrics = self.engine.metrics
         if joined.how is not None:
             context.reattached = True
