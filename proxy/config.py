@@ -171,6 +171,14 @@ class Configuration:
             return f"{settings.key_variable} is not set"
         return ""
 
+    def how_to_use(self, provider: str) -> str:
+        """Return what would make a provider usable that isn't."""
+        settings = self.settings.providers[provider]
+        steps = [] if settings.enabled else [f"set enabled = true in [providers.{provider}]"]
+        if settings.key_variable and not self.provider_keys.get(provider):
+            steps.append(f"set {settings.key_variable} in the environment")
+        return " and ".join(steps)
+
 
 def _cache_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

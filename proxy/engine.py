@@ -14,6 +14,7 @@ from proxy.generations.journal import Journal
 from proxy.generations.making import PictureMaking
 from proxy.generations.results import Picture, Results
 from proxy.generations.runner import Generations
+from proxy.jobs.forecast import RouteForecast, forecast
 from proxy.jobs.run import Jobs
 from proxy.jobs.runtime import Limits
 from proxy.jobs.schedule import Schedule
@@ -213,6 +214,10 @@ class Engine:
         # An API's own 404 (for a task that doesn't exist) is a sign of life; a front end's page is not.
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
         return "" if alive else f"answers with status {reply.status}"
+
+    def forecast(self, resolved: ResolvedRequest) -> tuple[RouteForecast, ...]:
+        """Return what ``resolved`` would do at each of its routes, in their order. Nothing is sent."""
+        return forecast(resolved, self.schedule)
 
     def check_store(self, resolved: ResolvedRequest) -> None:
         """Refuse what needs a file of ours on every route while none can be written. Raises StateUnavailable."""

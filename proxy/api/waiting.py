@@ -12,6 +12,7 @@ from starlette.requests import Request
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext
+from proxy.api.dry_run import DryRun
 from proxy.api.log_lines import log_unattended_end
 from proxy.api.responses import ImagesResponse, PicturesBody
 from proxy.clock import Deadline
@@ -58,10 +59,15 @@ class Waiting:
                 raise
 
     async def join(self, request: Request, resolved: ResolvedRequest) -> Joined:
-        """Find or start the request's generation. Raises Failure; CallerLeft if the caller is gone before it starts."""
+        """Find or start the request's generation.
+
+        Raises Failure; CallerLeft if the caller is gone before it starts; DryRun if it only asks what would happen.
+        """
         context: RequestContext = request.state.context
         key, attempt = context.idempotency_key, context.attempt
         self._arriving.discard(context)
+        if context.dry_run:
+            raise self._dry_run(context, resolved)
         if attempt and not self.engine.generations.knows(resolved, key=key, attempt=attempt):
             await self._let_arrivals_be_read(context.owner)
         joined = self.engine.generations.join(
@@ -70,6 +76,7 @@ class Waiting:
         # Nobody is told of a generation, by its address or by an answer that begins, before it is written.
         if not joined.generation.written.is_set():
             await joined.generation.written.wait()
+        context.generation = joined.generation.id
         metrics = self.engine.metrics
         if joined.how is not None:
             context.reattached = True
@@ -77,11 +84,23 @@ class Waiting:
             metrics.duplicates_avoided.inc(resolved.request.n)
             if joined.how == "orphan":
                 metrics.orphans_rescued.inc()
-        # A caller's own words must not become labels of metrics: each new one is a series that stays.
-        context.model = resolved.public.name if resolved.public.name in self.engine.listed_names else "other"
+        self._name_model(context, resolved)
         if joined.how is None:
             log_unattended_end(self.engine, joined.generation, context)
         return joined
+
+    def _dry_run(self, context: RequestContext, resolved: ResolvedRequest) -> DryRun:
+        """Return the answer to a call that is not to start anything. Raises the Failure that would refuse the call."""
+        key, attempt = context.idempotency_key, context.attempt
+        reattached = self.engine.generations.knows(resolved, key=key, attempt=attempt)
+        if not reattached:
+            self._may_start_for(context, resolved)
+        self._name_model(context, resolved)
+        return DryRun(resolved, self.engine.forecast(resolved), reattached=reattached)
+
+    def _name_model(self, context: RequestContext, resolved: ResolvedRequest) -> None:
+        # A caller's own words must not become labels of metrics: each new one is a series that stays.
+        context.model = resolved.public.name if resolved.public.name in self.engine.listed_names else "other"
 
     async def _let_arrivals_be_read(self, owner: str) -> None:
         """Let the requests that have already arrived find or start their generations.
