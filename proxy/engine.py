@@ -230,6 +230,7 @@ class Engine:
             poll_breaker=Breaker(self.clock),
             figures=self.metrics.of_provider(name),
             polls_per_second=settings.polls_per_second,
+            prices=settings.prices,
         )
 
     def _catalogue(self, name: str) -> ModelCatalogue:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from starlette.types import Message
 
+from proxy.accounts.prices import Price
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
 from proxy.engine import Engine
@@ -64,6 +65,7 @@ class Job:
     end: asyncio.Future[None]
     brought: bool = False
     name: str = "1.png"
+    price: Price = field(default_factory=lambda: Price(5, "config"))
 
     def finish(self, failure: Exception | None = None) -> None:
         if self.end.done():
@@ -886,11 +888,11 @@ async def test_an_unforeseen_error_lands_the_generation_with_its_cause(runs: Run
 class Heard(Progress):
     """Progress that writes down how the job ended."""
 
-    ends: ClassVar[list[tuple[str, str]]] = []
+    ends: ClassVar[list[tuple[Any, ...]]] = []
 
-    async def done(self, picture: str, cost: int | None = None, /) -> None:
-        self.ends.append(("done", picture))
-        await super().done(picture, cost)
+    async def done(self, picture: str, price: Price, /) -> None:
+        self.ends.append(("done", picture, price))
+        await super().done(picture, price)
 
     async def lost(self, code: str, /) -> None:
         self.ends.append(("lost", code))
@@ -904,7 +906,7 @@ async def test_a_job_is_done_when_its_picture_is_stored_and_lost_when_it_cannot_
     stored = (await runs.join(checked("a"))).generation
     assert Heard.ends == []
     await runs.end(stored)
-    assert (stored.done, Heard.ends) == (True, [("done", "1.png")])
+    assert (stored.done, Heard.ends) == (True, [("done", "1.png", Price(5, "config"))])
 
     runs.studio.undeliverable = ProviderBadResult("The finished picture is no picture.")
     spoilt = (await runs.join(checked("b"))).generation

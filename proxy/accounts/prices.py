@@ -33,6 +33,9 @@ class Price:
         return self if told is None else replace(self, amount=told, source="provider")
 
 
+UNKNOWN = Price()
+
+
 def known_price(candidate: Candidate, configured: Mapping[str, int], told: Mapping[str, int]) -> Price:
     """Return the price of a picture by this route, as far as it is known before it is made.
 

@@ -267,7 +267,7 @@ class Generations:
         except Failure as failure:
             await steps.lost(failure.code or failure.type)
             raise
-        await steps.done(picture.name)
+        await steps.done(picture.name, finished_job.price)
         return picture
 
     def _ended(self, generation: Generation, pictures: dict[int, Picture], task: asyncio.Task[None]) -> None:

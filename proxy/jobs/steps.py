@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from proxy.accounts.prices import UNKNOWN, Price
 from proxy.clock import Deadline
 from proxy.providers.boundary import Finished, Handle
 from proxy.requests.resolve import Candidate
@@ -57,8 +58,8 @@ class Steps(Protocol):
         """Report that a picture was bought and will not come."""
         ...
 
-    async def done(self, picture: str, cost: int | None = None, /) -> None:
-        """Report where the picture is (its stored name, or the provider's address), and its cost if known."""
+    async def done(self, picture: str, price: Price, /) -> None:
+        """Report where the picture is (its stored name, or the provider's address), and what it cost."""
         ...
 
     def progress(self, state: JobState, fraction: float | None = None, preview: str | None = None) -> None:
@@ -114,7 +115,7 @@ class Progress:
 
     unknown = failed = lost = released
 
-    async def done(self, _picture: str, _cost: int | None = None, /) -> None:
+    async def done(self, _picture: str, _price: Price, /) -> None:
         """Record that the job is done."""
         self.progress("done", 1.0)
 
@@ -168,8 +169,9 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """A finished job, where it comes from, and until when its picture may be fetched and stored."""
+    """A finished job, where it comes from, until when its picture may be fetched and stored, and what it cost."""
 
     finished: Finished
     origin: Origin
     lifetime: Deadline
+    price: Price = UNKNOWN

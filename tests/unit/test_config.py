@@ -217,7 +217,7 @@ def test_several_tables_may_share_a_kind() -> None:
     configuration = compose(values, {"PRODIA_TOKEN": "one", "SECOND_TOKEN": "two"})
     second = configuration.settings.providers["second"]
     assert isinstance(second, ProdiaSettings)
-    assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "sync")
+    assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "auto")
     assert configuration.provider_keys == {**dict.fromkeys(_KEYED, ""), "prodia": "one", "second": "two"}
     assert configuration.why_not("second") == ""
     assert configuration.why_not("old") == ""
