@@ -62,7 +62,7 @@ def create_app(configuration: Configuration, clock: Clock | None = None) -> Star
             Middleware(
                 Edge,
                 routes=ROUTES,
-                access=Access(configuration.key_digests, server),
+                access=Access(engine.accounts.keys, server, engine.clock.monotonic),
                 server=server,
                 clock=engine.clock,
                 metrics=engine.metrics,

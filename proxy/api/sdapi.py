@@ -30,9 +30,9 @@ async def txt2img(request: Request) -> ASGIApp:
     """Make pictures and return them as base64 in ``images``."""
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
-    waiting.admit(request)
+    await waiting.admit(request)
     asked = await read_json(request, waiting.engine.settings.server.max_body)
-    resolved = waiting.engine.resolve(_translate(asked), owner=context.owner, ignored=_ignored(asked))
+    resolved = waiting.engine.resolve(_translate(asked), caller=context.caller, ignored=_ignored(asked))
     joined = await waiting.join(request, resolved)
     await waiting.hold(request, joined, "sdapi")
     parameters = {name: value for name, value in asked.items() if name in _COPIED}

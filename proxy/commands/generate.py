@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from proxy.accounts.accounts import Caller
+from proxy.accounts.keys import Key
 from proxy.api.uploads import complete, picture_of, readable_mask
 from proxy.commands.arguments import Mistake, add_config, add_demo
 from proxy.config import Configuration
@@ -27,8 +29,8 @@ from proxy.requests.resolve import ResolvedRequest
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _USUAL_NAME = "image.png"
 _REDRAW_S = 0.1
-_OWNER = "command-line"
-"""Under which pictures made here are counted."""
+_CALLER = Caller(Key("command-line", "command-line"))
+"""Under whose name pictures made here are counted."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,10 +108,10 @@ async def _resolve(engine: Engine, options: argparse.Namespace, output_format: s
     mask = _picture(Path(options.mask), "mask", limit) if options.mask else None
     try:
         if not images and mask is None:
-            return engine.resolve(values, owner=_OWNER)
+            return engine.resolve(values, caller=_CALLER)
         upload = complete(values, images, mask)
         operation: Operation = "inpaint" if mask else "edit"
-        resolved = engine.resolve(values, operation, owner=_OWNER, images=upload.images, mask=upload.mask)
+        resolved = engine.resolve(values, operation, caller=_CALLER, images=upload.images, mask=upload.mask)
         return resolved.with_mask(await readable_mask(engine.converter, mask)) if mask else resolved
     except Failure as failure:
         raise Mistake(failure.message) from None

@@ -44,6 +44,10 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
     app = create_app(configuration)
     engine = app.state.waiting.engine
     await engine.open_state(patience_s=timeouts.drain + _AFTER_DRAIN_S)
+    exposed = configuration.exposed(asked=engine.accounts.keys.asked)
+    if exposed:
+        await engine.close()
+        raise ConfigurationError([exposed])
     _make_folder(engine.directory)
     raise_file_limit()
     _spare_the_collector()
@@ -103,7 +107,7 @@ def _greet(app: Starlette, port: int, *, demo: bool) -> None:
         _CURL.format(
             base=base,
             model=server.default_model,
-            key=' -H "Authorization: Bearer $KEY"' if configuration.key_digests else "",
+            key=' -H "Authorization: Bearer $KEY"' if engine.accounts.keys.asked else "",
         ),
     ]
     if sys.stdout.isatty():
