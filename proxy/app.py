@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from proxy.api import chat, health, images, models, openapi, page, pictures, sdapi
+from proxy.api import accounts, chat, health, images, keys, models, openapi, organization, page, pictures, sdapi
 from proxy.api.access import Access
 from proxy.api.dry_run import DryRun, on_dry_run
 from proxy.api.edge import Edge
@@ -32,6 +32,20 @@ ROUTES = (
     Route("/sdapi/v1/sd-models", sdapi.list_models, name="list_sdapi_models", methods=["GET"]),
     Route("/sdapi/v1/samplers", sdapi.list_samplers, name="list_sdapi_samplers", methods=["GET"]),
     Route("/sdapi/v1/options", sdapi.options, name="sdapi_options", methods=["GET"]),
+    Route("/v1/key", accounts.own_key, name="own_key", methods=["GET"]),
+    Route("/v1/usage", accounts.usage, name="usage", methods=["GET"]),
+    Route("/v1/ledger", accounts.ledger, name="ledger", methods=["GET"]),
+    Route("/v1/ledger/{job}", accounts.resolve, name="resolve_job", methods=["POST"]),
+    Route("/v1/organization/costs", organization.costs, name="organization_costs", methods=["GET"]),
+    Route("/v1/organization/usage/images", organization.images, name="organization_images", methods=["GET"]),
+    Route("/key/generate", keys.generate_key, name="generate_key", methods=["POST"]),
+    Route("/key/update", keys.update_key, name="update_key", methods=["POST"]),
+    Route("/key/delete", keys.delete_keys, name="delete_keys", methods=["POST"]),
+    Route("/key/block", keys.block_key, name="block_key", methods=["POST"]),
+    Route("/key/unblock", keys.unblock_key, name="unblock_key", methods=["POST"]),
+    Route("/key/info", keys.key_info, name="key_info", methods=["GET"]),
+    Route("/key/list", keys.list_keys, name="list_keys", methods=["GET"]),
+    Route("/key/{key:path}/regenerate", keys.regenerate_key, name="regenerate_key", methods=["POST"]),
     Route("/images/{name}", pictures.get_image, name="get_image", methods=["GET"]),
     Route("/healthz", health.healthz, name="healthz", methods=["GET"]),
     Route("/readyz", health.readyz, name="readyz", methods=["GET"]),

@@ -29,7 +29,7 @@ import json
 import math
 from typing import Any, ClassVar, Self
 
-_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 60  # OpenAI's SDK for Python ignores a Retry-After of more than 60 s
+_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 30  # OpenAI's SDK for Python ignores a Retry-After of more than 60 s
 
 
 class Failure(Exception):
@@ -81,7 +81,7 @@ class Failure(Exception):
 def write(failure: Failure) -> tuple[dict[str, str], bytes]:
     """Return the headers and the body of the answer that reports ``failure``; its status is the failure's own.
 
-    Retry-After is 1 to 60 whole seconds, and always there when the call should be repeated.
+    Retry-After is 1 to 30 whole seconds, and always there when the call should be repeated.
     """
     # In ASCII: a message may quote the caller's words, lone surrogates included, which UTF-8 cannot hold.
     body = json.dumps(failure.body()).encode()

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from proxy.accounts.keys import ANYONE, Key, Keys
 from proxy.accounts.refusals import over_limit
 from proxy.accounts.users import EndUsers
-from proxy.errors import ModelNotAllowed
+from proxy.errors import ModelNotAllowed, NotFound
 from proxy.state import operations
 from proxy.state.money import Limit
 from proxy.state.operations import State
@@ -37,6 +37,8 @@ class Caller:
 
 
 NO_CALLER: Final = Caller()
+COMMAND_LINE: Final = Key("command-line", "command-line")
+"""Under whose name pictures made by ``images-proxy generate`` are counted."""
 
 
 class Accounts:
@@ -87,6 +89,14 @@ class Accounts:
             return Account(key.id, key.name, key.owner)
         given = user if key.count_by == "user" else caller.header_user
         return Account(key.id, key.name, key.owner, self.users.name(key.id, given, self._secret, shown=key.show_users))
+
+    def id_of(self, name: str) -> str:
+        """Return the id of a key by its name or its id. Raises NotFound."""
+        known: list[Key] = [*self.keys, COMMAND_LINE]
+        for key in known:
+            if name in (key.name, key.id):
+                return key.id
+        raise NotFound("There is no such key.")
 
     def paces(self, caller: Caller) -> tuple[Pace, ...]:
         """Return how many generations a caller may start."""

@@ -6,7 +6,7 @@ Dollars are decimal text, since sums of floats are off; moments and days are UTC
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, get_args
 
-from proxy.accounts.amounts import shown_amount, shown_day, shown_moment
+from proxy.accounts.amounts import read_moment, shown_amount, shown_day, shown_moment
 from proxy.accounts.keys import Key, models_of
 from proxy.dollars import decimal_text
 from proxy.state.money import Balance, Entry, KeyChange, KeyRow, Limit, Unit
@@ -41,6 +41,18 @@ def _named(name: str, by: By) -> str:
 def shown_date(day: int) -> str:
     """Return a day as ``2026-11-21``. ``day``: UTC days since 1970."""
     return str(shown_day(day))[:10]
+
+
+def since_day(text: str | None, now: int) -> int:
+    """Return the UTC day from which on is counted: ``7d`` back or a date; this month's first for None.
+
+    Raises ValueError.
+    """
+    if text is None:
+        return period_start("month", day_of(now))
+    at = read_moment(text, now)
+    # "7d" is read as a moment seven days ahead; here it means back.
+    return day_of(2 * now - at) if at > now else day_of(at)
 
 
 def usage_body(rows: Sequence[Usage], by: By, since_day: int, split: By | None = None) -> dict[str, Any]:
@@ -133,11 +145,11 @@ def changes_body(changes: Sequence[KeyChange]) -> list[dict[str, Any]]:
     return [{"at": shown_moment(each.at), "who": each.who, "change": each.change} for each in changes]
 
 
-async def own_body(state: State, key: Key, account: Account, now: int) -> dict[str, Any]:
+async def own_body(state: State, key: Key, now: int) -> dict[str, Any]:
     """Return what a key may know of itself. Raises operations.StateUnavailable."""
-    standing = await state.standing(account)
+    standing = await state.standing(Account(key.id, key.name, key.owner))
     month = period_start("month", day_of(now))
-    used = _total(row.balance for row in await state.usage("key", month, account.key))
+    used = _total(row.balance for row in await state.usage("key", month, key.id))
     dollars = [each for each in standing if each.limit.unit == "dollars"]
     tightest = min(dollars, key=lambda each: each.remaining, default=None)
     return {

@@ -42,6 +42,7 @@ class RequestContext:
 
     ``has_left``: whether its caller has hung up, even if nobody has read that from the connection yet.
     ``origin`` is our base URL as the caller sees it; ``caller``: whose key it came with.
+    ``address``: where it came from, on routes that can tell or change something.
     ``key`` is the Idempotency-Key as it came, ``attempt`` the SDK's retry counter, 0 where there is none.
     ``patience_s``: seconds the caller will wait, as far as it says. ``preferences``: those of ``Prefer``.
     """
@@ -56,6 +57,7 @@ class RequestContext:
     patience_s: float
     has_left: Callable[[], bool] = lambda: False
     caller: Caller = field(default_factory=Caller)
+    address: str = ""
     deployment: str = ""
     route: str = ""
     status: int = 0
@@ -92,6 +94,11 @@ class RequestContext:
     def owner(self) -> str:
         """The id of the caller's key, empty without one: whose generations it may join and see."""
         return self.caller.key.id
+
+    @property
+    def who(self) -> str:
+        """Who makes a change, as it is kept with it."""
+        return f"{self.caller.role} ({self.address})" if self.address else self.caller.role
 
     @property
     def idempotency_key(self) -> str | None:

@@ -110,8 +110,9 @@ class Edge:
         if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
             return
         gate = gate_of(path)
-        address = "" if gate == "use" else client_address(scope, headers, self._server)
-        context.caller = self._access.caller(headers, gate, address)
+        if gate != "use":
+            context.address = client_address(scope, headers, self._server)
+        context.caller = self._access.caller(headers, gate, context.address)
         if headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise UnsupportedContentEncoding("Compressed request bodies are not accepted.")
 

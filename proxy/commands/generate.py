@@ -13,8 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from proxy.accounts.accounts import Caller
-from proxy.accounts.keys import Key
+from proxy.accounts.accounts import COMMAND_LINE, Caller
 from proxy.api.uploads import complete, picture_of, readable_mask
 from proxy.commands.arguments import Mistake, add_config, add_demo
 from proxy.config import Configuration
@@ -29,8 +28,7 @@ from proxy.requests.resolve import ResolvedRequest
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _USUAL_NAME = "image.png"
 _REDRAW_S = 0.1
-_CALLER = Caller(Key("command-line", "command-line"))
-"""Under whose name pictures made here are counted."""
+_CALLER = Caller(COMMAND_LINE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

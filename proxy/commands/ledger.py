@@ -4,6 +4,7 @@ import argparse
 from typing import Final
 
 from proxy.accounts import reports
+from proxy.accounts.accounts import COMMAND_LINE
 from proxy.accounts.changes import KeyAdmin
 from proxy.accounts.users import user_digest
 from proxy.commands.arguments import Mistake, Parser, add_config
@@ -79,8 +80,8 @@ async def _key_id(name: str, state: State, configuration: Configuration) -> str:
     for digest, given in configuration.given.callers.items():
         if name == (given or digest.hex()[:16]):
             return digest.hex()[:16]
-    if name == "command-line":
-        return name
+    if name == COMMAND_LINE.name:
+        return COMMAND_LINE.id
     row, _ = await KeyAdmin(state, "", now_ms, lambda _: False).find(name)
     return row.id
 

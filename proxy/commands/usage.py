@@ -1,16 +1,11 @@
 """``usage``: what was used since a day: pictures, and dollars spent, reserved and unknown."""
 
 import argparse
-from typing import Final
 
 from proxy.accounts import reports
-from proxy.accounts.amounts import read_moment
 from proxy.commands.arguments import Mistake, add_config
 from proxy.commands.states import now_ms, opened, write_csv, write_json, write_rows
 from proxy.config import Configuration
-from proxy.state.periods import day_of, period_start
-
-_DAY_MS: Final = 86_400_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(options: argparse.Namespace, configuration: Configuration) -> int:
     """Print what was used. Raises Mistake, StateUnavailable."""
-    since = since_day(options.since, now_ms())
+    try:
+        since = reports.since_day(options.since, now_ms())
+    except ValueError as error:
+        raise Mistake(f"--since: {error}") from None
     async with opened(configuration) as state:
         body = reports.usage_body(await state.usage(options.by, since), options.by, since)
     if options.json:
@@ -39,15 +37,3 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
             names, [*([row[name] for name in names] for row in body["rows"]), ["total", *body["total"].values()]]
         )
     return 0
-
-
-def since_day(text: str | None, now: int) -> int:
-    """Return the UTC day from which on is counted; this month's first for None. Raises Mistake."""
-    if text is None:
-        return period_start("month", day_of(now))
-    try:
-        at = read_moment(text, now)
-    except ValueError as error:
-        raise Mistake(f"--since: {error}") from None
-    # "7d" is read as a moment seven days ahead; here it means back.
-    return day_of(2 * now - at) if at > now else day_of(at)
