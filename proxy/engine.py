@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from proxy import background
-from proxy.clock import Clock
+from proxy.clock import Clock, Deadline
 from proxy.config import Configuration
 from proxy.errors import InvalidRequest, ProviderBadResponse
 from proxy.generations.journal import Journal
@@ -30,6 +30,8 @@ from proxy.requests.routing import ModelCatalogue, Routing
 from proxy.runtimes import Runtimes
 from proxy.state.settings import open_state
 from proxy.upstream.client import Interrupted, NotSent
+
+_SOONEST_BACK_S, _LATEST_BACK_S = 2.0, 10.0
 
 
 class Engine:
@@ -59,10 +61,11 @@ class Engine:
             max_pixels=settings.images.max_pixels,
         )
         self._told_prices: dict[str, int] = {}
-        self.journal = Journal(clock)
+        self.journal = Journal(clock, self.metrics.state)
         self.generations = self._generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._fingerprint_key = secrets.token_bytes(32)
+        self._drained = Deadline.after(clock, 0.0)
         self._background: list[asyncio.Task[None]] = []
         self._told_bytes = dict.fromkeys(self.runtimes, 0)
 
@@ -72,7 +75,12 @@ class Engine:
         Raises proxy.state.operations.StateUnavailable.
         """
         state = await open_state(
-            self.settings.state, self.configuration.state_file, self.clock, serving=serving, patience_s=patience_s
+            self.settings.state,
+            self.configuration.state_file,
+            self.clock,
+            serving=serving,
+            patience_s=patience_s,
+            observe=self.metrics.state.observe,
         )
         self.journal.open(state)
         self._fingerprint_key = await state.fingerprint_key()
@@ -147,7 +155,16 @@ class Engine:
     def drain(self, patience_s: float) -> None:
         """Refuse new work from now on. Whoever still waits after ``patience_s`` seconds is told to repeat the call."""
         self.generations.draining = True
+        self._drained = Deadline.after(self.clock, patience_s)
         asyncio.get_running_loop().call_later(patience_s, self._send_all_away)
+
+    @property
+    def come_back_s(self) -> float:
+        """Seconds after which a call that is refused while draining should be repeated.
+
+        A repeat that comes too early is refused as well, and the callers' SDKs make only a few.
+        """
+        return min(_LATEST_BACK_S, max(_SOONEST_BACK_S, self._drained.remaining / 2))
 
     def figures(self) -> bytes:
         """Return the metrics page, with the gauges brought up to date."""
@@ -157,6 +174,7 @@ class Engine:
             received = runtime.upstream.traffic.received
             self.metrics.received_bytes.labels(runtime.name).inc(received - self._told_bytes[runtime.name])
             self._told_bytes[runtime.name] = received
+        self.metrics.state_pending.set(self.journal.pending)
         self.metrics.stored_bytes.set(self.store.used_bytes)
         return self.metrics.page()
 

@@ -36,6 +36,7 @@ from proxy.generations.results import Picture
 from proxy.generations.runner import Generations, Joined
 from proxy.jobs.runtime import Place
 from proxy.jobs.steps import FinishedJob, Progress, Steps
+from proxy.metrics import Metrics
 from proxy.providers.boundary import Finished
 from proxy.requests.resolve import ResolvedRequest
 from proxy.requests.summary import RequestSummary
@@ -152,7 +153,7 @@ class Studio:
 
 def generations_of(studio: Studio, clock: Clock, result_s: float = RESULT_S, **values: Any) -> Generations:
     """Return generations with a state in memory."""
-    journal = Journal(clock)
+    journal = Journal(clock, Metrics().state)
     journal.open(open_sqlite(None, wall=clock.wall))
     return Generations(studio, journal, clock, hold_s=60.0, result_s=result_s, kinds={}, **values)
 

@@ -50,7 +50,7 @@ class Waiting:
         self._arriving.add(context)
         try:
             if self.engine.draining:
-                raise Overloaded("This service is shutting down.", retry_after=2.0)
+                raise Overloaded("This service is shutting down.", retry_after=self.engine.come_back_s)
             self._may_start(context.owner)
         except (Overloaded, RateLimited):
             # A retry of a generation that exists starts nothing, and its picture may be paid for: it must pass.
