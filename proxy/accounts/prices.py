@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal
 
 from proxy.dollars import nano_dollars
@@ -47,7 +46,7 @@ def known_price(candidate: Candidate, configured: Mapping[str, int], told: Mappi
         if each in configured:
             return Price(configured[each], "config", name)
     if model.price_dollars is not None:
-        return Price(_published(model.price_dollars), "table", name)
+        return Price(nano_dollars(model.price_dollars), "table", name)
     return Price(told[name], "table", name) if name in told else Price(name=name)
 
 
@@ -63,8 +62,3 @@ def price_name(candidate: Candidate) -> str:
     steps = translation.settings.get("steps", usual and usual.default)
     size = 1 << round(math.log2(pixels)) if pixels > 0 else "-"
     return f"{route}|{size}|{'-' if steps is None else f'{steps:g}'}"
-
-
-@lru_cache(maxsize=256)
-def _published(dollars: float) -> int:
-    return nano_dollars(dollars)
