@@ -280,11 +280,6 @@ class Schedule:
         """Count a job that was made in one call and not followed: it took so many seconds."""
         self._of(key)[0].add(took_s, self._now())
 
-    def usual_s(self, key: Key) -> float | None:
-        """Return how long jobs of this kind take, from submit to done; None until that is learned."""
-        learned = self._learned.get(key)
-        return learned[0].middle() if learned is not None and learned[0].samples >= WARM else None
-
     def _of(self, key: Key) -> _Learned:
         # Taken out and put in again, so that the key unused for the longest time is the first to be dropped.
         learned = self._learned.pop(key, None) or (Histogram(), Histogram(), Histogram())
@@ -292,6 +287,11 @@ class Schedule:
         if len(self._learned) > _MOST_KEYS:
             del self._learned[next(iter(self._learned))]
         return learned
+
+    def usual_s(self, key: Key) -> float | None:
+        """Return the median seconds from submit to done of a kind of job; None while too few have been seen."""
+        total = self._learned[key][0] if key in self._learned else None
+        return total.middle() if total is not None and total.samples >= WARM else None
 
     def dump(self) -> dict[str, Any]:
         """Return what was learned as JSON values."""

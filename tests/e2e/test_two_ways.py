@@ -77,3 +77,50 @@ async def test_an_edit_tells_its_price_too() -> None:
         assert (await service.post("/v1/images/edits", values)).status == 200
         generation = max(service.engine.generations, key=lambda each: each.number)
         assert [(each.price.amount, each.price.source) for each in generation.pictures] == [(39_000_000, "provider")]
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "n", "cost", "source"),
+    [
+        (FAST, 1, "0.0025", "provider"),
+        (FLEX, 3, "0.18", "provider"),
+        (V1, 2, "0", "table"),
+        (KLEIN, 2, None, "unknown"),
+    ],
+)
+async def test_an_answer_says_what_its_pictures_cost(model: str, n: int, cost: str | None, source: str) -> None:
+    async with running() as service:
+        answer = await service.generate("fox", {"origin": service.url}, model=model, n=n)
+        exposed = answer.headers["access-control-expose-headers"].split(", ")
+        assert {"x-images-cost", "x-images-cost-source"} <= set(exposed)
+        chat = {"model": model, "n": n, "messages": [{"role": "user", "content": "fox"}]}
+        said = await service.post("/v1/chat/completions", chat)
+    for each in (answer, said):
+        assert (each.headers.get("x-images-cost"), each.headers["x-images-cost-source"]) == (cost, source)
+        assert each.json["usage"].get("cost") == (None if cost is None else float(cost))
+
+
+async def test_a_repeat_and_a_stream_tell_the_cost_too() -> None:
+    async with running(providers={"prices": {"flux-2.klein.4b.txt2img.v1": 0.0043}}) as service:
+        for _ in range(2):
+            answer = await service.generate("fox", {"idempotency-key": "k"}, model=KLEIN)
+            assert (answer.headers["x-images-cost"], answer.headers["x-images-cost-source"]) == ("0.0043", "config")
+        streamed = await service.generate("hen", model=KLEIN, stream=True)
+        assert b'"cost":0.0043' in streamed.body
+
+
+async def test_a_failure_tells_no_cost() -> None:
+    async with running() as service:
+        failed = await service.generate("fox [fault:failed]", model=FAST)
+    assert failed.status == 502
+    assert not {"x-images-cost", "x-images-cost-source"} & {name.lower() for name in failed.headers}
+
+
+async def test_a_dry_run_tells_the_price() -> None:
+    async with running() as service:
+        for model, price in ((FAST, "0.0025"), (KLEIN, None), (V1, "0")):
+            told = await service.generate("fox", {"x-images-dry-run": "true"}, model=model)
+            assert [route["price"] for route in told.json["routes"]] == [price]
