@@ -1,5 +1,6 @@
 """The two ways in which Prodia v2 starts a job, and the price that it tells in both."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ pytestmark = pytest.mark.anyio
 FAST = "prodia/inference.flux-fast.schnell.txt2img.v2"
 FLEX = "prodia/inference.flux-2.flex.txt2img.v1"
 KLEIN = "prodia/inference.flux-2.klein.4b.txt2img.v1"
+UNPUBLISHED = "prodia/inference.flux-fast.dev.txt2img.v1"
+"""It has a price, which only the provider knows."""
 V1 = "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
 
 
@@ -124,3 +127,28 @@ async def test_a_dry_run_tells_the_price() -> None:
         for model, price in ((FAST, "0.0025"), (KLEIN, None), (V1, "0")):
             told = await service.generate("fox", {"x-images-dry-run": "true"}, model=model)
             assert [route["price"] for route in told.json["routes"]] == [price]
+
+
+async def test_what_was_told_outlives_the_process(tmp_path: Path) -> None:
+    kept: dict[str, Any] = {"state": {"path": f"{tmp_path}/state.sqlite3"}, "images": {"directory": f"{tmp_path}/all"}}
+    key = {"idempotency-key": "k"}
+    async with running(**kept) as service:
+        first = await service.generate("fox [tag:x]", key, model=UNPUBLISHED)
+        assert (first.headers["x-images-cost"], first.headers["x-images-cost-source"]) == ("0.008", "provider")
+        assert (await service.counts("x"))["polls"] > 0
+    async with running(**kept) as service:
+        again = await service.generate("fox [tag:x]", key, model=UNPUBLISHED)
+        assert again.headers["x-images-reattached"] == "true"
+        assert again.json["usage"] == first.json["usage"]
+        for name in ("x-images-cost", "x-images-cost-source"):
+            assert again.headers[name] == first.headers[name]
+        told = await service.generate("hen", {"x-images-dry-run": "true"}, model=UNPUBLISHED)
+        assert told.json["routes"][0]["price"] == "0.008"
+        await service.generate("hen [tag:y]", model=UNPUBLISHED)
+        counts = await service.counts("y")
+        assert (counts["submits"], counts["polls"]) == (1, 0), "cheap, as is known from then"
+        everything = await service.engine.journal.state.everything()
+        assert [(job.price, job.price_source, job.cost) for job in everything.jobs] == [
+            (None, "provider", 8_000_000),
+            (8_000_000, "provider", 8_000_000),
+        ]
