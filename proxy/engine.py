@@ -58,8 +58,8 @@ class Engine:
             always_copy=settings.images.copies == "always",
             max_pixels=settings.images.max_pixels,
         )
-        self.journal = Journal(clock)
         self._told_prices: dict[str, int] = {}
+        self.journal = Journal(clock)
         self.jobs = self._jobs()
         self.generations = self._generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))

@@ -101,19 +101,11 @@ class RecordedSteps:
         await self._end("lose", code)
 
     async def done(self, picture: str, price: Price, /) -> None:
-        """Write the picture, and settle."""
+        """Write the picture, and settle: at what its provider told, else at the price that was written before."""
         self.open = False
-        # Only the provider's own word changes the price with which the job was written.
-        cost = price.amount if price.source == "provider" else None
-        finish = partial(
-            self._journal.state.finish,
-            self._job,
-            self._epoch,
-            picture,
-            cost=cost,
-            price_source=price.source,
-            price_name=price.name,
-        )
+        finish = partial(self._journal.state.finish, self._job, self._epoch, picture)
+        if price.source == "provider":
+            finish = partial(finish, cost=price.amount, price_source=price.source, price_name=price.name)
         await self._journal.surely(finish)
         await self.progress_of.done(picture, price)
 

@@ -92,8 +92,7 @@ def pictures_of(jobs: tuple[JobRow, ...], request: RequestSummary) -> dict[int, 
     pictures: dict[int, Picture] = {}
     for job in jobs:
         if job.state == "done" and job.picture:
-            price = price_of(job.cost, job.price_source)
-            pictures[job.number] = replace(load_picture(job.picture, request), price=price)
+            pictures[job.number] = load_picture(job.picture, request)
     return pictures
 
 
@@ -122,6 +121,8 @@ def dump_picture(picture: Picture) -> str:
         "url": picture.url,
         "name": stored and stored.name,
         "bytes": stored and stored.size_bytes,
+        "cost": picture.price.amount,
+        "priced_by": picture.price.source,
     }
     return to_json({name: value for name, value in values.items() if value is not None}).decode()
 
@@ -135,6 +136,7 @@ def load_picture(text: str, request: RequestSummary) -> Picture:
         stored = None
         if "name" in values:
             stored = StoredPicture(values["name"], Facts(file_format, width, height), values["bytes"])
-        return Picture(origin, width, height, file_format, values.get("url"), stored)
+        price = price_of(values.get("cost"), str(values.get("priced_by")))
+        return Picture(origin, width, height, file_format, values.get("url"), stored, price)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("no picture") from error

@@ -153,5 +153,5 @@ class FinishedJob:
     origin: Origin
     lifetime: Deadline
     upstream: Upstream
-    waited_s: float = 0.0
     price: Price = UNKNOWN
+    waited_s: float = 0.0
