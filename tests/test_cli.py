@@ -370,7 +370,7 @@ def test_a_dry_run_tells_what_would_be_done(capsys: pytest.CaptureFixture[str], 
     assert out.splitlines() == [
         "Nothing was bought. It would be 3 pictures, made by the first of these that takes the job:",
         "1. imagelabs/sdxl-turbo",
-        "   1536x880, price unknown, about 8.0 s",
+        "   1536x880, $0 a picture, about 8.0 s",
         "   changed: size=1792x1024->1536x880",
         "   left out: steps",
     ]

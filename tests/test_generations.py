@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from starlette.types import Message
 
+from proxy.accounts.prices import Price
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
 from proxy.engine import Engine
@@ -73,6 +74,7 @@ class Job:
     end: asyncio.Future[None]
     brought: bool = False
     picture: Picture | None = None
+    price: Price = field(default_factory=lambda: Price(5, "config"))
 
     def finish(self, failure: Exception | None = None) -> None:
         if self.end.done():

@@ -1,7 +1,10 @@
 """What a request would do, before anything is bought: at each of its routes, what it becomes and how long it takes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from proxy.accounts.prices import Price
+from proxy.dollars import decimal_text
 from proxy.jobs.schedule import Schedule, classify
 from proxy.requests.resolve import Candidate, ResolvedRequest
 
@@ -25,12 +28,14 @@ class RouteForecast:
     price: str | None = None
 
 
-def forecast(resolved: ResolvedRequest, schedule: Schedule) -> tuple[RouteForecast, ...]:
-    """Return what each route would do, in the order in which they would be tried."""
-    return tuple(_at(candidate, schedule) for candidate in resolved.candidates)
+def forecast(
+    resolved: ResolvedRequest, schedule: Schedule, price: Callable[[Candidate], Price]
+) -> tuple[RouteForecast, ...]:
+    """Return what each route would do, in the order in which they would be tried. ``price``: of a picture there."""
+    return tuple(_at(candidate, schedule, price(candidate)) for candidate in resolved.candidates)
 
 
-def _at(candidate: Candidate, schedule: Schedule) -> RouteForecast:
+def _at(candidate: Candidate, schedule: Schedule, price: Price) -> RouteForecast:
     route, translation = candidate.route, candidate.translation
     settings = translation.settings
     size = settings.get("width"), settings.get("height")
@@ -43,4 +48,5 @@ def _at(candidate: Candidate, schedule: Schedule) -> RouteForecast:
         translation.mapped,
         translation.dropped,
         seconds=learned if learned is not None else route.model.seconds,
+        price=None if price.amount is None else decimal_text(price.amount),
     )

@@ -196,7 +196,7 @@ class Jobs:
             origin = candidate.origin().seeded(seed)
             if finished.seed is not None:
                 origin = replace(origin, seed=finished.seed)
-            return FinishedJob(finished, origin, lifetime, runtime.upstream, price.settled(finished.cost))
+            return FinishedJob(finished, origin, lifetime, runtime.upstream, price=price.settled(finished.cost))
         finally:
             runtime.figures.jobs_in_flight.dec()
             runtime.slots.release()
