@@ -11,6 +11,7 @@ from typing import NoReturn
 from proxy import __version__, config
 from proxy.commands.arguments import Mistake, Parser
 from proxy.server.process import PortInUse, StartupFailed, loop_factory
+from proxy.state.operations import StateUnavailable
 
 # Each command's module in proxy/commands, and what it does. The module's add_arguments(parser) sets, besides arguments,
 # a default "run": run(options, configuration) does the work and returns the exit status. Only the module of the command
@@ -37,6 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail([f"{error.strerror}; choose another port with --port"])
     except (StartupFailed, OSError) as error:
         _fail([str(error)])
+    except StateUnavailable as error:
+        _fail([f"state.path: {error}"])
     except KeyboardInterrupt:  # for "serve" Ctrl-C is a proper end; 130 is the shell's 128 + SIGINT
         sys.exit(0 if options.command == "serve" else 130)
 

@@ -27,7 +27,7 @@ _LAYERS = [
     {"proxy.demo"},
     {"proxy.app"},
     {"proxy.api"},
-    {"proxy.engine"},
+    {"proxy.engine", "proxy.runtimes"},
     {"proxy.background"},
     {"proxy.generations"},
     {"proxy.jobs"},

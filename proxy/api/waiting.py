@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Literal
@@ -21,7 +20,6 @@ from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
 from proxy.generations.record import Ending, Generation, Happened
 from proxy.generations.runner import Joined
-from proxy.jobs.steps import Origin
 from proxy.requests.resolve import ResolvedRequest
 
 Surface = Literal["images", "stream", "chat", "sdapi"]
@@ -31,8 +29,6 @@ _TURNS = 20
 """Turns of the event loop that are enough to accept, read and start handling whatever has arrived."""
 _ARRIVAL_S, _LOOK_AGAIN_S = 1.0, 0.005
 """Longest wait, in seconds, for requests whose bodies are still being read, and the time between two checks."""
-_SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
-_MAX_DROPPED_SHOWN = 20
 
 
 class Waiting:
@@ -77,6 +73,9 @@ class Waiting:
         joined = self.engine.generations.join(
             resolved, key=key, attempt=attempt, may_start=lambda: self._may_start_for(context, resolved)
         )
+        # Nobody is told of a generation, by its address or by an answer that begins, before it is written.
+        if not joined.generation.written.is_set():
+            await joined.generation.written.wait()
         context.generation = joined.generation.id
         metrics = self.engine.metrics
         if joined.how is not None:
@@ -192,19 +191,9 @@ class Waiting:
         return ImagesResponse(await body(), lambda: self.engine.generations.lose(joined))
 
 
-def _origin(generation: Generation) -> Origin:
-    """Return the origin of the first picture; without one, the route that was tried last or comes first."""
-    if generation.pictures:
-        return generation.pictures[0].origin
-    asked = {progress.provider for progress in generation.progress}
-    candidates = generation.resolved.candidates
-    candidate = next((one for one in reversed(candidates) if one.route.provider in asked), candidates[0])
-    return Origin.of(candidate, generation.seed)
-
-
 def describe(context: RequestContext, generation: Generation) -> None:
     """Describe the generation in the answer's headers: provider, model, submits, and what became of the parameters."""
-    origin = _origin(generation)
+    origin = generation.origin()
     context.attempts = generation.submits
     headers = context.headers
     headers["x-images-attempts"] = str(generation.submits)
@@ -220,19 +209,11 @@ def describe(context: RequestContext, generation: Generation) -> None:
         headers["x-images-fallback"] = "; ".join(dict.fromkeys(f"{provider}: {code}" for provider, code in passed_over))
     if origin.mapped:
         headers["x-images-mapped"] = "; ".join(origin.mapped)
-    dropped = shown_names((*origin.dropped, *generation.resolved.checked.unknown))
+    dropped = generation.request.told_dropped(origin)
     if dropped:
         headers["x-images-dropped"] = dropped
     if context.reattached:
         headers["x-images-reattached"] = "true"
-
-
-def shown_names(names: tuple[str, ...]) -> str:
-    """Return parameter names for a header: at most 20 of those that can be shown, and how many more there are."""
-    # They are the caller's words: a line break in one would forge a header, and thousands would overflow it.
-    showable = [name for name in names if _SHOWABLE.match(name)][:_MAX_DROPPED_SHOWN]
-    more = len(names) - len(showable)
-    return ", ".join([*showable, f"+{more} more"] if more else showable)
 
 
 def address(generation: Generation) -> str:

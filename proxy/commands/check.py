@@ -22,7 +22,7 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
     async with AsyncExitStack() as stack:
         engine = Engine(configuration)
         stack.push_async_callback(engine.close)
-        await engine.open()
+        await engine.open(serving=False)
         problems = 0
         for name in engine.settings.providers:
             why_not = engine.configuration.why_not(name)

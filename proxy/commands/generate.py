@@ -27,6 +27,8 @@ from proxy.requests.resolve import ResolvedRequest
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _USUAL_NAME = "image.png"
 _REDRAW_S = 0.1
+_OWNER = "command-line"
+"""Under which pictures made here are counted."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +67,7 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
         sys.stdout.write("\n".join(_forecast(engine, resolved)) + "\n")
         return 0
     async with AsyncExitStack() as stack:
-        await engine.open()
+        await engine.open(serving=False)
         stack.push_async_callback(engine.close)
         started = engine.clock.monotonic()
         generation = engine.generations.join(resolved).generation
@@ -104,10 +106,10 @@ async def _resolve(engine: Engine, options: argparse.Namespace, output_format: s
     mask = _picture(Path(options.mask), "mask", limit) if options.mask else None
     try:
         if not images and mask is None:
-            return engine.resolve(values)
+            return engine.resolve(values, owner=_OWNER)
         upload = complete(values, images, mask)
         operation: Operation = "inpaint" if mask else "edit"
-        resolved = engine.resolve(values, operation, images=upload.images, mask=upload.mask)
+        resolved = engine.resolve(values, operation, _OWNER, images=upload.images, mask=upload.mask)
         return resolved.with_mask(await readable_mask(engine.converter, mask)) if mask else resolved
     except Failure as failure:
         raise Mistake(failure.message) from None

@@ -15,6 +15,8 @@ from proxy.config import Configuration, ConfigurationError
 from proxy.server.exchange import WireLimits
 from proxy.server.process import raise_file_limit, serve
 
+_AFTER_DRAIN_S = 5.0
+"""How much longer than its drain another process may take to let go of the state."""
 _CURL = """\
   curl {base}/v1/images/generations -H 'Content-Type: application/json'{key} \\
     -d '{{"model": "{model}", "prompt": "a lighthouse at dawn, oil painting"}}'"""
@@ -36,11 +38,12 @@ def _port(text: str) -> int:
 
 
 async def run(options: argparse.Namespace, configuration: Configuration) -> int:
-    """Serve until a signal says stop. Raises ConfigurationError, OSError."""
+    """Serve until a signal says stop. Raises ConfigurationError, OSError, StateUnavailable."""
     server, timeouts = configuration.settings.server, configuration.settings.timeouts
     logs.set_up(server.log)
     app = create_app(configuration)
     engine = app.state.waiting.engine
+    await engine.open_state(patience_s=timeouts.drain + _AFTER_DRAIN_S)
     _make_folder(engine.directory)
     raise_file_limit()
     _spare_the_collector()

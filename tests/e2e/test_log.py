@@ -257,7 +257,7 @@ async def test_an_unforeseen_end_that_nobody_waits_for_leaves_its_cause(
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(service.engine.generations, "_deliverable", broken)
+    monkeypatch.setattr(service.engine._results, "deliverable", broken)
     await service.post(GENERATIONS, {"prompt": "a mill", "model": LABS}, {"Prefer": "respond-async"})
     (line,) = await closing_lines(records)
     assert line["outcome"] == "internal_error"
