@@ -109,7 +109,7 @@ async def _resolve(engine: Engine, options: argparse.Namespace, output_format: s
             return engine.resolve(values, owner=_OWNER)
         upload = complete(values, images, mask)
         operation: Operation = "inpaint" if mask else "edit"
-        resolved = engine.resolve(values, operation, _OWNER, images=upload.images, mask=upload.mask)
+        resolved = engine.resolve(values, operation, owner=_OWNER, images=upload.images, mask=upload.mask)
         return resolved.with_mask(await readable_mask(engine.converter, mask)) if mask else resolved
     except Failure as failure:
         raise Mistake(failure.message) from None

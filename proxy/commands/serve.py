@@ -38,7 +38,7 @@ def _port(text: str) -> int:
 
 
 async def run(options: argparse.Namespace, configuration: Configuration) -> int:
-    """Serve until a signal says stop. Raises ConfigurationError, OSError, StateUnavailable."""
+    """Serve until a signal says stop. Raises ConfigurationError, StateUnavailable, OSError."""
     server, timeouts = configuration.settings.server, configuration.settings.timeouts
     logs.set_up(server.log)
     app = create_app(configuration)
