@@ -445,13 +445,36 @@ def test_the_models_are_readable_on_80_columns() -> None:
         assert any(whole in line for line in shown), whole
     assert shown[0].split() == ["model", "usable", "made", "by", "the", "first", "of"]
     assert not any("…" in line for line in shown)
-    shown = _on_a_terminal("models", "prodia/*klein*", columns=80).splitlines()
-    assert len(shown) == 1 + 3
-    assert shown[1].split(maxsplit=2) == [
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> pytest.CaptureFixture[str]:
+    """Standard output that says it is a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    return capsys
+
+
+def test_with_a_filter_a_terminal_shows_the_providers_own_models(terminal: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _run_here(terminal, "models", "prodia/*klein*")
+    heading, *rows = out.splitlines()
+    assert (status, heading.split()) == (0, ["model", "usable", "why", "not"])
+    assert len(rows) == 3
+    assert rows[0].split(maxsplit=2) == [
         "prodia/inference.flux-2.klein.4b.txt2img.v1",
         "no",
         "PRODIA_TOKEN is not set",
     ]
+
+
+def test_without_a_filter_a_terminal_counts_them(terminal: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _run_here(terminal, "models")
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert status == 0
+    assert lines[2].split() == ["dall-e-2", "not", "used:", "PRODIA_TOKEN", "is", "not", "set"]
+    assert "  imagelabs: 1" in lines
+    assert sum("dall-e-3" in line for line in lines) == 1
 
 
 def test_in_a_pipe_each_model_is_a_line_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
