@@ -447,18 +447,21 @@ def test_the_models_are_readable_on_80_columns() -> None:
     assert not any("…" in line for line in shown)
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> pytest.CaptureFixture[str]:
-    """Standard output that says it is a terminal of 80 columns."""
+def _run_here_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, list[str]]:
+    """Run a command inside this process, with a standard output that says it is a terminal of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    return capsys
+    status, out, _ = _run_here(capsys, *arguments)
+    return status, [line.rstrip() for line in out.splitlines()]
 
 
-def test_with_a_filter_a_terminal_shows_the_providers_own_models(terminal: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _run_here(terminal, "models", "prodia/*klein*")
-    heading, *rows = out.splitlines()
+def test_with_a_filter_a_terminal_shows_the_providers_own_models(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, (heading, *rows) = _run_here_on_a_terminal(capsys, monkeypatch, "models", "prodia/*klein*")
     assert (status, heading.split()) == (0, ["model", "usable", "why", "not"])
     assert len(rows) == 3
     assert rows[0].split(maxsplit=2) == [
@@ -468,9 +471,10 @@ def test_with_a_filter_a_terminal_shows_the_providers_own_models(terminal: pytes
     ]
 
 
-def test_without_a_filter_a_terminal_counts_them(terminal: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _run_here(terminal, "models")
-    lines = [line.rstrip() for line in out.splitlines()]
+def test_without_a_filter_a_terminal_counts_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, lines = _run_here_on_a_terminal(capsys, monkeypatch, "models")
     assert status == 0
     assert lines[2].split() == ["dall-e-2", "not", "used:", "PRODIA_TOKEN", "is", "not", "set"]
     assert "  imagelabs: 1" in lines
