@@ -60,7 +60,8 @@ class Engine:
         )
         self._told_prices: dict[str, int] = {}
         self.journal = Journal(clock)
-        self.generations = self._generations()
+        self._jobs = self._make_jobs()
+        self.generations = self._make_generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._fingerprint_key = secrets.token_bytes(32)
         self._background: list[asyncio.Task[None]] = []
@@ -219,7 +220,7 @@ class Engine:
 
     def forecast(self, resolved: ResolvedRequest) -> tuple[RouteForecast, ...]:
         """Return what ``resolved`` would do at each of its routes, in their order. Nothing is sent."""
-        return forecast(resolved, self.schedule)
+        return forecast(resolved, self.schedule, self._jobs.price)
 
     def check_store(self, resolved: ResolvedRequest) -> None:
         """Refuse what needs a file of ours on every route while none can be written. Raises StateUnavailable."""
@@ -242,20 +243,25 @@ class Engine:
         model = self.catalogues[provider].by_name.get(name)
         return model is not None and operation in model.operations and not self.catalogues[provider].why_not
 
-    def _generations(self) -> Generations:
-        settings, clock = self.settings, self.clock
-        timeouts = settings.timeouts
-        jobs = Jobs(
+    def _make_jobs(self) -> Jobs:
+        timeouts = self.settings.timeouts
+        return Jobs(
             self.runtimes,
             self.schedule,
             Limits(timeouts.submit, timeouts.poll, timeouts.lifetime),
-            clock,
+            self.clock,
             self.metrics,
             # By writing: it is the last check before a submit, and only a write shows what is wrong with a disk.
             check_store=partial(self._results.check_store, by_writing=True),
             told=self._told_prices,
         )
-        making = PictureMaking(jobs, self._results, self._providers, clock, self.metrics, lifetime_s=timeouts.lifetime)
+
+    def _make_generations(self) -> Generations:
+        settings, clock = self.settings, self.clock
+        timeouts = settings.timeouts
+        making = PictureMaking(
+            self._jobs, self._results, self._providers, clock, self.metrics, lifetime_s=timeouts.lifetime
+        )
         return Generations(
             making,
             self.journal,

@@ -258,7 +258,7 @@ def test_one_picture_is_written_and_never_over_another(home: Path) -> None:
     ended = _run("generate", "a lighthouse at dawn", *_QUICK)
     assert ended.returncode == 0
     assert re.fullmatch(r"image-2\.png \(\d+x\d+, seed \d+\)\n", ended.stdout)
-    assert re.fullmatch(r"made by prodia/\S+ in \d+\.\d s\n", ended.stderr)
+    assert re.fullmatch(r"made by prodia/\S+ in \d+\.\d s, \$0\.0025 \(provider\)\n", ended.stderr)
     assert inspect_file(home / "image-2.png").format == "png"
     assert (home / "image-1.png").read_text() == "mine"
 
@@ -342,6 +342,15 @@ def test_the_route_that_was_passed_over_is_told(capsys: pytest.CaptureFixture[st
     assert passed_over == "passed over: prodia/inference.flux-fast.schnell.txt2img.v2 (provider_busy)"
 
 
+def test_what_several_pictures_cost_is_told_together(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    (home / "mine.toml").write_text('[providers.imagelabs]\nprices = { "sdxl-turbo" = 0.125 }\n', encoding="utf-8")
+    asked = ["--model", "imagelabs/sdxl-turbo", "-n", "3", "--config", "mine.toml", *_QUICK]
+    _, _, err = _run_here(capsys, "generate", "a boat", *asked)
+    assert re.fullmatch(r"made by imagelabs/sdxl-turbo in \d+\.\d s, \$0\.375 \(config\)\n", err)
+    _, out, _ = _run_here(capsys, "generate", "a boat", *asked, "--dry-run")
+    assert "   1152x896, $0.125 a picture (config), about 8.0 s" in out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("more", "model"),
     [([], "inference.flux-2.klein.4b.img2img.v1"), (["--mask", "hole.png"], "inference.sdxl.inpainting.v1")],
@@ -370,7 +379,7 @@ def test_a_dry_run_tells_what_would_be_done(capsys: pytest.CaptureFixture[str], 
     assert out.splitlines() == [
         "Nothing was bought. It would be 3 pictures, made by the first of these that takes the job:",
         "1. imagelabs/sdxl-turbo",
-        "   1536x880, price unknown, about 8.0 s",
+        "   1536x880, $0 a picture (table), about 8.0 s",
         "   changed: size=1792x1024->1536x880",
         "   left out: steps",
     ]

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from proxy.api.uploads import complete, picture_of, readable_mask
 from proxy.commands.arguments import Mistake, add_config, add_demo
 from proxy.config import Configuration
+from proxy.dollars import decimal_text
 from proxy.engine import Engine
 from proxy.errors import Failure
 from proxy.generations.record import Generation
@@ -229,9 +230,13 @@ def _described(picture: Picture) -> str:
 
 def _told(generation: Generation, took_s: float) -> Iterable[str]:
     """Yield lines on how the pictures were made."""
+    prices = [picture.price for picture in generation.pictures]
+    amounts = [price.amount for price in prices if price.amount is not None]
+    sources = ", ".join(dict.fromkeys(price.source for price in prices))
+    cost = f"${decimal_text(sum(amounts))} ({sources})" if len(amounts) == len(prices) else "cost unknown"
     origins = [picture.origin for picture in generation.pictures]
     makers = dict.fromkeys(f"{origin.provider}/{origin.model}" for origin in origins)
-    yield f"made by {', '.join(makers)} in {took_s:.1f} s"
+    yield f"made by {', '.join(makers)} in {took_s:.1f} s, {cost}"
     for progress in generation.progress[:1]:
         for route, (_, code) in progress.passed_over.items():
             yield f"passed over: {route} ({code})"
@@ -250,7 +255,8 @@ def _forecast(engine: Engine, resolved: ResolvedRequest) -> Iterable[str]:
     pictures = "1 picture" if n == 1 else f"{n} pictures"
     yield f"Nothing was bought. It would be {pictures}, made by the first of these that takes the job:"
     for number, route in enumerate(engine.forecast(resolved), 1):
-        price = "price unknown" if route.price is None else f"${route.price} a picture"
+        amount = route.price.amount
+        price = "price unknown" if amount is None else f"${decimal_text(amount)} a picture ({route.price.source})"
         time = "time unknown" if route.seconds is None else f"about {route.seconds:.1f} s"
         yield f"{number}. {route.provider}/{route.model}"
         yield f"   {route.width}x{route.height}, {price}, {time}"
