@@ -64,4 +64,5 @@ def test_every_route_that_makes_pictures_counts_as_a_request_for_pictures() -> N
         route.name for route in ROUTES if "POST" in (route.methods or ()) and _MAKES_PICTURES.fullmatch(route.path)
     }
     counted = re.findall(r'route=~"([\w|]+)"', _QUESTIONS["ImagesProxyRequestsFail"])
-    assert [set(routes.split("|")) for routes in counted] == [making, making]
+    assert len(counted) == 2
+    assert all(making <= set(routes.split("|")) for routes in counted)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from proxy.api.uploads import complete, picture_of, readable_mask
+from proxy.background import load_learned
 from proxy.commands.arguments import Mistake, add_config, add_demo
 from proxy.config import Configuration
 from proxy.dollars import decimal_text
@@ -65,6 +66,7 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
     resolved = await _resolve(engine, options, output.format)
     output.refuse_what_is_there(options.n, force=options.force)
     if options.dry_run:
+        load_learned(engine.schedule, engine.directory)  # from a file: for a mere question no state is opened
         sys.stdout.write("\n".join(_forecast(engine, resolved)) + "\n")
         return 0
     async with AsyncExitStack() as stack:
