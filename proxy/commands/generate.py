@@ -38,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     add_config(parser)
     add_demo(parser)
-    # Not left to argparse: after --image it would only say that a prompt is missing which the user did type.
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?")
+    parser.usage = "%(prog)s PROMPT [OPTION ...]"
+    # Optional to argparse: after --image it would only say that a prompt is missing which the user did type.
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="what the picture should show")
     parser.add_argument("--model", metavar="M", help="public name or provider/model")
     parser.add_argument("--size", metavar="S", help="WIDTHxHEIGHT")
     parser.add_argument("-n", type=int, default=1, metavar="N", help="how many, 1 to 10")
