@@ -62,8 +62,8 @@ class Engine:
         )
         self._told_prices: dict[str, int] = {}
         self.journal = Journal(clock, self.metrics.state)
-        self.jobs = self._jobs()
-        self.generations = self._generations()
+        self.jobs = self._make_jobs()
+        self.generations = self._make_generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._fingerprint_key = secrets.token_bytes(32)
         self._drained = Deadline.after(clock, 0.0)
@@ -261,7 +261,7 @@ class Engine:
         model = self.catalogues[provider].by_name.get(name)
         return model is not None and operation in model.operations and not self.catalogues[provider].why_not
 
-    def _jobs(self) -> Jobs:
+    def _make_jobs(self) -> Jobs:
         timeouts = self.settings.timeouts
         return Jobs(
             self.runtimes,
@@ -274,7 +274,7 @@ class Engine:
             told=self._told_prices,
         )
 
-    def _generations(self) -> Generations:
+    def _make_generations(self) -> Generations:
         settings, clock = self.settings, self.clock
         timeouts = settings.timeouts
         making = PictureMaking(

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.accounts.prices import Price
-from proxy.dollars import decimal_text
 from proxy.jobs.schedule import Schedule, classify
 from proxy.requests.resolve import Candidate, ResolvedRequest
 
@@ -15,7 +14,6 @@ class RouteForecast:
 
     ``width`` and ``height`` in pixels, as they would be asked for. ``mapped`` and ``dropped``: what becomes of
     parameters, as in a ``Translation``. ``seconds``: the usual time, measured here or else published; None if unknown.
-    ``price``: dollars as a decimal number; None if unknown.
     """
 
     provider: str
@@ -24,14 +22,14 @@ class RouteForecast:
     height: int
     mapped: tuple[str, ...]
     dropped: tuple[str, ...]
-    seconds: float | None = None
-    price: str | None = None
+    price: Price
+    seconds: float | None
 
 
 def forecast(
     resolved: ResolvedRequest, schedule: Schedule, price: Callable[[Candidate], Price]
 ) -> tuple[RouteForecast, ...]:
-    """Return what each route would do, in the order in which they would be tried. ``price``: of a picture there."""
+    """Return what each route would do, in the order in which they would be tried."""
     return tuple(_at(candidate, schedule, price(candidate)) for candidate in resolved.candidates)
 
 
@@ -47,6 +45,6 @@ def _at(candidate: Candidate, schedule: Schedule, price: Price) -> RouteForecast
         translation.shape.height,
         translation.mapped,
         translation.dropped,
-        seconds=learned if learned is not None else route.model.seconds,
-        price=None if price.amount is None else decimal_text(price.amount),
+        price,
+        learned if learned is not None else route.model.seconds,
     )

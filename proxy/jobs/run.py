@@ -22,7 +22,7 @@ from proxy.errors import (
     StateUnavailable,
     SubmitOutcomeUnknown,
 )
-from proxy.jobs.orders import job_of, kind_of, would_be_missed
+from proxy.jobs.job import job_of, kind_of, would_be_missed
 from proxy.jobs.poll import Follower
 from proxy.jobs.refusals import OnlyAtOnce, refused_submit
 from proxy.jobs.runtime import Limits, Place, ProviderRuntime
