@@ -8,7 +8,7 @@ from proxy.generations.record import Generation
 
 _requests = logging.getLogger("proxy.requests")
 _generations = logging.getLogger("proxy.generations")
-_QUIET = frozenset({"healthz", "readyz", "asset", "icon"})
+_QUIET = frozenset({"healthz", "readyz", "asset", "icon", "sdapi_progress"})
 _POLL = "generation"
 
 
