@@ -285,7 +285,7 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
         ({"server": {"public_url": "pics.example"}}, "server.public_url"),
         ({"server": {"trusted_proxies": ["10.0.0.0/8", "here"]}}, "server.trusted_proxies"),
         ({"images": {"keep": float("inf")}}, "images.keep"),
-        ({"images": {"keep": 0}}, "images.keep"),
+        ({"images": {"keep": -1}}, "images.keep"),
         ({"timeouts": {"heartbeat": float("inf")}}, "timeouts.heartbeat"),
         ({"timeouts": {"hold": float("nan")}}, "timeouts.hold"),
         ({"models": {"x": {"routes": ["imagelabs/sdxl-turbo"], "defaults": {"n": 2}}}}, "models.x.defaults"),
