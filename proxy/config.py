@@ -68,6 +68,7 @@ class ServerSettings(BaseModel):
     allowed_hosts: tuple[str, ...] = ()
     default_model: str = "dall-e-3"
     default_routes: tuple[str, ...] = Field(default=_DEFAULT_ROUTES, min_length=1)
+    list_models: Literal["all", "configured"] = "all"
     strict_params: bool = False
     max_in_flight: int = Field(default=1000, ge=1)
     max_per_key: int = Field(default=0, ge=0)
@@ -100,6 +101,14 @@ class Timeouts(BaseModel):
     heartbeat: float = Field(default=0, ge=0, le=86_400)
 
 
+class ChatSettings(BaseModel):
+    """The ``[chat]`` table. ``auto``: as the request's ``modalities`` say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    form: Literal["auto", "markdown", "images"] = "auto"
+
+
 class Settings(BaseModel):
     """The whole file."""
 
@@ -108,6 +117,7 @@ class Settings(BaseModel):
     server: ServerSettings = ServerSettings()
     timeouts: Timeouts = Timeouts()
     images: ImageSettings = ImageSettings()
+    chat: ChatSettings = ChatSettings()
     providers: Mapping[str, Annotated[ProviderSettings, BeforeValidator(read_settings)]]
     models: Mapping[str, ModelSettings]
 
@@ -139,9 +149,10 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name; ``repr`` shows no secret."""
+    """Settings with the secrets they name; ``repr`` shows no secret. ``listed``: as ``Routing`` takes it."""
 
     settings: Settings
+    listed: tuple[str, ...] | None = None
     key_digests: tuple[bytes, ...] = field(default=(), repr=False)
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -202,6 +213,7 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
     configuration = Configuration(
         settings,
+        listed=_listed(settings, values.get("models")),
         key_digests=tuple(key_digest(key.strip()) for key in keys.split(",") if key.strip()),
         provider_keys={
             name: environment.get(table.key_variable, "").strip()
@@ -214,6 +226,16 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     if problems:
         raise ConfigurationError(problems)
     return configuration
+
+
+def _listed(settings: Settings, given: object) -> tuple[str, ...] | None:
+    """Return the names to list if they are not all: those ``given`` in the file, or else the built-in ones."""
+    if settings.server.list_models == "all":
+        return None
+    names = [name for name in (given if isinstance(given, Mapping) else ()) if name in settings.models]
+    return tuple(name for name in names if not name.endswith("*")) or tuple(
+        name for name in _NAMES if not name.endswith("*")
+    )
 
 
 def key_digest(key: str) -> bytes:

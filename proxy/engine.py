@@ -46,7 +46,7 @@ class Engine:
         )
         self.runtimes = {name: self._runtime(name) for name in settings.providers if not configuration.why_not(name)}
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
-        self.routing = Routing(settings.models, list(self.catalogues.values()))
+        self.routing = Routing(settings.models, list(self.catalogues.values()), configuration.listed)
         self.schedule = Schedule(worth_s=timeouts.poll_worth, random=clock.random, now=clock.monotonic)
         self.converter = Converter()
         limits = Limits(timeouts.submit, timeouts.poll, timeouts.lifetime)
