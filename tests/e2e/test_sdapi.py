@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.e2e.parts import data_url, decoded, picture
-from tests.faults.wire import LABS
+from tests.faults.wire import LABS, eventually
 from tests.service import Answer, Service, running
 
 pytestmark = pytest.mark.anyio
@@ -292,6 +292,18 @@ async def test_pictures_have_the_limit_of_uploads_and_text_that_of_json() -> Non
         refused = await edit(service, [plain(large + bytes(20_000))])
         assert (refused.status, refused.code) == (413, "request_too_large")
         assert (await edit(service, [plain(picture(64, 64))], styles=["x" * 5_000])).status == 413
+
+
+async def test_a_call_that_was_cut_and_repeated_buys_one_picture() -> None:
+    async with running(speed=20) as service:
+        values = {"prompt": "a red hat [seconds:1.5] [tag:cut]", "model": LABS, "init_images": [plain(picture())]}
+        cut = asyncio.ensure_future(service.post(IMG2IMG, values))
+        await told_when(service, lambda told: told["progress"] > 0)
+        cut.cancel()
+        await eventually(lambda: not any(generation.waiters for generation in service.engine.generations))
+        again = await service.post(IMG2IMG, values)
+        assert (again.headers["x-images-reattached"], len(again.json["images"])) == ("true", 1)
+        assert (await service.counts("cut"))["submits"] == 1
 
 
 # --- progress and interrupt -----------------------------------------------------------------------------------
