@@ -99,7 +99,6 @@ def _pictures_of(body: Pictured) -> Upload:
     given = body.values.get("init_images")
     if given is not None and not isinstance(given, list):
         raise InvalidRequest("'init_images' must be an array.", param="init_images", code="invalid_type")
-    # None counts as missing: A1111's own interface sends [null] for an empty canvas.
     images = [_picture(body, each, "init_images") for each in given or () if each is not None]
     mask = body.values.get("mask")
     seen = _picture(body, mask, "mask") if mask else None
