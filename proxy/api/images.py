@@ -15,7 +15,6 @@ from proxy.api.waiting import Waiting, address, describe, fractions
 from proxy.errors import Failure, GenerationPending, InvalidRequest, NotFound
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
-from proxy.pictures.codec import luminance
 from proxy.requests.resolve import ResolvedRequest
 
 _VARIATION_PROMPT = "A variation of this picture."
@@ -66,7 +65,7 @@ async def _get_generation(request: Request) -> ASGIApp:
 async def _abandon_generation(request: Request) -> Response:
     """Stop following a generation and forget it; the provider may finish its jobs all the same."""
     waiting: Waiting = request.app.state.waiting
-    waiting.engine.generations.abandon(_generation(request))
+    await waiting.engine.generations.abandon(_generation(request))
     return Response(status_code=204)
 
 
@@ -89,7 +88,7 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
             mask=upload.mask,
         )
         if upload.mask is not None:  # decoding is costly, so only now that a model is known to take a mask
-            resolved = resolved.with_mask(await readable_mask(waiting.engine.converter, upload.mask, luminance))
+            resolved = resolved.with_mask(await readable_mask(waiting.engine.converter, upload.mask))
     return await _serve(waiting, request, resolved, "image_edit")
 
 
@@ -126,7 +125,7 @@ async def _answer(waiting: Waiting, request: Request, joined: Joined) -> ImagesR
     generation, origin = joined.generation, request.state.context.origin
     store = waiting.engine.store
     return await waiting.answer(
-        joined, lambda: images_body(generation.resolved, generation.pictures, generation.created, origin, store)
+        joined, lambda: images_body(generation.request, generation.pictures, generation.created, origin, store)
     )
 
 
@@ -168,7 +167,7 @@ def _state(generation: Generation, context: RequestContext) -> Response:
         "created_at": generation.created,
         "status": "in_progress" if running else "queued",
         "progress": round(sum(parts) / len(parts), 3),
-        "n": generation.resolved.request.n,
+        "n": generation.request.n,
         "finished": states.count("done"),
         "url": f"{context.origin}{address(generation)}",
     }

@@ -20,7 +20,7 @@ from proxy.api.pictured import Pictured, read_pictured
 from proxy.api.spool import Spool, view
 from proxy.errors import InvalidRequest, RequestTooLarge
 from proxy.multipart import FORM, BrokenMultipart, MultipartReader
-from proxy.pictures.codec import Converter, NotAPicture, inspect
+from proxy.pictures.codec import Converter, NotAPicture, inspect, luminance
 from proxy.pictures.completeness import is_cut
 from proxy.providers.boundary import InputPicture
 
@@ -156,10 +156,25 @@ def picture_of(data: bytes | memoryview, param: str) -> InputPicture:
     return InputPicture(data, facts.format, facts.width, facts.height, hashlib.blake2b(data).digest())
 
 
+async def readable_mask(
+    converter: Converter, given: InputPicture, read: Callable[[bytes | memoryview], bytes] = luminance
+) -> InputPicture:
+    """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
+    try:
+        data = await converter.run(lambda: read(given.data))
+    except NotAPicture as problem:
+        message = f"The file in 'mask' cannot be used: {problem}."
+        raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
+    return InputPicture(data, "png", given.width, given.height, given.digest)
+
+
 def complete(
     fields: dict[str, Any], images: list[InputPicture], mask: InputPicture | None, param: str = "image"
 ) -> Upload:
-    """Return an upload with at least one picture; ``param`` is where they stood. Raises InvalidRequest."""
+    """Return the upload; ``param`` is where its pictures stood.
+
+    Raises InvalidRequest if it has no or too many pictures, or a mask that doesn't fit.
+    """
     if not images:
         message = f"Missing required parameter: '{param}'."
         raise InvalidRequest(message, param=param, code="missing_required_parameter")
@@ -168,18 +183,6 @@ def complete(
     if mask and (mask.width, mask.height) != (images[0].width, images[0].height):
         raise InvalidRequest("The mask must have the size of the first picture.", param="mask")
     return Upload(fields, tuple(images), mask, param)
-
-
-async def readable_mask(
-    converter: Converter, given: InputPicture, read: Callable[[bytes | memoryview], bytes]
-) -> InputPicture:
-    """Return a mask as ``read`` makes it for the providers, decoded away from the event loop. Raises InvalidRequest."""
-    try:
-        data = await converter.run(lambda: read(given.data))
-    except NotAPicture as problem:
-        message = f"The file in 'mask' cannot be used: {problem}."
-        raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
-    return InputPicture(data, "png", given.width, given.height, given.digest)
 
 
 def _from_json(body: Pictured) -> Upload:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from proxy.config import (
-    ChatSettings,
     Configuration,
     ConfigurationError,
     ServerSettings,
@@ -23,7 +22,7 @@ from proxy.config import (
 from proxy.pictures.store import ImageSettings
 from proxy.providers.prodia import ProdiaSettings
 from proxy.providers.registry import KINDS
-from proxy.requests.routing import ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings
 
 _ROOT = Path(__file__).parents[2]
 _EXAMPLE = _ROOT / "config.example.toml"

@@ -86,7 +86,7 @@ async def _serve(waiting: Waiting, request: Request, resolved: ResolvedRequest, 
 
 async def _answer(waiting: Waiting, generation: Generation, parameters: dict[str, Any]) -> PicturesBody:
     pictures = generation.pictures
-    info = {"sd_model_name": generation.resolved.public.name, "width": pictures[0].width, "height": pictures[0].height}
+    info = {"sd_model_name": generation.request.model, "width": pictures[0].width, "height": pictures[0].height}
     seeds = [picture.origin.seed for picture in pictures]
     if seeds[0] is not None:
         info |= {"seed": seeds[0], "all_seeds": seeds}
@@ -172,5 +172,5 @@ async def interrupt(request: Request) -> Response:
     waiting: Waiting = request.app.state.waiting
     callers: Callers = request.app.state.sdapi
     for generation in callers.running(caller(request)):
-        waiting.engine.generations.abandon(generation)
+        await waiting.engine.generations.abandon(generation)
     return JSONResponse({})
