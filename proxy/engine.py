@@ -50,7 +50,7 @@ class Engine:
         self._providers = Runtimes(configuration, clock, self.metrics, self.store.drafts.draft)
         self.runtimes = self._providers.current
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
-        self.routing = Routing(settings.models, list(self.catalogues.values()))
+        self.routing = Routing(settings.models, list(self.catalogues.values()), configuration.listed)
         self.schedule = Schedule(worth_s=timeouts.poll_worth, random=clock.random, now=clock.monotonic)
         self.converter = Converter()
         self._results = Results(
@@ -188,18 +188,21 @@ class Engine:
         pictures_param: str = "image",
         images: tuple[InputPicture, ...] = (),
         mask: InputPicture | None = None,
+        strict: bool | None = None,
     ) -> ResolvedRequest:
         """Check a request's ``values`` and pictures and find its routes. Raises Failure, before any call.
 
         ``ignored``: unknown names that are not in ``values``. ``pictures_param``: the parameter that the pictures came
-        in. They are not decoded.
+        in. They are not decoded. ``strict``: another answer than the configuration's to whether a parameter that can't
+        be honoured is refused.
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
         checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, owner, arrived)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
-        resolved = resolve(checked, public, self._fingerprint_key, strict=self.settings.server.strict_params, able=able)
+        strict = self.settings.server.strict_params if strict is None else strict
+        resolved = resolve(checked, public, self._fingerprint_key, strict=strict, able=able)
         self._refuse_larger(pictures_param, images)
         self._refuse_larger("mask", (mask,) if mask else ())
         return resolved

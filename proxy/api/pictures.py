@@ -16,6 +16,8 @@ from proxy.engine import Engine
 from proxy.errors import NotFound
 from proxy.pictures.store import Found, Opened
 
+_YEAR_S = 31_536_000
+"""For pictures that are kept for good; caches take no longer one (RFC 2616, 14.21)."""
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})\Z")
 
 
@@ -28,7 +30,7 @@ async def get_image(request: Request) -> ASGIApp:
         raise _not_found()
     headers = {
         # "immutable": a name is never used for another picture (RFC 8246).
-        "cache-control": f"public, max-age={int(engine.settings.images.keep)}, immutable",
+        "cache-control": f"public, max-age={int(engine.settings.images.keep or _YEAR_S)}, immutable",
         "x-content-type-options": "nosniff",
         "cross-origin-resource-policy": "cross-origin",  # or frontends that isolate themselves (COEP) can't show it
         "content-security-policy": "default-src 'none'; sandbox",  # nothing in a picture may run under our origin

@@ -226,3 +226,8 @@ def describe(context: RequestContext, generation: Generation) -> None:
 def address(generation: Generation) -> str:
     """Return the path of a generation's own resource."""
     return f"/v1/images/generations/{generation.id}"
+
+
+def fractions(generation: Generation) -> list[float]:
+    """Return how far each job has come, from 0 to 1, as far as its provider says."""
+    return [1.0 if each.state == "done" else each.fraction or 0.0 for each in generation.progress]

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import re
 import stat
@@ -19,7 +20,8 @@ _NAME = re.compile(r"[0-9a-f]{32}\.(png|jpg|webp)\Z")
 class PictureDirectory:
     """A picture store in a folder.
 
-    A file is removed ``keep_s`` seconds after it came, or before that, the oldest first, when the quota is exceeded.
+    A file is removed ``keep_s`` seconds after it came (0: never), or before that, the oldest first, when the quota is
+    exceeded.
     Drafts are written into the same folder, so that publishing one is a rename, which is atomic: nobody sees half a
     picture (https://docs.python.org/3/library/os.html#os.rename).
     """
@@ -27,7 +29,7 @@ class PictureDirectory:
     def __init__(self, directory: Path, *, keep_s: float, max_bytes: int, clock: Clock) -> None:
         self.directory = directory
         self.drafts = Drafts(directory)
-        self._keep_s = keep_s
+        self._keep_s = keep_s or math.inf
         self._max_bytes = max_bytes
         self._clock = clock
         self._files: OrderedDict[str, tuple[float, int]] = OrderedDict()

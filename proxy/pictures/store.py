@@ -27,7 +27,7 @@ class ImageSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     directory: str = ""
-    keep: float = Field(default=3600, gt=0, allow_inf_nan=False)
+    keep: float = Field(default=3600, ge=0, allow_inf_nan=False)
     max_bytes: int = Field(default=2_147_483_648, gt=0)
     max_pixels: int = Field(default=16_777_216, gt=0, le=MAX_PIXELS)
     copies: Literal["when-needed", "always"] = "when-needed"
