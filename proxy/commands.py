@@ -143,7 +143,7 @@ async def models(options: argparse.Namespace, configuration: Configuration) -> i
 
 
 async def check(options: argparse.Namespace, configuration: Configuration) -> int:  # noqa: ARG001 (a command's signature)
-    """Validate the configuration (by loading it) and check that each usable provider answers."""
+    """Validate the configuration (by loading it), check that each usable provider answers, and try the store."""
     async with AsyncExitStack() as stack:
         engine = Engine(configuration)
         stack.push_async_callback(engine.close)
@@ -157,7 +157,8 @@ async def check(options: argparse.Namespace, configuration: Configuration) -> in
             problem = await engine.probe(name)
             problems += bool(problem)
             sys.stdout.write(f"{name}: {problem or 'ok'}\n")
-        for line in _dead_ends(engine):
+        problem = await engine.store.probe()
+        for line in [*_dead_ends(engine), *([f"images: {problem}"] if problem else [])]:
             problems += 1
             sys.stdout.write(f"{line}\n")
         if not engine.runtimes:

@@ -33,5 +33,7 @@ async def simulated(
             providers["prodia-legacy"]["image_base_url"] = f"{origin}/pictures"
             # A client in a container can't reach the simulator's own addresses, so pictures are always copied.
             below = {"images": {"directory": directory, "copies": "always"}}
+            # Nothing of the demo may outlast it, or reach anybody's storage, whatever the file says.
+            overrides = {**overrides, "images": {**overrides.get("images", {}), "store": ""}}
             # The demo's keys replace real ones, which thus never reach the simulator.
             yield config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)

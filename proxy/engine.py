@@ -19,9 +19,8 @@ from proxy.jobs.runtime import Limits, ProviderRuntime
 from proxy.jobs.schedule import Schedule
 from proxy.jobs.steps import FinishedJob
 from proxy.metrics import Metrics
+from proxy.pictures.choice import store_for
 from proxy.pictures.codec import Converter
-from proxy.pictures.directory import PictureDirectory
-from proxy.pictures.store import PictureStore
 from proxy.providers.boundary import InputPicture, Operation, Provider
 from proxy.providers.registry import build
 from proxy.requests.image_request import parse
@@ -41,9 +40,7 @@ class Engine:
         self.metrics = Metrics()
         timeouts = settings.timeouts
         self.directory = Path(settings.images.directory or _cache_directory()).expanduser()
-        self.store: PictureStore = PictureDirectory(
-            self.directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
-        )
+        self.store = store_for(settings.images, self.directory, clock)
         self.runtimes = {name: self._runtime(name) for name in settings.providers if not configuration.why_not(name)}
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
         self.routing = Routing(settings.models, list(self.catalogues.values()))
@@ -103,6 +100,7 @@ class Engine:
         for runtime in self.runtimes.values():
             await runtime.upstream.close()
         self.converter.close()
+        await self.store.close()
         background.save_learned(self.schedule, self.directory)
 
     @property
@@ -220,7 +218,7 @@ class Engine:
         settings = self.settings.providers[name]
         provider = build(settings, self.configuration.provider_keys.get(name, ""))
         addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
-        upstream = Upstream(self.store.drafts.draft, addresses, settings.http_proxy, provider.credentials())
+        upstream = Upstream(self.store.draft, addresses, settings.http_proxy, provider.credentials())
         return ProviderRuntime(
             name,
             provider,
