@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import pytest
@@ -45,6 +45,9 @@ http {{
 """
 
 
+Running: TypeAlias = "subprocess.Popen[str]"
+
+
 def _recipe(program: str, path: str) -> str:
     """Return the recipe for a program: at the root of a site, or below ``path``."""
     page = (_ROOT / "docs/operations.md").read_text(encoding="utf-8")
@@ -53,13 +56,13 @@ def _recipe(program: str, path: str) -> str:
     return str(found[0])
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
-def _listening(port: int, process: "subprocess.Popen[str]") -> None:
+def listening(port: int, process: Running) -> None:
     deadline = time.monotonic() + _START_S
     while True:
         try:
@@ -73,7 +76,7 @@ def _listening(port: int, process: "subprocess.Popen[str]") -> None:
 
 
 @contextmanager
-def _running(command: list[str], folder: Path, **environment: str) -> "Iterator[subprocess.Popen[str]]":
+def running(command: list[str], folder: Path, **environment: str) -> Iterator[Running]:
     with (folder / "err.txt").open("w") as err:
         process = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=err, text=True
@@ -87,6 +90,19 @@ def _running(command: list[str], folder: Path, **environment: str) -> "Iterator[
                     process.wait(timeout=10)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+@contextmanager
+def serve(folder: Path, settings: str, speed: float) -> Iterator[tuple[Running, str]]:
+    """Run a demo with ``settings``; yields it and its host and port. Its log is ``err.txt`` in ``folder``."""
+    (folder / "config.toml").write_text(settings, encoding="utf-8")
+    options = ["--demo", "--demo-speed", str(speed), "--port", "0", "--config", "config.toml"]
+    python = [sys.executable, "-m", "proxy", "serve", *options]
+    with running(python, folder, PYTHONPATH=str(_ROOT), PYTHONUNBUFFERED="1") as service:
+        assert service.stdout is not None
+        found = re.search(r"http://([\w.]+:\d+)", service.stdout.readline())
+        assert found is not None
+        yield service, found[1]
 
 
 @dataclass(slots=True)
@@ -120,18 +136,11 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if executable is None:
         pytest.skip(f"no {program} on the PATH; on Debian: apt-get install {program}")
     folder = tmp_path_factory.mktemp("front")
-    port = _free_port()
-    config = folder / "config.toml"
+    port = free_port()
     public = f'[server]\npublic_url = "http://127.0.0.1:{port}{path}"\n' if path else ""
-    config.write_text(f"{public}\n[timeouts]\nhold = 4\n", encoding="utf-8")
-    serve = ["serve", "--demo", "--demo-speed", "5", "--port", "0", "--config", str(config)]
     service_folder = tmp_path_factory.mktemp("service")
-    python = [sys.executable, "-m", "proxy", *serve]
-    with _running(python, service_folder, PYTHONPATH=str(_ROOT), PYTHONUNBUFFERED="1") as service:
-        assert service.stdout is not None
-        found = re.search(r"http://([\w.]+:\d+)", service.stdout.readline())
-        assert found is not None
-        recipe = _recipe(program, path).replace(_UPSTREAM, found[1])
+    with serve(service_folder, f"{public}\n[timeouts]\nhold = 4\n", speed=5) as (_, address):
+        recipe = _recipe(program, path).replace(_UPSTREAM, address)
         if program == "nginx":
             file = folder / "nginx.conf"
             file.write_text(_NGINX.format(folder=folder, port=port, recipe=recipe), encoding="utf-8")
@@ -141,10 +150,10 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             site = re.sub(r"^\S*example\.org", f"http://127.0.0.1:{port}", recipe, count=1, flags=re.MULTILINE)
             file.write_text(f"{{\n    admin off\n}}\n{site}", encoding="utf-8")
             command = [executable, "run", "--config", str(file), "--adapter", "caddyfile"]
-        with _running(
+        with running(
             command, folder, HOME=str(folder), XDG_DATA_HOME=str(folder), XDG_CONFIG_HOME=str(folder)
         ) as other:
-            _listening(port, other)
+            listening(port, other)
             front = _Front(port, path, service_folder / "err.txt")
             yield front
             for connection in front.opened:
