@@ -176,6 +176,10 @@ class S3Pictures:
             span = (0, size)
         return Opened(span[1] - span[0], self._pieces(name, *span))
 
+    def pin(self, name: str) -> None:
+        """Keep a picture that is still to be delivered in the folder, if it is there. An object outlasts its repeats."""
+        self._folder.pin(name)
+
     def release(self, name: str) -> None:
         """Note that a picture was delivered, or that nobody will ask for it."""
         self._folder.release(name)
