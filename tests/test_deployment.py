@@ -117,7 +117,7 @@ def test_systemd_waits_for_the_drain() -> None:
 # --- the front of several replicas -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, list[Running]]]:
     """The port of compose.yaml's front, before two services."""
     caddy = shutil.which("caddy")
@@ -127,7 +127,7 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, li
         services = []
         for _ in range(2):
             folder = tmp_path_factory.mktemp("replica")
-            services.append(stack.enter_context(serve(folder, "[timeouts]\nhold = 20\n", speed=5)))
+            services.append(stack.enter_context(serve(folder, "", speed=5)))
         port, folder = free_port(), tmp_path_factory.mktemp("front")
         site = _text("deploy/Caddyfile").replace("{$SITE::8080}", f"http://127.0.0.1:{port}")
         for number, (_, address) in enumerate(services, 1):
@@ -151,13 +151,14 @@ def _generate(port: int, prompt: str) -> tuple[int, str]:
         connection.close()
 
 
+@pytest.mark.kill
 def test_a_replica_that_is_stopped_answers_first_and_the_other_takes_over(
     replicas: tuple[int, list[Running]],
 ) -> None:
     port, processes = replicas
     with ThreadPoolExecutor(8) as callers:
-        held = [callers.submit(_generate, port, f"{number} [seconds:4]") for number in range(8)]
-        threading.Event().wait(0.5)
+        held = [callers.submit(_generate, port, f"{number} [seconds:1.5]") for number in range(8)]
+        threading.Event().wait(0.3)
         processes[0].send_signal(signal.SIGTERM)
         after = [callers.submit(_generate, port, f"later {number} [seconds:0]") for number in range(8)]
         assert [call.result() for call in held] == [(200, "1")] * 8

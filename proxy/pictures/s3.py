@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import re
 import secrets
@@ -24,7 +25,15 @@ from proxy.clock import Clock
 from proxy.pictures.codec import Facts
 from proxy.pictures.directory import PictureDirectory
 from proxy.pictures.drafts import FileDraft
-from proxy.pictures.store import PIECE_BYTES, Found, Opened, StoredPicture, cache_control, publish_through_draft
+from proxy.pictures.store import (
+    PIECE_BYTES,
+    Found,
+    Opened,
+    StoredPicture,
+    always,
+    cache_control,
+    publish_through_draft,
+)
 
 _NAME = re.compile(r"[0-9a-f]{40}\.(png|jpg|webp)\Z")
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
@@ -42,10 +51,6 @@ _REFUSED = (PermissionDeniedError, UnauthenticatedError)
 _log = logging.getLogger("proxy")
 
 
-async def _always() -> bool:
-    return True
-
-
 class S3Pictures:
     """A picture store at ``address``, an ``s3://bucket/prefix``; the AWS_* variables say where that is.
 
@@ -61,7 +66,7 @@ class S3Pictures:
         *,
         keep_s: float,
         clock: Clock,
-        may_sweep: Callable[[], Awaitable[bool]] = _always,
+        may_sweep: Callable[[], Awaitable[bool]] = always,
     ) -> None:
         self.drafts = folder.drafts
         self._folder = folder
@@ -69,7 +74,7 @@ class S3Pictures:
         self._keep_s = keep_s
         self._clock = clock
         self._may_sweep = may_sweep
-        self._swept_at = -_SWEEP_EVERY_S
+        self._swept_at = -math.inf
         self._waiting: dict[str, None] = {}
         self._fails = False
         self._work: asyncio.Task[None] | None = None
@@ -135,8 +140,14 @@ class S3Pictures:
     async def publish(self, draft: Path, facts: Facts) -> StoredPicture:
         """Put a complete draft. If that fails or takes long, it waits in the folder. Raises OSError."""
         stored = await self._folder.publish(draft, facts)
-        # While the storage is known to fail, nobody is kept waiting for it.
-        if self._fails or not await self._put(stored.name, self._quick):
+        try:
+            # While the storage is known to fail, nobody is kept waiting for it.
+            put = not self._fails and await self._put(stored.name, self._quick)
+        except asyncio.CancelledError:  # nobody will ever know its name
+            self._folder.release(stored.name)
+            self._folder.remove(stored.name)
+            raise
+        if not put:
             self._waiting[stored.name] = None
         return stored
 
@@ -177,7 +188,7 @@ class S3Pictures:
         return Opened(span[1] - span[0], self._pieces(name, *span))
 
     def pin(self, name: str) -> None:
-        """Keep a picture that is still to be delivered in the folder, if it is there. An object outlasts its repeats."""
+        """Keep a picture that is still to be delivered, if the folder has it; an object stays for its time anyway."""
         self._folder.pin(name)
 
     def release(self, name: str) -> None:

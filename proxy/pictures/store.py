@@ -146,6 +146,11 @@ class PictureStore(Protocol):
         ...
 
 
+async def always() -> bool:
+    """Return True: who is alone may always sweep."""
+    return True
+
+
 def cache_control(keep_s: float) -> str:
     """Return the Cache-Control of a picture that is kept for ``keep_s`` seconds, or for as long as possible (0)."""
     # "immutable": a name is never used for another picture (RFC 8246).

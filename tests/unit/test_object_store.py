@@ -17,7 +17,7 @@ from proxy.pictures import s3
 from proxy.pictures.codec import Facts
 from proxy.pictures.directory import PictureDirectory
 from proxy.pictures.s3 import S3Pictures
-from proxy.pictures.store import Opened
+from proxy.pictures.store import Opened, always
 from tests.object_store import BUCKET, ObjectStore, object_store
 
 pytestmark = pytest.mark.anyio
@@ -25,13 +25,9 @@ _PNG = Facts("png", 1, 1)
 _KEEP_S = 60
 
 
-async def _yes() -> bool:
-    return True
-
-
 @asynccontextmanager
 async def _store(
-    folder: Path, *, keep_s: float = _KEEP_S, may_sweep: Callable[[], Awaitable[bool]] = _yes, bucket: str = BUCKET
+    folder: Path, *, keep_s: float = _KEEP_S, may_sweep: Callable[[], Awaitable[bool]] = always, bucket: str = BUCKET
 ) -> AsyncIterator[S3Pictures]:
     """Open a store as one process does, wait until it has begun, and close it."""
     clock = Clock()
@@ -223,6 +219,18 @@ async def test_a_server_that_does_not_answer_keeps_nobody_waiting_for_long(
         assert _pictures(folder) == []
 
 
+async def test_a_picture_that_is_abandoned_while_it_is_put_leaves_nothing(server: ObjectStore, folder: Path) -> None:
+    async with _store(folder) as store:
+        server.freeze()
+        task = asyncio.ensure_future(store.publish(store.drafts.write(b"picture"), _PNG))
+        while not _pictures(folder):  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert (task.cancelled(), _pictures(folder), store.used_bytes) == (True, [], 0)
+        server.wake()
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "bucket", "told"),
     [
@@ -396,7 +404,7 @@ class _Grudging(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def grudging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Grudging) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{running.server_port}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
