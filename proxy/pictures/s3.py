@@ -1,8 +1,4 @@
-"""Pictures in S3-compatible storage, and in a folder as long as the storage does not take them.
-
-An object's key is the prefix and the picture's public name. A name begins with the time of the storing, so a listing,
-which is in the order of the keys, has the oldest pictures first, and a name alone tells whether it may still be served.
-"""
+"""Pictures in S3-compatible storage, and in a folder as long as the storage does not take them."""
 
 import asyncio
 import contextlib
@@ -10,57 +6,23 @@ import errno
 import logging
 import math
 import os
-import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
-import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import S3Store
-
 from proxy.clock import Clock
+from proxy.pictures.bucket import NAME, Bucket, StorageFailed, StorageRefused
 from proxy.pictures.codec import Facts
 from proxy.pictures.directory import PictureDirectory
 from proxy.pictures.drafts import FileDraft
-from proxy.pictures.store import (
-    PIECE_BYTES,
-    Found,
-    Opened,
-    StoredPicture,
-    always,
-    cache_control,
-    publish_through_draft,
-)
+from proxy.pictures.store import Found, Opened, StoredPicture, always, publish_through_draft
 
-_NAME = re.compile(r"[0-9a-f]{40}\.(png|jpg|webp)\Z")
-_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
-_QUICK_S, _PATIENT_S, _CONNECT_S = 5, 600, 3
-"""How long a caller waits for the storage; how long a picture may take that is sent on as fast as its reader reads."""
 _LATER_S, _LAST_S = 60.0, 5.0
 """How long a put may take that nobody waits for, and all of them together at the end of the process."""
-_SINGLE_PUT_BYTES = 16_777_216
-"""Larger ones are put in parts of this size."""
 _PUTS_AT_ONCE = 8
 _SWEEP_EVERY_S = 60.0
-_FAILED = (BaseError, OSError)
-"""What obstore raises. A missing object, or bucket, is Python's FileNotFoundError."""
-_REFUSED = (PermissionDeniedError, UnauthenticatedError)
 _log = logging.getLogger("proxy")
-
-
-class _File:
-    """A path. To build one of pathlib's takes a third of the time that a put takes in the event loop."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __fspath__(self) -> str:
-        return self._path
 
 
 class S3Pictures:
@@ -82,15 +44,13 @@ class S3Pictures:
     ) -> None:
         self.drafts = folder.drafts
         self._folder = folder
-        self._quick, self._patient = _open(address, _QUICK_S), _open(address, _PATIENT_S)
+        self._bucket = Bucket(address, keep_s)
         self._keep_s = keep_s
         self._clock = clock
         self._may_sweep = may_sweep
         self._swept_at = -math.inf
         self._waiting: dict[str, None] = {}
         self._prefix = str(folder.directory) + os.sep
-        cache = cache_control(keep_s)
-        self._attributes = {ending: {"Content-Type": kind, "Cache-Control": cache} for ending, kind in _TYPES.items()}
         self._fails = False
         self._work: asyncio.Task[None] | None = None
 
@@ -102,7 +62,7 @@ class S3Pictures:
     async def prepare(self) -> None:
         """Prepare the folder; what an earlier process left there is put. Raises OSError."""
         await self._folder.prepare()
-        self._waiting = {name: None for name in self._folder.names if _NAME.match(name)}
+        self._waiting = {name: None for name in self._folder.names if NAME.match(name)}
         self._work = asyncio.get_running_loop().create_task(self._begin())
 
     async def close(self) -> None:
@@ -134,30 +94,20 @@ class S3Pictures:
 
     async def probe(self) -> str:
         """Put, get, list and delete a test object. Returns what of that fails, empty if nothing does."""
-        name = f"check-{secrets.token_hex(8)}"
-        steps: dict[str, Callable[[], Awaitable[object]]] = {
-            "putting": lambda: obstore.put_async(self._quick, name, b"?"),
-            "getting": lambda: obstore.get_async(self._quick, name),
-            "listing": lambda: anext(obstore.list(self._quick, chunk_size=1)),
-            "deleting": lambda: obstore.delete_async(self._quick, name),
-        }
-        for step, call in steps.items():
-            try:
-                await call()
-            except (*_FAILED, StopAsyncIteration) as error:
-                if step == "putting":
-                    self._fails = True
-                return f"{step} an object in images.store fails: {_told(error)}"
-            if step == "putting":
-                self._note_success()
-        return ""
+        try:
+            name = await self._bucket.try_putting()
+        except StorageFailed as failure:
+            self._fails = True
+            return f"putting an object in images.store fails: {failure.strerror}"
+        self._note_success()
+        return await self._bucket.try_the_rest(name)
 
     async def publish(self, draft: Path, facts: Facts) -> StoredPicture:
         """Put a complete draft. If that fails or takes long, it waits in the folder. Raises OSError."""
         stored = await self._folder.publish(draft, facts)
         try:
             # While the storage is known to fail, nobody is kept waiting for it.
-            put = not self._fails and await self._put(stored.name, self._quick)
+            put = not self._fails and await self._put(stored.name)
         except asyncio.CancelledError:  # nobody will ever know its name
             self._folder.release(stored.name)
             self._folder.remove(stored.name)
@@ -172,14 +122,14 @@ class S3Pictures:
             return await publish_through_draft(self, data, facts)
         except OSError:
             name = self._folder.name_for(secrets.token_hex(16), facts)
-            if await self._put_from(data, name, self._quick):
+            if await self._put_from(name, data):
                 return StoredPicture(name, facts, len(data))
             raise
 
     async def find(self, name: str) -> Found | None:
         """Return what is known of a picture that may still be served, else None. Raises OSError if nobody can tell."""
         found = await self._folder.find(name)
-        if not _NAME.match(name):
+        if not NAME.match(name):
             return found  # of the time before there was a storage
         stored_at = int(name[:8], 16)
         if self._keep_s and stored_at + self._keep_s <= self._clock.wall():
@@ -190,7 +140,7 @@ class S3Pictures:
 
     async def open(self, name: str, span: tuple[int, int] | None = None) -> Opened:
         """Open a stored picture. ``span``: its first byte and the one after its last. Raises OSError."""
-        if not _NAME.match(name):
+        if not NAME.match(name):
             return await self._folder.open(name, span)
         if span is None:
             try:
@@ -230,21 +180,9 @@ class S3Pictures:
         if self._keep_s and due and not self._fails and await self._may_sweep():
             self._swept_at = self._clock.monotonic()
             try:
-                await self._sweep_storage()
-            except _FAILED as error:
-                _log.warning("removing old pictures from images.store fails: %s", _told(error))
-
-    async def _sweep_storage(self) -> None:
-        """Remove the pictures past their time. Each page is the oldest that is left; foreign objects stay."""
-        oldest_kept = f"{int(self._clock.wall() - self._keep_s):08x}"
-        async for page in obstore.list(self._quick, chunk_size=1000):
-            names = [entry["path"] for entry in page]
-            expired = [name for name in names if _NAME.match(name) and name[:8] < oldest_kept]
-            if expired:
-                # To delete what another replica has deleted is no failure in S3.
-                await obstore.delete_async(self._quick, expired)
-            if names and names[-1] >= oldest_kept:
-                return
+                await self._bucket.sweep(int(self._clock.wall() - self._keep_s))
+            except StorageFailed as failure:
+                _log.warning("removing old pictures from images.store fails: %s", failure.strerror)
 
     async def _put_waiting(self) -> None:
         while self._waiting:
@@ -258,7 +196,7 @@ class S3Pictures:
             return True
         try:
             async with asyncio.timeout(_LATER_S):
-                put = await self._put(name, self._patient)
+                put = await self._put(name, patient=True)
         except TimeoutError:
             self._note_failure("putting a picture into images.store takes too long")
             return False
@@ -267,42 +205,34 @@ class S3Pictures:
             self._drop(name)
         return put
 
-    async def _put(self, name: str, store: S3Store) -> bool:
-        return await self._put_from(_File(self._prefix + name), name, store)
+    async def _put(self, name: str, *, patient: bool = False) -> bool:
+        return await self._put_from(name, self._prefix + name, patient=patient)
 
-    async def _put_from(self, source: "_File | bytes", name: str, store: S3Store) -> bool:
-        """Put a picture, overwriting what is there. Returns whether that worked."""
+    async def _put_from(self, name: str, source: str | bytes, *, patient: bool = False) -> bool:
+        """Put a picture, a file or its bytes. Returns whether that worked."""
         try:
-            await obstore.put_async(
-                store,
-                name,
-                source,  # type: ignore[arg-type]  # any path, not only pathlib's
-                attributes=self._attributes[name[name.rindex(".") + 1 :]],
-                chunk_size=_SINGLE_PUT_BYTES,
-            )
-        except _FAILED as error:
-            self._note_failure(f"putting a picture into images.store fails: {_told(error)}")
+            await self._bucket.put(name, source, patient=patient)
+        except StorageFailed as failure:
+            self._note_failure(f"putting a picture into images.store fails: {failure.strerror}")
             return False
         self._note_success()
         return True
 
     def _drop(self, name: str) -> None:
         """Remove a picture from the folder if the storage has it and it is not to be delivered from there."""
-        if _NAME.match(name) and name not in self._waiting and not self._folder.awaited(name):
+        if NAME.match(name) and name not in self._waiting and not self._folder.awaited(name):
             self._folder.remove(name)
 
     async def _size(self, name: str) -> int | None:
         """Return an object's bytes, None if there is none. Raises OSError when the storage does not tell."""
         try:
-            return (await obstore.head_async(self._quick, name))["size"]
-        except FileNotFoundError:
-            return None
-        except _FAILED as error:
+            return await self._bucket.size(name)
+        except StorageRefused:
             # Who may list some prefixes only hears 403 for what isn't there:
             # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
-            if isinstance(error, _REFUSED) and not self._fails:
-                return None
-            raise OSError(errno.EIO, _told(error)) from None
+            if self._fails:
+                raise
+            return None
 
     async def _pieces(self, name: str, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
         try:
@@ -315,28 +245,9 @@ class S3Pictures:
             pass
         else:
             return
-        async with contextlib.aclosing(self._objects_pieces(name, start, stop)) as pieces:
+        async with contextlib.aclosing(self._bucket.pieces(name, start, stop)) as pieces:
             async for piece in pieces:
                 yield piece
-
-    async def _objects_pieces(self, name: str, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
-        """Yield an object's bytes. What stands before ``start`` is read, too: not every server can skip it."""
-        rest, position = bytearray(), 0
-        try:
-            result = await obstore.get_async(self._patient, name)
-            stop = result.meta["size"] if stop is None else stop
-            async for received in result.stream(min_chunk_size=PIECE_BYTES):
-                rest += received[max(0, start - position) : max(0, stop - position)]
-                position += len(received)
-                while len(rest) > PIECE_BYTES:
-                    yield bytes(rest[:PIECE_BYTES])
-                    del rest[:PIECE_BYTES]
-                if position >= stop:
-                    break
-        except BaseError as error:
-            raise OSError(errno.EIO, _told(error)) from None
-        if rest:
-            yield bytes(rest)
 
     def _note_failure(self, told: str) -> None:
         if not self._fails:  # once for each outage
@@ -347,29 +258,3 @@ class S3Pictures:
         if self._fails:
             _log.warning("images.store takes pictures again")
         self._fails = False
-
-
-def _open(address: str, timeout_s: int) -> S3Store:
-    bucket, _, prefix = address.removeprefix("s3://").partition("/")
-    endpoints = (os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
-    options = {"connect_timeout": f"{_CONNECT_S}s", "timeout": f"{timeout_s}s"}
-    if any(endpoint.startswith("http://") for endpoint in endpoints):
-        options["allow_http"] = os.environ.get("AWS_ALLOW_HTTP", "true")
-    try:
-        return S3Store(
-            bucket,
-            prefix=prefix.strip("/") or None,
-            client_options=options,  # type: ignore[arg-type]
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=_QUICK_S)},
-        )
-    except BaseError as error:
-        raise OSError(f"images.store: the AWS_* variables make no sense ({type(error).__name__})") from None
-
-
-def _told(error: BaseException) -> str:
-    """Return what went wrong in our own words: the storage's may hold addresses and names."""
-    if isinstance(error, _REFUSED):
-        return "it refuses the credentials, or what they may do"
-    if isinstance(error, FileNotFoundError):
-        return "there is no such bucket"
-    return "it cannot be reached, or does not work"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy.pictures import s3
+from proxy.pictures import bucket
 from proxy.pictures.codec import inspect
 from proxy.pictures.s3 import S3Pictures
 from tests.object_store import BUCKET, ObjectStore, object_store
@@ -173,7 +173,7 @@ async def test_wrong_credentials_cost_neither_a_picture_nor_an_answer(
 async def test_a_server_that_does_not_answer_delays_only_the_first(
     server: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "_QUICK_S", 1)
+    monkeypatch.setattr(bucket, "_QUICK_S", 1)
     async with replicas() as (service,):
         server.freeze()
         for _ in range(2):

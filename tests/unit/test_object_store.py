@@ -13,7 +13,7 @@ import pytest
 from obstore.store import S3Store
 
 from proxy.clock import Clock
-from proxy.pictures import s3
+from proxy.pictures import bucket, s3
 from proxy.pictures.codec import Facts
 from proxy.pictures.directory import PictureDirectory
 from proxy.pictures.s3 import S3Pictures
@@ -27,12 +27,12 @@ _KEEP_S = 60
 
 @asynccontextmanager
 async def _store(
-    folder: Path, *, keep_s: float = _KEEP_S, may_sweep: Callable[[], Awaitable[bool]] = always, bucket: str = BUCKET
+    folder: Path, *, keep_s: float = _KEEP_S, may_sweep: Callable[[], Awaitable[bool]] = always, in_bucket: str = BUCKET
 ) -> AsyncIterator[S3Pictures]:
     """Open a store as one process does, wait until it has begun, and close it."""
     clock = Clock()
     local = PictureDirectory(folder, keep_s=keep_s, max_bytes=10**9, clock=clock, dated=True)
-    store = S3Pictures(f"s3://{bucket}/deep/inside/", local, keep_s=keep_s, clock=clock, may_sweep=may_sweep)
+    store = S3Pictures(f"s3://{in_bucket}/deep/inside/", local, keep_s=keep_s, clock=clock, may_sweep=may_sweep)
     await store.prepare()
     await _settled(store)
     try:
@@ -116,7 +116,7 @@ async def test_every_replica_serves_the_same_version(server: ObjectStore, folder
 async def test_a_large_picture_goes_in_parts(
     server: ObjectStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "_SINGLE_PUT_BYTES", 5_242_880)  # the least that S3 takes as a part
+    monkeypatch.setattr(bucket, "_SINGLE_PUT_BYTES", 5_242_880)  # the least that S3 takes as a part
     data = bytes(range(256)) * 22_000
     async with _store(folder) as store:
         stored = await store.publish(store.drafts.write(data), _PNG)
@@ -200,7 +200,7 @@ async def test_pictures_of_the_time_before_the_storage_are_served_from_the_folde
 async def test_a_server_that_does_not_answer_keeps_nobody_waiting_for_long(
     server: ObjectStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "_QUICK_S", 1)
+    monkeypatch.setattr(bucket, "_QUICK_S", 1)
     monkeypatch.setattr(s3, "_LATER_S", 0.2)
     async with _store(folder) as store:
         server.freeze()
@@ -232,7 +232,7 @@ async def test_a_picture_that_is_abandoned_while_it_is_put_leaves_nothing(server
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "bucket", "told"),
+    ("variable", "value", "in_bucket", "told"),
     [
         ("AWS_SECRET_ACCESS_KEY", "wrong", BUCKET, "it refuses the credentials"),
         ("AWS_ACCESS_KEY_ID", "AKIAUNKNOWN123456789", BUCKET, "it refuses the credentials"),
@@ -247,11 +247,11 @@ async def test_a_server_that_refuses_is_told_and_costs_no_picture(
     caplog: pytest.LogCaptureFixture,
     variable: str,
     value: str,
-    bucket: str,
+    in_bucket: str,
     told: str,
 ) -> None:
     monkeypatch.setenv(variable, value)
-    async with _store(folder, bucket=bucket) as store:
+    async with _store(folder, in_bucket=in_bucket) as store:
         assert f"putting an object in images.store fails: {told}" in caplog.text
         assert told in await store.probe()
         stored = await store.publish(store.drafts.write(b"picture"), _PNG)
@@ -331,7 +331,9 @@ async def test_what_is_past_its_time_is_swept_and_nothing_else(server: ObjectSto
 async def test_two_may_sweep_at_once(server: ObjectStore, folder: Path, tmp_path: Path) -> None:
     _put_there(server, *(_name(1000, number) for number in range(300)), _name(30))
     async with _store(folder) as one, _store(tmp_path / "other") as other:
-        await asyncio.gather(one._sweep_storage(), other._sweep_storage())
+        await asyncio.gather(
+            one._bucket.sweep(int(time.time()) - _KEEP_S), other._bucket.sweep(int(time.time()) - _KEEP_S)
+        )
         assert len(server.objects()) == 1
 
 
