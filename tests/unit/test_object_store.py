@@ -2,6 +2,8 @@
 
 import asyncio
 import http.server
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -123,6 +125,11 @@ async def test_a_large_picture_goes_in_parts(
         assert server.objects()[f"deep/inside/{stored.name}"] == data
         store.release(stored.name)
         assert await _read(await store.open(stored.name, (5_242_000, 5_243_000))) == data[5_242_000:5_243_000]
+
+
+def test_who_has_no_store_does_not_load_what_it_needs() -> None:
+    loaded = "import sys, proxy.cli, proxy.app; sys.exit('obstore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], check=False, cwd=Path(__file__).parents[2]).returncode == 0
 
 
 # --- when the server takes nothing -------------------------------------------------------------------------------
