@@ -19,9 +19,8 @@ from proxy.jobs.run import Jobs
 from proxy.jobs.runtime import Limits
 from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
+from proxy.pictures.choice import store_for
 from proxy.pictures.codec import Converter
-from proxy.pictures.directory import PictureDirectory
-from proxy.pictures.store import PictureStore
 from proxy.providers.boundary import InputPicture, Operation, Provider
 from proxy.providers.registry import build
 from proxy.requests.image_request import parse
@@ -44,10 +43,8 @@ class Engine:
         self.metrics = Metrics()
         timeouts = settings.timeouts
         self.directory = configuration.directory
-        self.store: PictureStore = PictureDirectory(
-            self.directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
-        )
-        self._providers = Runtimes(configuration, clock, self.metrics, self.store.drafts.draft)
+        self.store = store_for(settings.images, self.directory, clock)
+        self._providers = Runtimes(configuration, clock, self.metrics, self.store.draft)
         self.runtimes = self._providers.current
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
         self.routing = Routing(settings.models, list(self.catalogues.values()), configuration.listed)
@@ -125,6 +122,7 @@ class Engine:
         await self.journal.close()
         await self._providers.close()
         self.converter.close()
+        await self.store.close()
         background.save_learned(self.schedule, self.directory)
 
     @property

@@ -185,6 +185,23 @@ def test_a_folder_that_cannot_be_made_is_one_line(home: Path) -> None:
     assert ended.stderr == f"images-proxy: images.directory: {home / 'file' / 'inside'}: Not a directory\n"
 
 
+def test_a_store_that_is_no_address_is_one_line(home: Path) -> None:
+    (home / "config.toml").write_text("[images]\nstore = 'https://bucket'\n", encoding="utf-8")
+    ended = _run("serve", "--port", "0")
+    told = "images-proxy: config.toml: images.store: 'https://bucket' is no address as \"s3://bucket/prefix\"\n"
+    assert (ended.returncode, ended.stderr) == (2, told)
+
+
+def test_variables_of_a_store_that_make_no_sense_are_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "config.toml").write_text("[images]\nstore = 's3://bucket'\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "perhaps")
+    ended = _run("serve", "--port", "0")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("images-proxy: images.store: the AWS_* variables make no sense")
+
+
 # --- serve ------------------------------------------------------------------------------------------------------------
 
 
@@ -546,6 +563,30 @@ def test_a_check_asks_every_provider_for_a_sign_of_life(capsys: pytest.CaptureFi
     status, out, err = _run_here(capsys, "check", *_QUICK)
     assert out.splitlines() == [f"{kind}: ok" for kind in KINDS]
     assert (status, err) == (0, "")
+
+
+def test_a_check_tries_the_store(
+    capsys: pytest.CaptureFixture[str], home: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "config.toml").write_text("[images]\nstore = 's3://bucket'\n", encoding="utf-8")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port}")
+    status, out, _ = _run_here(capsys, "check")
+    assert status == 1
+    told = "putting an object in images.store fails: it cannot be reached, or does not work"
+    assert out.splitlines()[-1] == f"images: {told}"
+
+
+def test_the_demo_ignores_a_store(
+    capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "demo.toml").write_text("[images]\nstore = 's3://bucket'\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "perhaps")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    status, out, err = _run_here(capsys, "generate", "a fox", *_QUICK, "--config", "demo.toml", "-o", "fox.png")
+    assert (status, out.split()[0]) == (0, "fox.png")
+    assert "images.store" not in err
 
 
 def test_a_check_tells_each_problem_in_a_line(
