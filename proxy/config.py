@@ -20,7 +20,7 @@ from proxy.config_problems import describe, read_what_is_right
 from proxy.pictures.store import ImageSettings
 from proxy.providers.registry import KINDS, build, known_keys, read_settings, with_defaults
 from proxy.providers.settings import ProviderSettings
-from proxy.requests.routing import ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings
 from proxy.state.settings import StateSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -72,6 +72,7 @@ class ServerSettings(BaseModel):
     default_routes: tuple[str, ...] = Field(default=_DEFAULT_ROUTES, min_length=1)
     admin_key_env: str = "IMAGES_PROXY_ADMIN_KEY"
     metrics_key_env: str = "IMAGES_PROXY_METRICS_KEY"
+    list_models: Literal["all", "configured"] = "all"
     strict_params: bool = False
     max_in_flight: int = Field(default=1000, ge=1)
     max_per_key: int = Field(default=0, ge=0)
@@ -114,6 +115,7 @@ class Settings(BaseModel):
     state: StateSettings = StateSettings()
     images: ImageSettings = ImageSettings()
     limits: LimitSettings = LimitSettings()
+    chat: ChatSettings = ChatSettings()
     providers: Mapping[str, Annotated[ProviderSettings, BeforeValidator(read_settings)]]
     models: Mapping[str, ModelSettings]
 
@@ -145,10 +147,11 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name; ``repr`` shows no secret."""
+    """Settings with the secrets they name; ``repr`` shows no secret. ``listed``: as ``Routing`` takes it."""
 
     settings: Settings
     given: GivenKeys = field(default=NONE_GIVEN, repr=False)
+    listed: tuple[str, ...] | None = None
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     state_file: Path | None = None
     database_url: str = field(default="", repr=False)
@@ -254,6 +257,7 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     configuration = Configuration(
         settings,
         given=given,
+        listed=_listed(settings, values.get("models")),
         provider_keys={
             name: environment.get(table.key_variable, "").strip()
             for name, table in settings.providers.items()
@@ -267,6 +271,17 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     if problems:
         raise ConfigurationError(problems)
     return configuration
+
+
+def _listed(settings: Settings, given: object) -> tuple[str, ...] | None:
+    """Return the names to list if they are not all: those ``given`` in the file, or else the built-in ones."""
+    if settings.server.list_models == "all":
+        return None
+    mine, built_in = (
+        tuple(name for name in names if name in settings.models and not name.endswith("*"))
+        for names in (given if isinstance(given, Mapping) else (), _NAMES)
+    )
+    return mine or built_in
 
 
 def is_loopback(host: str) -> bool:

@@ -15,6 +15,7 @@ from starlette.types import Message
 
 from proxy.accounts import accounts
 from proxy.accounts.keys import Key
+from proxy.accounts.prices import Price
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
 from proxy.engine import Engine
@@ -38,6 +39,7 @@ from proxy.generations.results import Picture
 from proxy.generations.runner import Generations, Joined
 from proxy.jobs.runtime import Place
 from proxy.jobs.steps import FinishedJob, Progress, Steps
+from proxy.metrics import Metrics
 from proxy.providers.boundary import Finished
 from proxy.requests.resolve import ResolvedRequest
 from proxy.requests.summary import RequestSummary
@@ -76,6 +78,7 @@ class Job:
     end: asyncio.Future[None]
     brought: bool = False
     picture: Picture | None = None
+    price: Price = field(default_factory=lambda: Price(5, "config"))
 
     def finish(self, failure: Exception | None = None) -> None:
         if self.end.done():
@@ -156,7 +159,7 @@ class Studio:
 
 def generations_of(studio: Studio, clock: Clock, result_s: float = RESULT_S, **values: Any) -> Generations:
     """Return generations with a state in memory."""
-    journal = Journal(clock)
+    journal = Journal(clock, Metrics().state)
     journal.open(open_sqlite(None, wall=clock.wall))
     return Generations(studio, journal, clock, hold_s=60.0, result_s=result_s, kinds={}, **values)
 

@@ -4,6 +4,7 @@ Without keys a service spends its owner's money for whoever reaches it, includin
 a form post needs no preflight, and DNS can be rebound to this machine. So a foreign Origin or Host is refused.
 """
 
+import base64
 import hashlib
 import re
 from collections.abc import Callable
@@ -44,15 +45,21 @@ class Access:
         # An allowed name is parsed once. Refusals are exceptions, which the cache doesn't keep, so nobody can fill it.
         self._require_ours = lru_cache(maxsize=256)(self._refuse_unless_ours)
 
-    def caller(self, headers: Headers, gate: Gate = "use", address: str = "") -> Caller:
-        """Return who calls. ``address``: where from, for those who guess.
+    def caller(self, headers: Headers, gate: Gate = "use", address: str = "", *, basic: bool = False) -> Caller:
+        """Return who calls. ``address``: where from, for those who guess. ``basic``: the key may also come as the
+        password of HTTP Basic.
 
-        Raises NotAuthenticated, AdminOnly, NotFound (administration is off), RateLimited (too many wrong keys).
+        Raises NotAuthenticated, OriginNotAllowed, AdminOnly, NotFound (administration is off), RateLimited (too many
+        wrong keys).
         """
         given = self._keys.given
         if gate == "admin" and not given.admin:
             raise NotFound("There is no such path.")
-        key = _key(headers)
+        password = _password(headers) if basic and self._keys.asked else None
+        if password is not None:
+            # A browser that knows a password adds it to the calls of any page, unlike a key: RFC 7617, 2.2.
+            self.check_origin(origin_of(headers), headers.get("host", ""), ambient=True)
+        key = _key(headers) if password is None else password
         if not key:
             if self._keys.asked or gate == "admin" or (gate == "metrics" and given.metrics):
                 raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
@@ -117,9 +124,12 @@ class Access:
             message = f"This service does not answer to the host '{_shown(host)}'. Add it to server.allowed_hosts."
             raise OriginNotAllowed(message)
 
-    def check_origin(self, origin: str | None, host: str) -> None:
-        """Raise OriginNotAllowed when a page of another origin calls a service without keys."""
-        if self._keys.asked or origin is None or self._is_known_origin(origin.lower(), host.lower()):
+    def check_origin(self, origin: str | None, host: str, *, ambient: bool = False) -> None:
+        """Raise OriginNotAllowed when a page of another origin calls a service without keys.
+
+        ``ambient``: or one with keys, if the browser may have added the key without the page knowing it.
+        """
+        if (self._keys.asked and not ambient) or origin is None or self._is_known_origin(origin.lower(), host.lower()):
             return
         raise self._foreign_page(origin)
 
@@ -165,6 +175,27 @@ def _key(headers: Headers) -> bytes:
         return value.strip(_BLANKS).encode("latin-1") if len(given) == 1 and scheme.lower() == "bearer" else _NO_KEY
     keys = headers.getlist("api-key")
     return keys[0].strip(_BLANKS).encode("latin-1") if len(keys) == 1 else b""
+
+
+def _password(headers: Headers) -> bytes | None:
+    """Return the password of ``Authorization: Basic`` (RFC 7617), or its user if that is all; None for another scheme.
+
+    Automatic1111 asks for both: https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/API
+    """
+    given = headers.getlist("authorization")
+    scheme, _, value = given[0].strip(_BLANKS).partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, _, password = base64.b64decode(value.strip(_BLANKS), validate=True).partition(b":")
+    except ValueError:
+        return _NO_KEY
+    return password or user
+
+
+def origin_of(headers: Headers) -> str | None:
+    """Return the Origin of a call. Two of them joined are no known origin; an empty one says no more than none."""
+    return ", ".join(headers.getlist("origin")) or None
 
 
 def _shown(value: str) -> str:
