@@ -18,6 +18,7 @@ from proxy.pictures import store
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.e2e.parts import CHAT, GENERATIONS, read_events
+from proxy.state.settings import IN_MEMORY
 from tests.service import simulated_providers
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +71,9 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
     folder = tmp_path_factory.mktemp("pictures")
     async with serving(create_simulator(speed=400)) as upstream:
         providers = simulated_providers(f"http://127.0.0.1:{upstream}")
-        recording = Recording(create_app(compose({"providers": providers, "images": {"directory": str(folder)}}, KEYS)))
+        # A state of its own: with the environment of the real user a test would find the real user's.
+        values = {"providers": providers, "images": {"directory": str(folder)}, "state": {"path": IN_MEMORY}}
+        recording = Recording(create_app(compose(values, KEYS)))
         async with serving(recording) as port, aiohttp.ClientSession() as http:
             yield Place(f"http://127.0.0.1:{port}", recording, http, folder)
 
