@@ -15,7 +15,7 @@ from proxy.state.money import Balance, Entry, KeyChange, KeyRow, Limit, SpendRow
 from proxy.state.operations import LEASE_MS, StateUnavailable, StateUnusable
 from proxy.state.outcomes import NotLiving
 from proxy.state.records import GenerationRow, Holder, JobId, JobRow
-from proxy.state.sqlite import housekeeping, recovery, repeats, rows, starts, steps
+from proxy.state.sqlite import housekeeping, repeats, rows, tables
 from proxy.state.sqlite.engine import SqliteState, open_sqlite
 from proxy.state.sqlite.file import migrate
 from tests.state.parts import ME, ROUTE, Life, Wall, dollars, total, wanted
@@ -133,13 +133,13 @@ def test_the_records_are_the_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        starts._FAILED_EQUALS,
-        starts._OPEN_NOW,
+        tables._FAILED_EQUALS,
+        tables._OPEN_NOW,
         repeats._NOT_TOLD,
         repeats._TOLD,
         rows.BY_IDEMPOTENCY_KEY,
-        recovery._OPEN,
-        steps._FIND,
+        tables._UNFOLLOWED,
+        tables._PRESENT,
         housekeeping._OLD,
     ],
 )

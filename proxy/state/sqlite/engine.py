@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
+from proxy.state import recovery, starts, steps
 from proxy.state.money import Entry, KeyChange, KeyRow, Limit
 from proxy.state.operations import By, Ending, StateUnavailable
 from proxy.state.outcomes import (
@@ -26,9 +27,9 @@ from proxy.state.outcomes import (
     Usage,
 )
 from proxy.state.records import Account, Everything, Generation, JobId, JobRow, Route
-from proxy.state.sqlite import housekeeping, keys, recovery, repeats, reports, starts, steps
+from proxy.state.sqlite import holders, housekeeping, keys, repeats, reports, tables
 from proxy.state.sqlite.file import Lock, Synchronous, connect, explain, migrate, prepare
-from proxy.state.sqlite.session import Session
+from proxy.state.sqlite.tables import SqliteTables
 from proxy.state.sqlite.writer import Observe, Writer
 
 
@@ -85,12 +86,12 @@ class SqliteState:
         self._path = path
         self._lock = lock
         self._exclusive = exclusive
-        self._writer = Writer(Session(connection, wall), path, "BEGIN IMMEDIATE", observe)
+        self._writer = Writer(SqliteTables(connection, wall), path, "BEGIN IMMEDIATE", observe)
         self._reader = self._writer
         if path is not None:  # what is in memory is behind one connection
             reading = connect(path, "normal")
             reading.execute("PRAGMA query_only = 1")
-            self._reader = Writer(Session(reading, wall), path, "BEGIN")
+            self._reader = Writer(SqliteTables(reading, wall), path, "BEGIN")
 
     @property
     def pending(self) -> int:
@@ -108,15 +109,15 @@ class SqliteState:
 
     def register(self, holder: str) -> Awaitable[None]:
         """See State."""
-        return self._writer.ask(recovery.register, holder, self._exclusive)
+        return self._writer.ask(holders.register, holder, self._exclusive)
 
     def beat(self, holder: str) -> Awaitable[bool]:
         """See State."""
-        return self._writer.ask(recovery.beat, holder)
+        return self._writer.ask(holders.beat, holder)
 
     def retire(self, holder: str) -> Awaitable[None]:
         """See State."""
-        return self._writer.ask(recovery.retire, holder)
+        return self._writer.ask(holders.retire, holder)
 
     def start(self, start: Start) -> Awaitable[Started | Exists | OverLimit | OverPace | NotLiving]:
         """See State."""
@@ -128,7 +129,7 @@ class SqliteState:
 
     def accept(self, job: JobId, epoch: int, holder: str, handle: str, expires: int | None = None) -> Awaitable[Change]:
         """See State."""
-        return self._writer.ask(steps.accept, job, epoch, holder, handle, expires)
+        return self._writer.ask(tables.accept, job, epoch, holder, handle, expires)
 
     def finish(
         self,
