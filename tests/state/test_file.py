@@ -266,6 +266,24 @@ async def test_a_command_recovers_only_its_own_jobs_and_serve_those_of_dead_ones
     await state.close()
 
 
+async def test_nobody_else_ends_anything(file: Path) -> None:
+    state = await opened(file)
+    told: list[str] = []
+    state.on_ended(told.extend)
+    await Life(state).to("done")
+    assert told == []
+    await state.close()
+
+
+async def test_who_has_the_lock_needs_no_beat(file: Path) -> None:
+    wall = Wall()
+    state = await opened(file, exclusive=True, wall=wall)
+    wall.now += LEASE_MS / 1000
+    assert await state.beat(ME)
+    await Life(state).to("done")
+    await state.close()
+
+
 async def test_the_event_loop_goes_on_while_another_process_holds_the_file(file: Path) -> None:
     state = await opened(file)
     other = sqlite3.connect(file, isolation_level=None)

@@ -107,6 +107,9 @@ class SqliteState:
             self._lock.release()
             self._lock = None
 
+    def on_ended(self, told: Callable[[Collection[str]], None]) -> None:
+        """See State; there are no others."""
+
     def register(self, holder: str) -> Awaitable[None]:
         """See State."""
         return self._writer.ask(holders.register, holder, self._exclusive)
