@@ -26,6 +26,7 @@ from proxy.state.outcomes import (
 from proxy.state.postgres import holders, housekeeping, keys, repeats, reports
 from proxy.state.postgres.client import unavailable
 from proxy.state.postgres.connection import Held
+from proxy.state.postgres.executor import Executor
 from proxy.state.postgres.lane import Lane, Observe
 from proxy.state.postgres.listener import Listener, Told
 from proxy.state.postgres.schema import migrate
@@ -85,8 +86,9 @@ class PostgresState:
         self._url = url
         self._adopt = adopt
         self._lease_ms = lease_ms
-        self._writer = Lane(Held(url, patience_s), wall, lease_ms, observe)
-        self._reader = Lane(Held(url, patience_s), wall, lease_ms)
+        self._executor = Executor(Held(url, patience_s), wall, lease_ms)
+        self._writer = Lane(self._executor, observe)
+        self._reader = Lane(Executor(Held(url, patience_s), wall, lease_ms))
         self._rest = Held(url, patience_s)
         self._listener: Listener | None = None
 
@@ -110,11 +112,11 @@ class PostgresState:
 
     def register(self, holder: str) -> Awaitable[None]:
         """See State."""
-        return self._do(lambda held: holders.register(held, self._writer.told, holder))
+        return self._do(lambda held: holders.register(held, self._executor.told, holder))
 
     def beat(self, holder: str) -> Awaitable[bool]:
         """See State."""
-        return self._do(lambda held: holders.beat(held, self._writer.told, holder, self._lease_ms))
+        return self._do(lambda held: holders.beat(held, self._executor.told, holder, self._lease_ms))
 
     def retire(self, holder: str) -> Awaitable[None]:
         """See State."""
@@ -157,6 +159,7 @@ class PostgresState:
 
     def claim(self, generation: str, seen: int, attempt: int, waiter: str) -> Awaitable[int | None]:
         """See State."""
+        self._writer.forget(generation)
         return self._do(lambda held: holders.claim(held, generation, seen, attempt, waiter))
 
     def deliver(self, generation: str, claim: int) -> Awaitable[bool]:
@@ -169,6 +172,7 @@ class PostgresState:
 
     def hide(self, generation: str) -> Awaitable[bool]:
         """See State."""
+        self._writer.forget(generation)
         return self._do(lambda held: holders.hide(held, generation))
 
     def generation(self, generation: str) -> Awaitable[Generation | None]:
@@ -233,11 +237,11 @@ class PostgresState:
 
     def create_key(self, key: KeyRow, limits: Sequence[Limit], who: str) -> Awaitable[None]:
         """See State."""
-        return self._do(lambda held: keys.create_key(held, self._writer.told, key, limits, who))
+        return self._do(lambda held: keys.create_key(held, self._executor.told, key, limits, who))
 
     def change_key(self, key: KeyRow, limits: Sequence[Limit] | None, who: str, change: str) -> Awaitable[bool]:
         """See State."""
-        return self._do(lambda held: keys.change_key(held, self._writer.told, key, limits, who, change))
+        return self._do(lambda held: keys.change_key(held, self._executor.told, key, limits, who, change))
 
     def forget_user(self, user: str) -> Awaitable[int]:
         """See State."""
@@ -249,7 +253,7 @@ class PostgresState:
 
     def sweep(self, *, result_ms: int, keep_ledger_days: int = 0, limit: int = 500) -> Awaitable[Swept]:
         """See State."""
-        return self._do(lambda held: housekeeping.sweep(held, self._writer.told, result_ms, keep_ledger_days, limit))
+        return self._do(lambda held: housekeeping.sweep(held, self._executor.told, result_ms, keep_ledger_days, limit))
 
     def everything(self) -> Awaitable[Everything]:
         """See State."""

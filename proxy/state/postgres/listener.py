@@ -14,7 +14,7 @@ import asyncpg
 
 from proxy.state.operations import StateUnavailable
 from proxy.state.postgres.client import Connection, connect
-from proxy.state.postgres.write import CHANNEL
+from proxy.state.postgres.statement import CHANNEL
 
 _log = logging.getLogger(__name__)
 Told = Callable[[Collection[str]], None]

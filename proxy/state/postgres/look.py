@@ -8,8 +8,10 @@ from typing import Any, Final, NamedTuple
 from proxy.state.money import Balance, Limit, SpendRow
 from proxy.state.periods import Period, period_end
 from proxy.state.postgres.connection import Held
-from proxy.state.records import GenerationRow, JobId, JobRow
+from proxy.state.records import Account, GenerationRow, JobId, JobRow
+from proxy.state.tables import Counted, counted
 
+_MOST_ACCOUNTS: Final = 10_000
 Place = tuple[str, Period, int]
 """Of a balance: its scope, its period, and the period's first day."""
 NOW: Final = "coalesce($1::bigint, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
@@ -34,6 +36,26 @@ SELECT value, ARRAY(SELECT ROW(scope, unit, period, amount, extra, extra_until) 
                     ORDER BY scope, period, unit)
 FROM images_proxy.meta WHERE name = 'limits'
 """
+
+
+class Limits:
+    """Every limit there is, as of a revision; what they mean for an account is worked out once."""
+
+    def __init__(self, revision: bytes | None, by_scope: dict[str, list[Limit]]) -> None:
+        self.revision = revision
+        self._by_scope = by_scope
+        self._counted: dict[Account, tuple[Counted, ...]] = {}
+
+    def counted(self, account: Account) -> tuple[Counted, ...]:
+        """Return the balances that an account's money moves."""
+        if not self._by_scope:
+            return ()
+        found = self._counted.get(account)
+        if found is None:
+            if len(self._counted) >= _MOST_ACCOUNTS:
+                self._counted.clear()
+            found = self._counted[account] = counted(self._by_scope, account)
+        return found
 
 
 class Unfollowed(NamedTuple):
@@ -73,7 +95,8 @@ class Looked:
     generations: dict[str, tuple[GenerationRow, int, bool]] = field(default_factory=dict)
     keyed: dict[tuple[str, str], str] = field(default_factory=dict)
     equal: dict[tuple[str, bytes], set[str]] = field(default_factory=dict)
-    jobs: dict[str, list[JobRow]] = field(default_factory=dict)
+    jobs: dict[JobId, JobRow] = field(default_factory=dict)
+    numbers: dict[str, list[int]] = field(default_factory=dict)
     versions: dict[JobId, int] = field(default_factory=dict)
     holders: set[str] = field(default_factory=set)
     spend: dict[Place, Balance] = field(default_factory=dict)
@@ -82,9 +105,25 @@ class Looked:
     unfollowed: list[JobId] = field(default_factory=list)
     sums: dict[Place, Balance] = field(default_factory=dict)
 
+    def add(self, row: GenerationRow, version: int, *, waited_for: bool) -> None:
+        """Add a generation, whose jobs are to follow."""
+        self.generations[row.id] = (row, version, waited_for)
+        self.numbers[row.id] = []
+        self.wants.generations.add(row.id)
+        if row.idempotency_key is not None:
+            self.keyed[row.key, row.idempotency_key] = row.id
+        if row.fingerprint is not None:
+            self.equal.setdefault((row.key, row.fingerprint), set()).add(row.id)
+
+    def add_job(self, job: JobRow, version: int) -> None:
+        """Add a job, in order."""
+        self.jobs[job.id] = job
+        self.numbers[job.generation].append(job.number)
+        self.versions[job.id] = version
+
 
 _FINDS: Final = {
-    "generations": "SELECT unnest({0}::text[]) AS id",
+    "generations": "SELECT unnest(string_to_array({0}::text, ' ')) AS id",
     "keyed": (
         "SELECT g.id AS id FROM unnest({0}::text[], {1}::text[]) w(key, name) "
         "JOIN images_proxy.generations g ON g.key = w.key AND g.idempotency_key = w.name"
@@ -127,7 +166,8 @@ _ROWS: Final = (
     ),
 )
 _ARRAYS: Final = {
-    "holders": f"ARRAY(SELECT h.id FROM images_proxy.holders h WHERE h.id = ANY({{0}}::text[]) AND h.beat > {_FRESH})",
+    "holders": f"ARRAY(SELECT h.id FROM images_proxy.holders h "
+    f"WHERE h.id = ANY(string_to_array({{0}}::text, ' ')) AND h.beat > {_FRESH})",
     "places": (
         f"ARRAY(SELECT ROW({_SPEND}) FROM unnest({{0}}::text[], {{1}}::text[], {{2}}::bigint[]) "
         "w(scope, period, start) JOIN images_proxy.spend s USING (scope, period, start))"
@@ -143,6 +183,8 @@ _ARRAYS: Final = {
     ),
     "unfollowed": "ARRAY(SELECT ROW(generation, number) FROM loose)",
 }
+_NAMES: Final = ("generations", "holders")
+"""Names without spaces go in one text, which costs the client a third of what an array does."""
 _WIDTHS: Final = {"generations": 1, "holders": 1, "told": 3, "places": 3, "unfollowed": 5}
 _ORDER: Final = ("generations", "keyed", "failed", "equals", "told", "unfollowed", "holders", "places", "pace", "open")
 
@@ -168,7 +210,9 @@ def _columns(part: str, wanted: Any) -> Sequence[Any]:
         tasks = sorted(wanted.tasks)
         names, numbers = [task.generation for task in tasks], [task.number for task in tasks]
         return (wanted.holder, names, numbers, wanted.adopt, wanted.limit)
-    return (list(wanted),) if _WIDTHS.get(part) == 1 else tuple(map(list, zip(*wanted, strict=True)))
+    if part in _NAMES:
+        return (" ".join(wanted),)
+    return tuple(map(list, zip(*wanted, strict=True)))
 
 
 async def look(held: Held, looked: Looked, wants: Wants, told: int | None, lease_ms: int) -> None:
@@ -191,20 +235,9 @@ async def look(held: Held, looked: Looked, wants: Wants, told: int | None, lease
 
 def _generations(looked: Looked, generations: Collection[Any], jobs: Collection[Any]) -> None:
     for found in generations:
-        *columns, version, waited_for = found
-        row = GenerationRow._make(columns)
-        looked.generations[row.id] = (row, version, waited_for)
-        looked.jobs[row.id] = []
-        looked.wants.generations.add(row.id)
-        if row.idempotency_key is not None:
-            looked.keyed[row.key, row.idempotency_key] = row.id
-        if row.fingerprint is not None:
-            looked.equal.setdefault((row.key, row.fingerprint), set()).add(row.id)
+        looked.add(GenerationRow._make(found[:-2]), found[-2], waited_for=found[-1])
     for found in jobs:
-        *columns, version = found
-        job = JobRow._make(columns)
-        looked.jobs[job.generation].append(job)
-        looked.versions[job.id] = version
+        looked.add_job(JobRow._make(found[:-1]), found[-1])
 
 
 def _take(looked: Looked, part: str, found: Collection[Any]) -> None:
@@ -228,10 +261,10 @@ async def _sum(held: Held, place: Place, day: int) -> Balance:
     return Balance(*await held.row(_SUMS + _OF_SCOPE[what], start, period_end(period, day), *named))
 
 
-async def limits(held: Held) -> tuple[bytes, dict[str, list[Limit]]]:
-    """Return every limit by its scope, and the revision of them all."""
+async def limits(held: Held) -> Limits:
+    """Return every limit, and the revision of them all."""
     revision, rows = await held.row(_EVERY_LIMIT)
     by_scope: dict[str, list[Limit]] = {}
     for row in rows:
         by_scope.setdefault(row[0], []).append(Limit(*row))
-    return bytes(revision), by_scope
+    return Limits(bytes(revision), by_scope)

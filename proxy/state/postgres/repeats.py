@@ -6,11 +6,10 @@ What is known beforehand is read at once: then an operation seldom has to look t
 from proxy.state import balances
 from proxy.state.outcomes import Standing, Start
 from proxy.state.periods import day_of, period_end, period_start
-from proxy.state.postgres.lane import Expect, Lane
+from proxy.state.postgres.executor import Executor, Expect
 from proxy.state.postgres.look import Wants
 from proxy.state.postgres.tables import PostgresTables
 from proxy.state.records import Account, Generation, JobId
-from proxy.state.tables import counted
 
 _MINUTE_MS = 60_000
 
@@ -54,27 +53,30 @@ def standing(tables: PostgresTables, account: Account) -> tuple[Standing, ...]:
     )
 
 
-def expect_nothing(_lane: Lane, _wants: Wants) -> None:
+def expect_nothing(_executor: Executor, _wants: Wants) -> None:
     """Expect what only the operation itself knows."""
 
 
 def expect_generation(generation: str) -> Expect:
     """Expect a generation with its jobs."""
-    return lambda _lane, wants: wants.generations.add(generation)
+    return lambda _executor, wants: wants.generations.add(generation)
 
 
 def expect_key(key: str, idempotency_key: str) -> Expect:
     """Expect what an Idempotency-Key stands for."""
-    return lambda _lane, wants: wants.keyed.add((key, idempotency_key))
+    return lambda _executor, wants: wants.keyed.add((key, idempotency_key))
 
 
 def expect_job(job: JobId, holder: str | None = None) -> Expect:
     """Expect a job's generation, and whether its holder lives."""
 
-    def expect(_lane: Lane, wants: Wants) -> None:
+    def expect(executor: Executor, wants: Wants) -> None:
         wants.generations.add(job.generation)
         if holder is not None:
             wants.holders.add(holder)
+        known = executor.known.get(job.generation)
+        if known is not None and job in known.jobs:
+            _expect_balances(executor, wants, known.row.account, known.jobs[job][0].day)
 
     return expect
 
@@ -82,7 +84,7 @@ def expect_job(job: JobId, holder: str | None = None) -> Expect:
 def expect_equals(key: str, fingerprint: bytes, delivered_since: int | None) -> Expect:
     """Expect what ``repeatable`` looks through."""
 
-    def expect(_lane: Lane, wants: Wants) -> None:
+    def expect(_executor: Executor, wants: Wants) -> None:
         wants.equals.add((key, fingerprint))
         if delivered_since is not None:
             wants.told.add((key, fingerprint, delivered_since))
@@ -92,19 +94,18 @@ def expect_equals(key: str, fingerprint: bytes, delivered_since: int | None) -> 
 
 def expect_account(account: Account) -> Expect:
     """Expect an account's balances of today."""
+    return lambda executor, wants: _expect_balances(executor, wants, account, day_of(executor.about_now))
 
-    def expect(lane: Lane, wants: Wants) -> None:
-        day = day_of(lane.about_now)
-        for one in counted(lane.limits, account):
-            wants.places.add((one.scope, one.period, period_start(one.period, day)))
 
-    return expect
+def _expect_balances(executor: Executor, wants: Wants, account: Account, day: int) -> None:
+    for one in executor.limits.counted(account):
+        wants.places.add((one.scope, one.period, period_start(one.period, day)))
 
 
 def expect_start(start: Start) -> Expect:
     """Expect all that decides on a start."""
 
-    def expect(lane: Lane, wants: Wants) -> None:
+    def expect(executor: Executor, wants: Wants) -> None:
         key = start.account.key
         wants.generations.add(start.id)
         wants.holders.add(start.holder)
@@ -115,7 +116,7 @@ def expect_start(start: Start) -> Expect:
             if pace.at_once:
                 wants.open.add((key, start.account.user if pace.scope.startswith("user:") else None))
             if pace.per_minute:
-                wants.pace.add((pace.scope, lane.about_now // _MINUTE_MS))
-        expect_account(start.account)(lane, wants)
+                wants.pace.add((pace.scope, executor.about_now // _MINUTE_MS))
+        expect_account(start.account)(executor, wants)
 
     return expect

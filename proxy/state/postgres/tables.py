@@ -5,9 +5,9 @@ from typing import Any
 
 from proxy.state.money import Balance, Entry, Limit
 from proxy.state.periods import period_start
-from proxy.state.postgres.look import Looked, Place, Unfollowed, Wants
+from proxy.state.postgres.look import Limits, Looked, Place, Unfollowed, Wants
 from proxy.state.records import Account, Generation, GenerationRow, JobId, JobRow
-from proxy.state.tables import Charge, Counted, Present, Six, counted
+from proxy.state.tables import Charge, Counted, Present, Six
 from proxy.state.transitions import OPEN, End, JobState, Kind
 
 
@@ -22,11 +22,11 @@ class PostgresTables:
     and made from the ledger's sums when it is first needed in its period.
     """
 
-    def __init__(self, looked: Looked, wants: Wants, limits: dict[str, list[Limit]], prices: dict[str, int]) -> None:
+    def __init__(self, looked: Looked, wants: Wants, limits: Limits, prices: dict[str, int]) -> None:
         self.now = looked.now
         self.looked = looked
         self.wants = wants
-        self._limits = limits
+        self.limits = limits
         self._told = prices
         self.generations: dict[str, GenerationRow] = {}
         self.jobs: dict[JobId, JobRow] = {}
@@ -100,7 +100,7 @@ class PostgresTables:
 
     def states(self, generation: str) -> list[JobState]:
         """See Tables."""
-        return [job.state for job in self._jobs(generation)]
+        return [job.state for job in self.all(generation)]
 
     def find(self, generation: str) -> Generation | None:
         """See Tables."""
@@ -110,8 +110,10 @@ class PostgresTables:
     def job(self, wanted: JobId) -> JobRow | None:
         """See Tables."""
         job = self.jobs.get(wanted)
-        if job is None and self.row(wanted.generation) is not None:
-            job = next((each for each in self.looked.jobs.get(wanted.generation, ()) if each.id == wanted), None)
+        if job is None:
+            job = self.looked.jobs.get(wanted)
+        if job is None:
+            self.row(wanted.generation)  # whether it was looked for at all
         return job
 
     def keyed(self, key: str, idempotency_key: str) -> GenerationRow | None:
@@ -127,7 +129,7 @@ class PostgresTables:
     def whole(self, row: GenerationRow) -> Generation:
         """See Tables."""
         waited_for = self.looked.generations[row.id][2] if row.id in self.looked.generations else True
-        return Generation(row, tuple(self._jobs(row.id)), waited_for and row.waiter is not None)
+        return Generation(row, tuple(self.all(row.id)), waited_for and row.waiter is not None)
 
     def failed_equals(self, key: str, fingerprint: bytes) -> list[tuple[str, int, int]]:
         """See Tables."""
@@ -143,7 +145,7 @@ class PostgresTables:
 
     def left(self, generation: str, below: int) -> list[JobRow]:
         """See Tables."""
-        jobs = self._jobs(generation)
+        jobs = self.all(generation)
         return [job for job in jobs if job.number < below and job.state == "done" and job.taken is None]
 
     def open_now(self, key: str, user: str | None) -> int:
@@ -164,7 +166,7 @@ class PostgresTables:
 
     def counted(self, account: Account) -> tuple[Counted, ...]:
         """See Tables."""
-        return counted(self._limits, account)
+        return self.limits.counted(account)
 
     def balance(self, counted: Counted, day: int) -> Balance:
         """See Tables."""
@@ -187,11 +189,13 @@ class PostgresTables:
         found = ((job, self.job(job)) for job in self.looked.unfollowed)
         return [job for job, row in found if row is not None and row.state in OPEN]
 
-    def _jobs(self, generation: str) -> list[JobRow]:
-        looked = self.looked.jobs.get(generation)
-        if looked is None:
+    def all(self, generation: str) -> list[JobRow]:
+        """Return the jobs of a generation."""
+        numbers = self.looked.numbers.get(generation)
+        if numbers is None:
             return sorted(job for job in self.jobs.values() if job.generation == generation)
-        return [self.jobs.get(job.id, job) for job in looked]
+        found = ((job, self.jobs.get(job)) for job in (JobId(generation, number) for number in numbers))
+        return [self.looked.jobs[job] if row is None else row for job, row in found]
 
     # --- changes ---
 

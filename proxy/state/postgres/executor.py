@@ -1,0 +1,148 @@
+"""How a group of operations is done: look, decide, write; again when others came in between.
+
+What this process has written of generations in the making is remembered, so that their next steps needn't look. It may
+have been changed by others: then nothing is written, and the group looks.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from proxy.state.operations import StateUnavailable
+from proxy.state.postgres.connection import Held
+from proxy.state.postgres.look import Limits, Looked, Wants, limits, look
+from proxy.state.postgres.tables import Missing, PostgresTables
+from proxy.state.postgres.write import Marks, mark, write
+from proxy.state.records import GenerationRow, JobId, JobRow
+
+Expect = Callable[["Executor", Wants], None]
+"""Notes what an operation will look at, as far as that is known."""
+_TRIES: Final = 50
+"""Others were quicker so often: each time one of them has got on."""
+_LOOKS: Final = 10
+"""What is found may ask for more, but not for ever."""
+_MOST_KNOWN: Final = 5000
+
+
+class Operation(NamedTuple):
+    """``work(tables, *arguments)``, and what it is expected to look at."""
+
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    expect: Expect
+
+
+class Known(NamedTuple):
+    """A generation as it was written, with the versions of its rows."""
+
+    row: GenerationRow
+    version: int
+    jobs: dict[JobId, tuple[JobRow, int]]
+
+
+class Executor:
+    """Does groups on one held connection. ``wall``: None for the database's clock."""
+
+    def __init__(self, held: Held, wall: Callable[[], float] | None, lease_ms: int) -> None:
+        self.held = held
+        self.lease_ms = lease_ms
+        self.limits = Limits(None, {})
+        self.known: dict[str, Known] = {}
+        self._wall = wall
+        self._prices: dict[str, int] = {}
+        self._ahead_ms = 0
+
+    @property
+    def told(self) -> int | None:
+        """The moment in milliseconds, None where the database's clock tells it."""
+        return None if self._wall is None else int(self._wall() * 1000)
+
+    @property
+    def about_now(self) -> int:
+        """What the database's clock shows, but for what it has drifted since it was last read."""
+        return int(time.time() * 1000) + self._ahead_ms if self._wall is None else int(self._wall() * 1000)
+
+    async def do(self, group: Sequence[Operation], marks: Marks | None = None) -> tuple[list[Any], set[Any] | None]:
+        """Return what the operations return, and which marks have found their generation; None: they were not written.
+
+        Raises StateUnavailable, asyncpg.PostgresError, and what an operation raises.
+        """
+        for tries in range(_TRIES):
+            try:
+                tables, outcomes = await self._decide(group, trusting=tries == 0)
+                marked = marks.without(tables.generations) if marks is not None else None
+                if not tables.changed:
+                    return outcomes, None
+                written = await write(self.held, tables, marked, self.told, self.lease_ms)
+            except BaseException:
+                self.known.clear()
+                raise
+            if written is not None:
+                self._learn(tables, written.version)
+                return outcomes, written.marked
+            self.known.clear()
+        raise StateUnavailable("Others have changed the same rows of the database again and again.")
+
+    async def mark(self, marks: Marks) -> set[Any]:
+        """Write marks by themselves; returns which have found their generation."""
+        return await mark(self.held, marks, self.told)
+
+    async def _decide(self, group: Sequence[Operation], *, trusting: bool) -> tuple[PostgresTables, list[Any]]:
+        looked, wants = Looked(), Wants()
+        for operation in group:
+            operation.expect(self, wants)
+        looking = not trusting or self.limits.revision is None
+        if not looking:
+            self._recall(looked, wants)
+            looking = any(getattr(wants, part) for part in Wants.__slots__)
+        for _ in range(_LOOKS):
+            if looking:
+                await self._look(looked, wants)
+            wants = Wants()
+            tables = PostgresTables(looked, wants, self.limits, self._prices)
+            outcomes = []
+            missing = False
+            for operation in group:
+                try:
+                    outcomes.append(operation.work(tables, *operation.arguments))
+                except Missing:
+                    missing = True
+            if not missing:
+                return tables, outcomes
+            looking = True
+        raise LookupError("What was looked for led to something else each time.")
+
+    async def _look(self, looked: Looked, wants: Wants) -> None:
+        await look(self.held, looked, wants, self.told, self.lease_ms)
+        self._ahead_ms = looked.now - int(time.time() * 1000)
+        if looked.revision != self.limits.revision:
+            self.limits = await limits(self.held)
+
+    def _recall(self, looked: Looked, wants: Wants) -> None:
+        """Take what is known for looked at."""
+        looked.now = self.about_now
+        for name in [name for name in wants.generations if name in self.known]:
+            wants.generations.discard(name)
+            row, version, jobs = self.known[name]
+            looked.add(row, version, waited_for=True)
+            for job, job_version in jobs.values():
+                looked.add_job(job, job_version)
+
+    def _learn(self, tables: PostgresTables, version: int) -> None:
+        """Remember what was written of generations in the making, and only those."""
+        self._prices.update(tables.prices)
+        looked = tables.looked
+        for name in {*tables.generations, *(job.generation for job in tables.jobs)}:
+            row = tables.generations.get(name)
+            of_row = version
+            if row is None:
+                row, of_row, _ = looked.generations[name]
+            if row.ended is not None:
+                self.known.pop(name, None)
+                continue
+            jobs = {
+                job.id: (job, version if job.id in tables.jobs else looked.versions[job.id]) for job in tables.all(name)
+            }
+            self.known[name] = Known(row, of_row, jobs)
+        if len(self.known) > _MOST_KNOWN:
+            self.known.clear()
