@@ -4,16 +4,16 @@ What this process has written of generations in the making is remembered, so tha
 have been changed by others: then nothing is written, and the group looks.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from proxy.state.operations import StateUnavailable
 from proxy.state.postgres.connection import Held
-from proxy.state.postgres.look import Limits, Looked, Wants, limits, look
+from proxy.state.postgres.look import Found, Limits, Looked, Wants, limits, look
 from proxy.state.postgres.tables import Missing, PostgresTables
 from proxy.state.postgres.write import Marks, mark, write
-from proxy.state.records import GenerationRow, JobId, JobRow
 
 Expect = Callable[["Executor", Wants], None]
 """Notes what an operation will look at, as far as that is known."""
@@ -25,19 +25,12 @@ _MOST_KNOWN: Final = 5000
 
 
 class Operation(NamedTuple):
-    """``work(tables, *arguments)``, and what it is expected to look at."""
+    """``work(tables, *arguments)``, what it is expected to look at, and who waits for it."""
 
     work: Callable[..., Any]
     arguments: tuple[Any, ...]
     expect: Expect
-
-
-class Known(NamedTuple):
-    """A generation as it was written, with the versions of its rows."""
-
-    row: GenerationRow
-    version: int
-    jobs: dict[JobId, tuple[JobRow, int]]
+    future: "asyncio.Future[Any]"
 
 
 class Executor:
@@ -47,7 +40,7 @@ class Executor:
         self.held = held
         self.lease_ms = lease_ms
         self.limits = Limits(None, {})
-        self.known: dict[str, Known] = {}
+        self.known: dict[str, Found] = {}
         self._wall = wall
         self._prices: dict[str, int] = {}
         self._ahead_ms = 0
@@ -62,7 +55,9 @@ class Executor:
         """What the database's clock shows, but for what it has drifted since it was last read."""
         return int(time.time() * 1000) + self._ahead_ms if self._wall is None else int(self._wall() * 1000)
 
-    async def do(self, group: Sequence[Operation], marks: Marks | None = None) -> tuple[list[Any], set[Any] | None]:
+    async def do(
+        self, group: Sequence[Operation], marks: Marks | None = None
+    ) -> tuple[list[Any], set[tuple[str, int]] | None]:
         """Return what the operations return, and which marks have found their generation; None: they were not written.
 
         Raises StateUnavailable, asyncpg.PostgresError, and what an operation raises.
@@ -83,7 +78,7 @@ class Executor:
             self.known.clear()
         raise StateUnavailable("Others have changed the same rows of the database again and again.")
 
-    async def mark(self, marks: Marks) -> set[Any]:
+    async def mark(self, marks: Marks) -> set[tuple[str, int]]:
         """Write marks by themselves; returns which have found their generation."""
         return await mark(self.held, marks, self.told)
 
@@ -121,28 +116,24 @@ class Executor:
     def _recall(self, looked: Looked, wants: Wants) -> None:
         """Take what is known for looked at."""
         looked.now = self.about_now
-        for name in [name for name in wants.generations if name in self.known]:
+        for name in wants.generations & self.known.keys():
+            looked.generations[name] = self.known[name]
             wants.generations.discard(name)
-            row, version, jobs = self.known[name]
-            looked.add(row, version, waited_for=True)
-            for job, job_version in jobs.values():
-                looked.add_job(job, job_version)
 
     def _learn(self, tables: PostgresTables, version: int) -> None:
         """Remember what was written of generations in the making, and only those."""
         self._prices.update(tables.prices)
-        looked = tables.looked
         for name in {*tables.generations, *(job.generation for job in tables.jobs)}:
-            row = tables.generations.get(name)
-            of_row = version
-            if row is None:
-                row, of_row, _ = looked.generations[name]
-            if row.ended is not None:
+            row = tables.row(name)
+            if row is None or row.ended is not None:
                 self.known.pop(name, None)
                 continue
-            jobs = {
-                job.id: (job, version if job.id in tables.jobs else looked.versions[job.id]) for job in tables.all(name)
-            }
-            self.known[name] = Known(row, of_row, jobs)
+            before = None if name in tables.added else tables.looked.generations[name]
+            jobs = [
+                (job, version if before is None or job.id in tables.jobs else before.jobs[job.number][1])
+                for job in tables.all(name)
+            ]
+            of_row = version if before is None or name in tables.generations else before.version
+            self.known[name] = Found(row, of_row, True, jobs)
         if len(self.known) > _MOST_KNOWN:
             self.known.clear()

@@ -28,13 +28,6 @@ _LATER_S: Final = 0.05
 """The longest that an operation without hurry waits for others."""
 
 
-class Asked(NamedTuple):
-    """An operation, and who waits for it."""
-
-    operation: Operation
-    future: "asyncio.Future[Any]"
-
-
 class Mark(NamedTuple):
     """That somebody was told of a generation's end, or waits no longer, under a claim; and who asked."""
 
@@ -50,7 +43,7 @@ class Lane:
     def __init__(self, executor: Executor, observe: Observe | None = None) -> None:
         self._executor = executor
         self._observe = observe
-        self._asked: list[Asked] = []
+        self._asked: list[Operation] = []
         self._marks: list[Mark] = []
         self._nudge: asyncio.TimerHandle | None = None
         self._running: asyncio.Task[None] | None = None
@@ -67,7 +60,7 @@ class Lane:
         Raises StateUnavailable when closed.
         """
         future = self._future()
-        self._asked.append(Asked(Operation(work, arguments, expect), future))
+        self._asked.append(Operation(work, arguments, expect, future))
         if self._running is None:
             self._start()
         return future
@@ -121,7 +114,7 @@ class Lane:
             self._running = None
             self._start()
 
-    async def _do(self, group: Sequence[Asked], marks: Sequence[Mark]) -> None:
+    async def _do(self, group: Sequence[Operation], marks: Sequence[Mark]) -> None:
         began = time.monotonic()
         wanted = Marks.of(marks) if marks else None
         outcomes, marked = await self._together(group, wanted) if group else ([], None)
@@ -136,7 +129,7 @@ class Lane:
         if wanted is not None:
             await self._mark(marks, wanted, marked)
 
-    async def _mark(self, marks: Sequence[Mark], wanted: Marks, marked: set[Any] | None) -> None:
+    async def _mark(self, marks: Sequence[Mark], wanted: Marks, marked: set[tuple[str, int]] | None) -> None:
         """Tell what became of marks; write those that didn't go along."""
         left = wanted if marked is None else wanted.left
         try:
@@ -148,17 +141,18 @@ class Lane:
         else:
             _tell([(mark.future, mark[:2] in found) for mark in marks])
 
-    async def _together(self, group: Sequence[Asked], marks: Marks | None) -> tuple[list[Any] | None, set[Any] | None]:
+    async def _together(
+        self, group: Sequence[Operation], marks: Marks | None
+    ) -> tuple[list[Any] | None, set[tuple[str, int]] | None]:
         """Do a group as one; None if each operation has to be done by itself."""
-        operations = [asked.operation for asked in group]
         try:
-            return await self._executor.held.run(lambda _: self._executor.do(operations, marks))
+            return await self._executor.held.run(lambda _: self._executor.do(group, marks))
         except StateUnavailable as error:
             return [error for _ in group], None
         except Exception as error:  # noqa: BLE001 (told to whoever asked)
             return (None, None) if len(group) > 1 else ([_explained(error)], None)
 
-    async def _alone(self, asked: Asked) -> Any:
+    async def _alone(self, asked: Operation) -> Any:
         outcomes, _ = await self._together([asked], None)
         return outcomes[0] if outcomes else None
 

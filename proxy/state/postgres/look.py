@@ -85,6 +85,15 @@ class Wants:
     limits: bool = False
 
 
+class Found(NamedTuple):
+    """A generation and its jobs by their numbers, each with its version."""
+
+    row: GenerationRow
+    version: int
+    waited_for: bool
+    jobs: list[tuple[JobRow, int]]
+
+
 @dataclass(slots=True)
 class Looked:
     """What was read, and what was looked for (``wants``), so that what isn't there is known not to be."""
@@ -92,12 +101,9 @@ class Looked:
     now: int = 0
     revision: bytes = b""
     wants: Wants = field(default_factory=Wants)
-    generations: dict[str, tuple[GenerationRow, int, bool]] = field(default_factory=dict)
+    generations: dict[str, Found] = field(default_factory=dict)
     keyed: dict[tuple[str, str], str] = field(default_factory=dict)
     equal: dict[tuple[str, bytes], set[str]] = field(default_factory=dict)
-    jobs: dict[JobId, JobRow] = field(default_factory=dict)
-    numbers: dict[str, list[int]] = field(default_factory=dict)
-    versions: dict[JobId, int] = field(default_factory=dict)
     holders: set[str] = field(default_factory=set)
     spend: dict[Place, Balance] = field(default_factory=dict)
     pace: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -105,21 +111,15 @@ class Looked:
     unfollowed: list[JobId] = field(default_factory=list)
     sums: dict[Place, Balance] = field(default_factory=dict)
 
-    def add(self, row: GenerationRow, version: int, *, waited_for: bool) -> None:
-        """Add a generation, whose jobs are to follow."""
-        self.generations[row.id] = (row, version, waited_for)
-        self.numbers[row.id] = []
+    def add(self, found: Found) -> None:
+        """Add a generation that may also be looked for by its key or fingerprint."""
+        row = found.row
+        self.generations[row.id] = found
         self.wants.generations.add(row.id)
         if row.idempotency_key is not None:
             self.keyed[row.key, row.idempotency_key] = row.id
         if row.fingerprint is not None:
             self.equal.setdefault((row.key, row.fingerprint), set()).add(row.id)
-
-    def add_job(self, job: JobRow, version: int) -> None:
-        """Add a job, in order."""
-        self.jobs[job.id] = job
-        self.numbers[job.generation].append(job.number)
-        self.versions[job.id] = version
 
 
 _FINDS: Final = {
@@ -199,7 +199,7 @@ def _statement(parts: tuple[str, ...]) -> str:
     finds = [_FINDS[part].format(*names[part]) for part in parts if part in _FINDS]
     with_parts = [_LOOSE.format(*names["unfollowed"])] if "unfollowed" in parts else []
     if finds:
-        with_parts.append(f"wanted AS MATERIALIZED ({' UNION '.join(finds)})")
+        with_parts.append(f"wanted AS MATERIALIZED (SELECT DISTINCT id FROM ({' UNION ALL '.join(finds)}) w)")
     arrays = [*(_ROWS if finds else ()), *(_ARRAYS[part].format(*names[part]) for part in parts if part in _ARRAYS)]
     listed = ", ".join([NOW, "$2::bigint", "(SELECT value FROM images_proxy.meta WHERE name = 'limits')", *arrays])
     return f"{'WITH ' + ', '.join(with_parts) if with_parts else ''} SELECT {listed}"
@@ -234,10 +234,11 @@ async def look(held: Held, looked: Looked, wants: Wants, told: int | None, lease
 
 
 def _generations(looked: Looked, generations: Collection[Any], jobs: Collection[Any]) -> None:
-    for found in generations:
-        looked.add(GenerationRow._make(found[:-2]), found[-2], waited_for=found[-1])
+    jobs_of: dict[str, list[tuple[JobRow, int]]] = {}
     for found in jobs:
-        looked.add_job(JobRow._make(found[:-1]), found[-1])
+        jobs_of.setdefault(found[0], []).append((JobRow._make(found[:-1]), found[-1]))
+    for found in generations:
+        looked.add(Found(GenerationRow._make(found[:-2]), found[-2], found[-1], jobs_of.get(found[0], [])))
 
 
 def _take(looked: Looked, part: str, found: Collection[Any]) -> None:

@@ -67,7 +67,7 @@ class PostgresTables:
                     self.wants.generations.add(generation)
                     raise Missing
                 return None
-            row = found[0]
+            row = found.row
         return row
 
     def present(self, job: JobId) -> Present | None:
@@ -110,10 +110,10 @@ class PostgresTables:
     def job(self, wanted: JobId) -> JobRow | None:
         """See Tables."""
         job = self.jobs.get(wanted)
-        if job is None:
-            job = self.looked.jobs.get(wanted)
-        if job is None:
-            self.row(wanted.generation)  # whether it was looked for at all
+        if job is None and self.row(wanted.generation) is not None and wanted.generation not in self.added:
+            jobs = self.looked.generations[wanted.generation].jobs
+            if 0 <= wanted.number < len(jobs):
+                job = jobs[wanted.number][0]
         return job
 
     def keyed(self, key: str, idempotency_key: str) -> GenerationRow | None:
@@ -128,7 +128,7 @@ class PostgresTables:
 
     def whole(self, row: GenerationRow) -> Generation:
         """See Tables."""
-        waited_for = self.looked.generations[row.id][2] if row.id in self.looked.generations else True
+        waited_for = row.id in self.added or self.looked.generations[row.id].waited_for
         return Generation(row, tuple(self.all(row.id)), waited_for and row.waiter is not None)
 
     def failed_equals(self, key: str, fingerprint: bytes) -> list[tuple[str, int, int]]:
@@ -191,11 +191,9 @@ class PostgresTables:
 
     def all(self, generation: str) -> list[JobRow]:
         """Return the jobs of a generation."""
-        numbers = self.looked.numbers.get(generation)
-        if numbers is None:
+        if generation in self.added:
             return sorted(job for job in self.jobs.values() if job.generation == generation)
-        found = ((job, self.jobs.get(job)) for job in (JobId(generation, number) for number in numbers))
-        return [self.looked.jobs[job] if row is None else row for job, row in found]
+        return [self.jobs.get(job.id, job) for job, _ in self.looked.generations[generation].jobs]
 
     # --- changes ---
 

@@ -81,10 +81,10 @@ def _changes(tables: PostgresTables) -> dict[str, tuple[Any, ...]]:
     found = _balances(tables)
     generations = [row for name, row in tables.generations.items() if name not in added]
     if generations:
-        found["generations"] = (generations, " ".join([str(looked.generations[row.id][1]) for row in generations]))
+        found["generations"] = (generations, " ".join([str(looked.generations[row.id].version) for row in generations]))
     jobs = [row for row in tables.jobs.values() if row.generation not in added]
     if jobs:
-        found["jobs"] = (jobs, " ".join([str(looked.versions[row.id]) for row in jobs]))
+        found["jobs"] = (jobs, " ".join([str(looked.generations[row.generation].jobs[row.number][1]) for row in jobs]))
     if added:
         new = [tables.generations[name] for name in added]
         found["new"] = (new, [row for row in tables.jobs.values() if row.generation in added])
