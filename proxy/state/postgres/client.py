@@ -68,7 +68,7 @@ class Connection(Protocol):
 
 
 async def connect(url: str) -> Connection:
-    """Connect. Raises StateUnusable for what only a person can change, OSError, asyncpg.PostgresError."""
+    """Connect. Raises StateUnusable for what only a person can change, OSError."""
     try:
         return cast("Connection", await asyncpg.connect(url, statement_cache_size=0, timeout=CONNECT_S))
     except ssl.SSLCertVerificationError as error:
@@ -79,6 +79,8 @@ async def connect(url: str) -> Connection:
         ) from error
     except UNUSABLE as error:
         raise unusable(error) from error
+    except asyncpg.PostgresError as error:  # it starts, stops, is full, or takes no connections for now
+        raise ConnectionRefusedError(str(error)) from error
 
 
 def unavailable(error: Exception) -> StateUnavailable:

@@ -1,19 +1,20 @@
 """Single statements: who lives, and who takes a generation over."""
 
 from proxy.state.postgres.connection import Held
-from proxy.state.postgres.look import NOW
+from proxy.state.postgres.look import DURABLE, NOW
 
 _REGISTER = f"""
 INSERT INTO images_proxy.holders (id, started, beat, exclusive) VALUES ($2, {NOW}, {NOW}, 0)
-ON CONFLICT (id) DO UPDATE SET beat = excluded.beat
+ON CONFLICT (id) DO UPDATE SET beat = excluded.beat RETURNING {DURABLE}
 """
 _BEAT = f"UPDATE images_proxy.holders SET beat = {NOW} WHERE id = $2 AND beat > {NOW} - $3::bigint RETURNING 1"
-_CLAIM = """
+_CLAIM = f"""
 UPDATE images_proxy.generations SET claim = claim + 1, attempt = $3, delivered = NULL, waiter = $4
-WHERE id = $1 AND claim = $2 RETURNING claim
+WHERE id = $1 AND claim = $2 RETURNING claim, {DURABLE}
 """
-_HIDE = """
-UPDATE images_proxy.generations SET idempotency_key = NULL, fingerprint = NULL, hidden = 1 WHERE id = $1 RETURNING 1
+_HIDE = f"""
+UPDATE images_proxy.generations SET idempotency_key = NULL, fingerprint = NULL, hidden = 1 WHERE id = $1
+RETURNING {DURABLE}
 """
 
 

@@ -16,6 +16,11 @@ Place = tuple[str, Period, int]
 """Of a balance: its scope, its period, and the period's first day."""
 NOW: Final = "coalesce($1::bigint, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
 """The database's clock, or a moment that is told."""
+DURABLE: Final = (
+    "CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') "
+    "THEN set_config('synchronous_commit', 'on', true) END"
+)
+"""For one transaction, whatever the server or the user is set to."""
 _GENERATION: Final = ", ".join(f"g.{column}" for column in GenerationRow._fields)
 _JOB: Final = ", ".join(f"j.{column}" for column in JobRow._fields)
 _SPEND: Final = ", ".join(f"s.{column}" for column in SpendRow._fields)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from proxy.state.money import Entry, SpendRow
-from proxy.state.postgres.look import NOW
+from proxy.state.postgres.look import DURABLE, NOW
 from proxy.state.postgres.schema import row_type
 from proxy.state.records import GenerationRow, JobRow
 
@@ -23,11 +23,6 @@ _JOB: Final = ", ".join(JobRow._fields)
 _SPEND: Final = ", ".join(SpendRow._fields)
 _ENTRY: Final = ", ".join(Entry._fields[1:])
 _SIX: Final = SpendRow._fields[3:]
-_DURABLE: Final = (
-    "CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') "
-    "THEN set_config('synchronous_commit', 'on', true) END"
-)
-"""For this transaction, whatever the server or the user is set to."""
 
 
 def _set(fields: Iterable[str]) -> str:
@@ -147,6 +142,6 @@ def statement(parts: tuple[str, ...]) -> str:
     told = _TELL.format(*names["ended"]) if "ended" in parts else "0"
     check = f"CASE WHEN ok THEN 1 / CASE WHEN {' AND '.join(checks)} THEN 1 ELSE 0 END = 1 ELSE false END"
     found = "ARRAY(SELECT ROW(id, claim) FROM marks)" if "marks" in parts else "NULL::record[]"
-    results = f"{check}, pg_current_xact_id()::xid, {found}, {_DURABLE}, {told}, {NOW}, $2::bigint"
+    results = f"{check}, pg_current_xact_id()::xid, {found}, {DURABLE}, {told}, {NOW}, $2::bigint"
     every = ", ".join([*before, guard, *writes])
     return f"WITH {every} SELECT {results} FROM guard"

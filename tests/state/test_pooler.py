@@ -1,0 +1,95 @@
+"""Behind PgBouncer in transaction mode: each statement may run on another connection of the server."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from proxy.state.checker import problems
+from proxy.state.operations import StateUnavailable
+from proxy.state.postgres.engine import PostgresState, open_postgres
+from tests.state import database
+from tests.state.parts import ME, Life, Wall, dollars
+from tests.state.test_replicas import during
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kill]
+_SETTINGS = """
+[databases]
+* = host={host} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 3
+logfile = {folder}/log
+pidfile = {folder}/pid
+"""
+
+
+@pytest.fixture
+async def pooled_url(database_url: str) -> AsyncIterator[str]:
+    """The URL of the tests' database through a pooler with fewer connections than its clients have."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("no pgbouncer on this machine")
+    await (await database.emptied(database_url, Wall())).close()
+    parts = urlsplit(database_url)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="images-proxy-pooler-"))
+    host = parse_qs(parts.query)["host"][0]
+    (folder / "settings").write_text(_SETTINGS.format(host=host, port=port, folder=folder))
+    other_user = {}
+    if os.geteuid() == 0:  # it doesn't run as root
+        other_user = {"user": "pgserver"}
+        shutil.chown(folder, pwd.getpwnam("pgserver").pw_uid)
+    with subprocess.Popen([program, str(folder / "settings")], stderr=subprocess.DEVNULL, **other_user) as pooler:  # type: ignore[call-overload]
+        yield f"postgresql://postgres@127.0.0.1:{port}{parts.path}"
+        pooler.kill()
+    shutil.rmtree(folder)
+
+
+async def opened(url: str) -> PostgresState:
+    for _ in range(100):
+        try:
+            return await open_postgres(url, patience_s=1)
+        except StateUnavailable:
+            await asyncio.sleep(0.05)
+    raise AssertionError("the pooler doesn't start")
+
+
+async def test_two_replicas_behind_a_pooler(pooled_url: str) -> None:
+    states = [await opened(pooled_url) for _ in range(2)]
+
+    async def change() -> None:
+        await states[1].set_limits([dollars("all", 10**15)])
+
+    made = await during(states, change)
+    everything = await states[0].everything()
+    assert problems(everything) == []
+    assert sum(row.spent_pictures for row in everything.spend) == made
+    assert not states[0]._executor.held._prepares or not states[1]._executor.held._prepares  # found out
+    for state in states:
+        await state.close()
+
+
+async def test_what_others_tell_doesnt_come_through_and_nothing_breaks(pooled_url: str) -> None:
+    state = await opened(pooled_url)
+    told: list[str] = []
+    state.on_ended(told.extend)
+    await state.register(ME)
+    await Life(state).to("done")
+    await asyncio.sleep(0.05)
+    await Life(state).to("done")
+    await state.close()
