@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -50,14 +49,18 @@ async def pooled_url(database_url: str) -> AsyncIterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="images-proxy-pooler-"))
     host = parse_qs(parts.query)["host"][0]
     (folder / "settings").write_text(_SETTINGS.format(host=host, port=port, folder=folder))
-    other_user = {}
-    if os.geteuid() == 0:  # it doesn't run as root
-        other_user = {"user": "pgserver"}
-        shutil.chown(folder, pwd.getpwnam("pgserver").pw_uid)
-    with subprocess.Popen([program, str(folder / "settings")], stderr=subprocess.DEVNULL, **other_user) as pooler:  # type: ignore[call-overload]
-        yield f"postgresql://postgres@127.0.0.1:{port}{parts.path}"
-        pooler.kill()
+    user = "pgserver" if os.geteuid() == 0 else None  # it doesn't run as root
+    if user is not None:
+        shutil.chown(folder, user)
+    pooler = start_pooler(program, folder, user)
+    yield f"postgresql://postgres@127.0.0.1:{port}{parts.path}"
+    pooler.kill()
+    pooler.wait()
     shutil.rmtree(folder)
+
+
+def start_pooler(program: str, folder: Path, user: str | None) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([program, str(folder / "settings")], stderr=subprocess.DEVNULL, user=user)
 
 
 async def opened(url: str) -> PostgresState:

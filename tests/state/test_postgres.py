@@ -12,6 +12,7 @@ from proxy.state.checker import problems
 from proxy.state.operations import LEASE_MS, StateUnavailable, StateUnusable
 from proxy.state.outcomes import NotLiving, OverLimit, Started
 from proxy.state.postgres.client import connect
+from proxy.state.postgres.connection import Held
 from proxy.state.postgres.engine import PostgresState, open_postgres
 from proxy.state.postgres.schema import migrate, script
 from proxy.state.records import Account, JobId
@@ -440,6 +441,30 @@ async def test_operations_go_on_after_their_connection_was_cut(database_url: str
         assert await state.generation(life.job.generation) is not None
         life = await Life(state).to("accepted")
     assert (await total(state)).spent_pictures == 3
+
+
+async def test_a_write_whose_answer_was_lost_is_recognised(
+    state: PostgresState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lost = Held.row, [0]
+
+    async def losing(self: Held, sql: str, *arguments: Any) -> Any:
+        row = await real(self, sql, *arguments)
+        if "guard AS" in sql and lost[0]:
+            lost[0] -= 1
+            raise ConnectionResetError
+        return row
+
+    monkeypatch.setattr(Held, "row", losing)
+    await state.set_limits([dollars("all", 10 * PRICE)])
+    for event, ends in (("doubt", "unknown"), ("not_started", "again"), ("lose", "lost")):
+        lost[0] = 1
+        life = await Life(state).to("submitting")
+        lost[0] = 1
+        change = await state.end(life.job, 0, event)  # type: ignore[arg-type]
+        assert (change.applied, change.end, lost[0]) == (True, ends, 0)
+        assert not (await state.end(life.job, 0, "release")).applied
+    assert (await total(state)).reserved_pictures == 0
 
 
 async def test_a_database_that_stays_away_is_unavailable_and_then_there_again(database_url: str) -> None:

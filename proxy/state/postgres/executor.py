@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from proxy.state.operations import StateUnavailable
+from proxy.state.outcomes import Change
 from proxy.state.postgres.connection import Held
 from proxy.state.postgres.look import Found, Limits, Looked, Wants, limits, look
 from proxy.state.postgres.tables import Missing, PostgresTables
@@ -44,6 +45,7 @@ class Executor:
         self._wall = wall
         self._prices: dict[str, int] = {}
         self._ahead_ms = 0
+        self._uncertain: dict[asyncio.Future[Any], Any] = {}
 
     @property
     def told(self) -> int | None:
@@ -66,9 +68,14 @@ class Executor:
             try:
                 tables, outcomes = await self._decide(group, trusting=tries == 0)
                 marked = marks.without(tables.generations) if marks is not None else None
+                if self._uncertain:
+                    outcomes = [self._own(operation, now) for operation, now in zip(group, outcomes, strict=True)]
+                    self._uncertain = {}
                 if not tables.changed:
                     return outcomes, None
+                self._uncertain = dict(zip((operation.future for operation in group), outcomes, strict=True))
                 written = await write(self.held, tables, marked, self.told, self.lease_ms)
+                self._uncertain = {}
             except BaseException:
                 self.known.clear()
                 raise
@@ -77,6 +84,13 @@ class Executor:
                 return outcomes, written.marked
             self.known.clear()
         raise StateUnavailable("Others have changed the same rows of the database again and again.")
+
+    def _own(self, operation: Operation, now: Any) -> Any:
+        """Return what an operation has done before its answer was lost, if that is what it finds."""
+        before = self._uncertain.get(operation.future)
+        if isinstance(before, Change) and isinstance(now, Change) and before.applied and before[1:3] == now[1:3]:
+            return before
+        return now
 
     async def mark(self, marks: Marks) -> set[tuple[str, int]]:
         """Write marks by themselves; returns which have found their generation."""
