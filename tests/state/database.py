@@ -23,7 +23,7 @@ _ALWAYS_MS = 10**12
 """A lease that outlives what the tests skip."""
 
 
-def start(folder: Path) -> Any:
+def start(folder: Path, settings: str = _SETTINGS) -> Any:
     """Start a server in a folder, or find the one that another worker has started there; it ends with the last."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about folders that it makes up for
@@ -31,10 +31,10 @@ def start(folder: Path) -> Any:
         server = pgserver.get_server(folder, start=False, cleanup_mode="delete")
         with server._lock:
             server.ensure_pgdata_inited()
-            settings = folder / "postgresql.conf"
-            if _SETTINGS not in settings.read_text():
-                with settings.open("a") as file:
-                    file.write(_SETTINGS)
+            configuration = folder / "postgresql.conf"
+            if settings not in configuration.read_text():
+                with configuration.open("a") as file:
+                    file.write(settings)
         server.start()
     return server
 
