@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from proxy.api import housekeeping
 from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, is_reference, read_pictured
-from proxy.api.responses import MARK, PicturesBody, image_address, open_pictures, usage
+from proxy.api.responses import MARK, PicturesBody, cost, image_address, open_pictures, usage
 from proxy.api.streaming import HeldStream, Stream
 from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.waiting import Waiting
@@ -287,6 +287,7 @@ class _Reply(_Completion):
             "prompt_tokens": counts["input_tokens"],
             "completion_tokens": counts["output_tokens"],
             "total_tokens": counts["total_tokens"],
+            **cost(self._generation.pictures),
         }
 
 

@@ -83,7 +83,7 @@ class _Form:
         # An unnamed file leaves nothing behind, even after a crash. Text is short and gets no descriptor of its own.
         self.parts.append(_Part(name, is_file, tempfile.TemporaryFile() if is_file else io.BytesIO()))  # noqa: SIM115
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: memoryview) -> None:
         """Add to the part that was begun last. Raises RequestTooLarge."""
         part = self.parts[-1]
         part.size += len(data)

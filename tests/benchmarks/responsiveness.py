@@ -111,7 +111,7 @@ CASES = (
     Case("base64, 40 MB", GENERATIONS, JSON_HEADERS,
          as_json(model=SCHNELL, prompt="[bytes:40000000]", response_format="b64_json")),
     Case("multipart answer of 40 MB", GENERATIONS, JSON_HEADERS,
-         as_json(model=SCHNELL, prompt="[bytes:40000000] [multipart]", response_format="url")),
+         as_json(model=SCHNELL, prompt="[bytes:40000000]", response_format="url")),
     Case("multipart edit of 49 MB", EDITS, FORM_HEADERS, lambda: form_edit(EDITOR)),
     Case("multipart edit of 49 MB at v1", EDITS, FORM_HEADERS, lambda: form_edit(EDITOR_V1)),
     Case("JSON edit of 49 MB", EDITS, JSON_HEADERS, lambda: json_edit(data_url())),

@@ -650,7 +650,8 @@ async def test_answers_are_clean(service: Service, model: str) -> None:
     assert set(usage["input_tokens_details"]) == {"text_tokens", "image_tokens"}
     assert usage["input_tokens"] == sum(usage["input_tokens_details"].values())
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
-    assert all(type(value) is int for value in usage.values() if not isinstance(value, dict))
+    assert all(type(value) is int for name, value in usage.items() if name != "cost" and not isinstance(value, dict))
+    assert usage["cost"] == 2 * 0.0025
     for datum in body["data"]:
         if "b64_json" in datum:
             assert "\n" not in datum["b64_json"]

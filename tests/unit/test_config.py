@@ -271,7 +271,10 @@ def test_every_problem_is_told_at_once() -> None:
         ({"server": {"max_inflight": 1}}, "server.max_inflight: unknown key; did you mean 'max_in_flight'?"),
         ({"timeout": {}}, "timeout: unknown key; did you mean 'timeouts'?"),
         ({"timeouts": {"lifespan": 1}}, "timeouts.lifespan: unknown key; did you mean 'lifetime'?"),
-        ({"images": {"zzz": 1}}, "images.zzz: unknown key; known are directory, keep, max_bytes, max_pixels, copies"),
+        (
+            {"images": {"zzz": 1}},
+            "images.zzz: unknown key; known are store, directory, keep, max_bytes, max_pixels, copies",
+        ),
         ({"providers": {"prodia": {"url": "x"}}}, "providers.prodia.url: unknown key; did you mean 'base_url'?"),
         ({"models": {"dall-e-3": {"route": []}}}, "models.dall-e-3.route: unknown key; did you mean 'routes'?"),
         ({"providers": {"prodia": {"mod": 1}}}, "providers.prodia.mod: unknown key; did you mean 'mode'?"),
@@ -297,6 +300,41 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
     assert _problems(values) == [problem]
 
 
+_NO_ADDRESSES = [
+    *(
+        "bucket/prefix",
+        "https://bucket.s3.amazonaws.com",
+        "s3:/bucket",
+        "s3://",
+        "s3://b",
+        "s3:///prefix",
+        "S3://bucket",
+    ),
+    *(
+        "s3://bucket/..",
+        "s3://bucket/../other",
+        "s3://bucket/a//b",
+        "s3://bucket/./a",
+        "s3://bucket/a?b",
+        "s3://-bucket",
+    ),
+    *("s3://user:secret@host/a", "s3://bucket/a b", "s3://bucket/a%2fb", "s3://bucket/a\n", " s3://bucket"),
+]
+
+
+@pytest.mark.parametrize("address", ["s3://bucket", "s3://my.bucket-1/", "s3://bucket/a/b_c/d.e/", "s3://bucket/..a"])
+def test_a_store_is_a_bucket_with_or_without_folders(address: str) -> None:
+    assert compose({"images": {"store": address}}, {}).settings.images.store == address
+
+
+def test_a_store_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.pictures.store.find_spec", lambda _: None)
+    assert _problems({"images": {"store": "s3://bucket"}}) == [
+        "images.store: needs obstore, which comes with: pip install 'images-proxy[s3]'"
+    ]
+    assert compose({}, {}).settings.images.store == ""
+
+
 @pytest.mark.parametrize(
     ("values", "place"),
     [
@@ -313,6 +351,7 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
         ({"chat": {"form": "picture"}}, "chat.form"),
         ({"models": {"x": {"chat_form": "picture"}}}, "models.x.chat_form"),
         ({"server": {"list_models": "some"}}, "server.list_models"),
+        *(({"images": {"store": address}}, "images.store") for address in _NO_ADDRESSES),
         ({"timeouts": {"heartbeat": float("inf")}}, "timeouts.heartbeat"),
         ({"timeouts": {"hold": float("nan")}}, "timeouts.hold"),
         ({"models": {"x": {"routes": ["imagelabs/sdxl-turbo"], "defaults": {"n": 2}}}}, "models.x.defaults"),
