@@ -139,11 +139,12 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name; ``repr`` shows no secret."""
+    """Settings with the secrets they name; ``repr`` shows no secret. ``demo``: all providers are simulated."""
 
     settings: Settings
     key_digests: tuple[bytes, ...] = field(default=(), repr=False)
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    demo: bool = False
 
     def why_not(self, provider: str) -> str:
         """Return why a provider can't be used, in a few words; empty if it can."""

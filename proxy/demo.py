@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,4 +35,5 @@ async def simulated(
             # A client in a container can't reach the simulator's own addresses, so pictures are always copied.
             below = {"images": {"directory": directory, "copies": "always"}}
             # The demo's keys replace real ones, which thus never reach the simulator.
-            yield config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)
+            loaded = config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)
+            yield replace(loaded, demo=True)

@@ -37,6 +37,7 @@ _MODEL = Model(
     texts=frozenset({"negative_prompt"}),
     max_images=1,
     seconds=8.0,
+    title="SDXL Turbo",
 )
 _MAX_TASK_ID = 200
 _PROGRESS = "progress"
