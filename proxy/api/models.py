@@ -22,7 +22,8 @@ def describe(name: str, owner: str, routes: Sequence[Route]) -> dict[str, Any]:
 
     ``routes``: those that can be used, in their order. ``operations`` tells what they can do: generate, edit, inpaint
     (edit within a mask). The sizes and settings are those of the first that can do the first of these; ``edit`` and
-    ``inpaint`` tell apart what another route does in another way. Dollars and seconds are for one picture, left out
+    ``inpaint`` tell apart what another route does in another way. ``providers``: who is asked, in this order, where it
+    isn't just the owner. Dollars and seconds are for one picture, left out
     where unknown: some clients stumble over null.
     """
     able = dict(_able(routes))
@@ -48,9 +49,17 @@ def describe(name: str, owner: str, routes: Sequence[Route]) -> dict[str, Any]:
         },
         **takes,
     }
-    providers = list(dict.fromkeys(route.provider for route in routes))
-    others = {name: _takes(route.model) for name, route in able.items() if route != first}
-    return described | others | ({} if providers == [owner] else {"providers": providers})
+    asked = {operation: _providers(routes, operation) for operation in able}
+    usual_ones = next(iter(asked.values()), [])
+    for operation, route in able.items():
+        if route != first:
+            others = {} if asked[operation] == usual_ones else {"providers": asked[operation]}
+            described[operation] = _takes(route.model) | others
+    return described | ({} if usual_ones == [owner] else {"providers": usual_ones})
+
+
+def _providers(routes: Sequence[Route], operation: Operation) -> list[str]:
+    return list(dict.fromkeys(route.provider for route in routes if operation in route.model.operations))
 
 
 def _able(routes: Sequence[Route]) -> Iterator[tuple[Operation, Route]]:

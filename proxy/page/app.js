@@ -1,5 +1,5 @@
 /** The page for people: runs requests, and keeps the parts in step. */
-import { byId, copies, make, recall, remember, tell } from "./dom.js";
+import { byId, copies, hush, make, recall, remember, tell } from "./dom.js";
 import { change, chosen, offerModels, problem, requestBody, setPictures, shape, startForm, useRequest } from "./form.js";
 import { addToGallery, startGallery } from "./gallery.js";
 import { draftName, editOnly, startInputs, uploads } from "./inputs.js";
@@ -28,7 +28,7 @@ const newName = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte)
 function drawProviders(providers) {
   byId("providers").hidden = providers.length === 0;
   const used = providers.filter((provider) => provider.used).length;
-  byId("providers-count").textContent = `Providers: ${used} of ${providers.length} used`;
+  byId("providers-count").textContent = `Providers: ${used} of ${providers.length}`;
   byId("providers-list").replaceChildren(...providers.map((provider) => make("li", { "data-used": String(provider.used) },
     make("b", {}, provider.name), ` ${providerSentence(provider)}`)));
 }
@@ -126,6 +126,7 @@ function finish() {
 /** Run one request from start to its picture, error or cancellation. */
 async function run(given) {
   clearMarks();
+  hush();
   const request = { begun: Date.now(), repeat: newName(), path: null, images: [], mask: null, ...given };
   const controller = new AbortController();
   const mine = { controller, request };

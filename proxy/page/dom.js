@@ -98,5 +98,10 @@ export function tell(text) {
   toast.textContent = text;
   toast.dataset.shown = "true";
   clearTimeout(telling);
-  telling = setTimeout(() => { toast.dataset.shown = "false"; }, 6000);
+  telling = setTimeout(hush, 6000);
+}
+
+/** Take back what was said in passing. */
+export function hush() {
+  byId("toast").dataset.shown = "false";
 }

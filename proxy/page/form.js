@@ -1,6 +1,6 @@
 /** The form: what a person wants, what of it the chosen model takes, and what is told before anything is bought. */
 import { byId, make, recall, remember } from "./dom.js";
-import { does, figures, found, nearest, providersOf, takes } from "./models.js";
+import { abilities, does, found, nearest, providersOf, takes } from "./models.js";
 import { startPicker } from "./picker.js";
 import { dollars, duration, list } from "./words.js";
 
@@ -116,7 +116,7 @@ function estimate() {
   if (!model) return "";
   const { price, seconds } = taken();
   const n = Number(wish.n) || 1;
-  const [first, ...others] = providersOf(model);
+  const [first, ...others] = providersOf(model, operation);
   const parts = [
     price === null ? "Price unknown" : `${dollars(price * n)}${n > 1 ? ` for ${n} pictures` : ""}`,
     seconds === null ? "" : `about ${duration(seconds)}`,
@@ -133,7 +133,7 @@ function options(select, values, label, value) {
 function sizeLabel(value) {
   if (value === AUTO) return "Model’s own";
   const [width, height] = value.split("x").map(Number);
-  return `${width} × ${height} ${width === height ? "square" : width > height ? "wide" : "tall"}`;
+  return `${width} × ${height}${width === height ? "" : width > height ? " wide" : " tall"}`;
 }
 
 function rangeHint(name, [low, high, own] = []) {
@@ -163,7 +163,7 @@ export function showForm() {
   rangeHint("steps", what.settings.steps);
   rangeHint("cfg", what.settings.cfg);
   const model = chosen();
-  byId("model-hint").textContent = model ? [model.id, figures(model, operation)].join(" · ") : "";
+  byId("model-hint").textContent = model ? [model.id, abilities(model)].filter(Boolean).join(" · ") : "";
   tellBefore();
   remember(FORM, wish);
   changed();

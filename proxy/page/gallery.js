@@ -36,7 +36,7 @@ function press(record) {
   return document.querySelector(`[data-id="${record.id}"]`)?.focus();
 }
 
-const extra = (record, close) => [make("button", { type: "button", className: "danger", on: { click: () => { close(); remove(record); } } }, "Delete")];
+const extra = (record, close) => [make("button", { type: "button", className: "danger small", on: { click: () => { close(); remove(record); } } }, "Delete")];
 
 function thumbnail(record) {
   const source = record.thumb ? addressOf(record.thumb) : record.url;

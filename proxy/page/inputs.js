@@ -41,7 +41,7 @@ function thumbnail(picture, index) {
     index === 0 && mask ? maskOver(mask, picture) : "");
   return make("li", {}, shown,
     index === 0
-      ? make("button", { type: "button", className: "quiet small", on: { click: paint } }, mask ? "Change the mask" : "Paint a mask")
+      ? make("button", { type: "button", className: "quiet small", on: { click: paint } }, mask ? "Edit mask" : "Paint a mask")
       : make("span", { className: "hint" }, "as reference"),
     make("button", { type: "button", className: "quiet small", "aria-label": `Remove ${name}`, on: { click: () => remove(index) } }, "Remove"));
 }

@@ -21,8 +21,8 @@ export function takes(model, operation) {
   };
 }
 
-/** Who would make it, in the order of asking. */
-export const providersOf = (model) => model.providers ?? [model.owned_by];
+/** Who would be asked for it, in this order. */
+export const providersOf = (model, operation) => model[operation]?.providers ?? model.providers ?? [model.owned_by];
 
 /** The heading under which a model is listed. */
 export const groupOf = (model) => (model.owned_by === OWN ? "Names that apps know" : model.owned_by);

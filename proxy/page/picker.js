@@ -2,6 +2,9 @@
 import { make } from "./dom.js";
 import { abilities, figures, found, groupOf } from "./models.js";
 
+const LEAST = 240; // pixels of the list
+const MOST = 420;
+
 /**
  * Turn `input` and `list` into the picker. `onChoose(model)` is called when a person chooses.
  * Returns {offer(models, operation), choose(id)}: what can be chosen, and showing what is chosen.
@@ -47,12 +50,20 @@ export function startPicker(input, list, onChoose) {
     list.replaceChildren(...[...groups].map(([name, rows], at) => make("div", { role: "group", "aria-labelledby": `${list.id}-g${at}` },
       make("div", { id: `${list.id}-g${at}`, className: "option-group", role: "presentation" }, name), ...rows)));
     if (shown.length === 0) {
-      list.append(make("div", { className: "option none", role: "option", "aria-disabled": "true", "aria-selected": "false" }, "No model is called like that."));
+      list.append(make("div", { className: "option none", role: "option", "aria-disabled": "true", "aria-selected": "false" }, operation === "generate" ? "None. Models that only edit are listed once there is a picture to edit." : "None that can do this is called so."));
     }
+  }
+
+  /** On a small screen, with its keyboard up, the list would begin where the screen ends. */
+  function makeRoom() {
+    const below = () => (window.visualViewport?.height ?? window.innerHeight) - input.getBoundingClientRect().bottom - 16;
+    if (below() < LEAST) input.closest(".field").scrollIntoView({ block: "start", behavior: "instant" });
+    list.style.maxHeight = `${Math.min(MOST, Math.max(LEAST, below()))}px`;
   }
 
   function open(text = "") {
     draw(text);
+    if (list.hidden) makeRoom();
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
     mark(text ? Math.min(0, shown.length - 1) : shown.indexOf(chosen));

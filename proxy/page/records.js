@@ -65,8 +65,11 @@ export function downloadOf(record, address, { small = false } = {}) {
   }, own ? "Download" : "Open original");
 }
 
-/** Buttons for what can be done with the picture. `before` is called first, to close what they stand in. */
-export function actionsOf(record, { before = () => {}, small = false } = {}) {
+/** Take a record's prompt and settings into the form. */
+export const reuse = (record) => deeds.reuse(record);
+
+/** Buttons for what can be done with the picture; `few`: only the first. `before` is called first, to close what they stand in. */
+export function actionsOf(record, { before = () => {}, small = false, few = false } = {}) {
   const which = record.count > 1 && small ? ` picture ${record.index + 1}` : "";
   const button = (text, deed) => make("button", {
     type: "button", className: small ? "small" : "", ...(which ? { "aria-label": `${text}:${which}` } : {}),
@@ -75,6 +78,12 @@ export function actionsOf(record, { before = () => {}, small = false } = {}) {
   return [
     button("Edit this one", deeds.edit),
     button("Variation", deeds.vary),
+    ...(few ? [] : again(record, button)),
+  ];
+}
+
+function again(record, button) {
+  return [
     ...(record.request ? [button("Use again", deeds.reuse)] : []),
     ...(record.request && record.seed !== null ? [button("Same seed", deeds.sameSeed)] : []),
   ];

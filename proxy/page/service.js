@@ -173,6 +173,7 @@ function answer(body, headers) {
 export async function generate(request, { key, signal, told, report }) {
   let { path } = request;
   let response = path ? null : await post(request, { key, signal });
+  const joined = response?.headers.get("x-images-reattached") === "true";
   try {
     if (response?.status === 202) {
       const job = await json(response);
@@ -191,5 +192,5 @@ export async function generate(request, { key, signal, told, report }) {
   if (result.pictures.length === 0) {
     throw new ServiceError("The answer holds no picture.", { status: response.status, requestId: result.requestId });
   }
-  return result;
+  return { ...result, reattached: result.reattached || joined };
 }

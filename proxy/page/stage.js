@@ -1,6 +1,6 @@
 /** The stage: where a request's picture, progress or error stands. */
 import { byId, copyable, facts, make } from "./dom.js";
-import { actionsOf, differences, downloadOf } from "./records.js";
+import { actionsOf, differences, downloadOf, reuse } from "./records.js";
 import { compare, view } from "./viewer.js";
 import { advisesAnew, costWords, duration, errorAdvice, errorTitle, stateWords } from "./words.js";
 
@@ -113,8 +113,9 @@ function pictureOf(record, index, records) {
     // What was really made, also where the answer doesn't tell.
     record.size = `${image.naturalWidth}x${image.naturalHeight}`;
     holder.style.setProperty("--ratio", ratioOf(record.size));
+    if (index === 0) byId("real-size").textContent = record.size.replace("x", " × ");
   }, { once: true });
-  const actions = make("div", { className: "actions" }, downloadOf(record, source, { small: true }), ...actionsOf(record, { small: true }));
+  const actions = make("div", { className: "actions" }, downloadOf(record, source, { small: true }), ...actionsOf(record, { small: true, few: several }));
   return make("figure", {}, holder, failed, make("figcaption", {}, actions));
 }
 
@@ -127,12 +128,13 @@ export function showResult(records, { seconds, reattached, attempts, cost, costS
   show("done",
     make("div", { className: count > 1 ? "pictures several" : "pictures" }, ...records.map(pictureOf)),
     count > 1 ? make("div", { className: "actions together" },
-      make("button", { type: "button", on: { click: () => compare(records.slice(0, 4)) } }, "Compare side by side")) : "",
+      make("button", { type: "button", on: { click: () => compare(records.slice(0, 4)) } }, "Compare side by side"),
+      make("button", { type: "button", on: { click: () => reuse(first) } }, "Use again")) : "",
     differences(first),
     reattached ? make("p", { className: "hint" }, "Joined a job that was already running; nothing was paid twice.") : "",
     facts([
       ["Time", duration(seconds)],
-      ["Size", first.size ? first.size.replace("x", " × ") : null],
+      ["Size", make("span", { id: "real-size" }, first.size.replace("x", " × ") || "…")],
       ["Seed", count > 1 && first.seed !== null ? `${first.seed} and following` : first.seed],
       ["Cost", costWords(cost, costSource)],
       ["Provider", first.provider],

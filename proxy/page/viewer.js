@@ -47,7 +47,7 @@ function draw() {
   byId("viewer-body").replaceChildren(
     ...large(record, address),
     make("p", { className: "viewer-prompt" }, record.prompt),
-    make("div", { className: "actions" }, downloadOf(record, address), ...actionsOf(record, { before: close }), ...more(record, close)),
+    make("div", { className: "actions" }, downloadOf(record, address, { small: true }), ...actionsOf(record, { before: close, small: true }), ...more(record, close)),
     differences(record), about(record));
 }
 

@@ -84,6 +84,7 @@ async def test_another_route_for_edits_is_told_apart(service: Service) -> None:
     assert name["edit"]["max_images"] == 8
     assert "steps" not in name["edit"].get("settings", {})
     assert "settings" not in name["inpaint"]
+    assert name["inpaint"]["providers"] == ["prodia", "prodia-v1"]
     only = await one(service, "prodia/inference.flux-2.pro.img2img.v1")
     assert only["operations"] == ["edit"]
     assert (only["price"], only["max_images"]) == (0.03, 8)
