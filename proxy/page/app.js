@@ -10,7 +10,7 @@ import { askService, generate, previewAt, ServiceError } from "./service.js";
 import { drawCode, startCode } from "./code.js";
 import { announce, showCancelled, showEmpty, showError, showResult, showRunning } from "./stage.js";
 import { startViewer } from "./viewer.js";
-import { providerSentence } from "./words.js";
+import { list, providerSentence } from "./words.js";
 
 const BASE = `${location.origin}/v1`;
 const RUNNING = "running"; // where the tab keeps the request that runs
@@ -54,7 +54,11 @@ async function loadService() {
     if (models.length === 0) {
       tellService("The service runs but offers no model. Its owner has to set a provider’s token.", "bad");
       byId("providers").open = true;
-    } else tellService(`${service.demo ? "Demo: simulated pictures, nothing is bought. " : ""}${models.length} models ready.`, "good");
+    } else if (service.demo) tellService(`Demo: simulated pictures, nothing is bought. ${models.length} models ready.`, "good");
+    else {
+      const used = service.providers.filter((provider) => provider.used).map((provider) => provider.name);
+      tellService(`${models.length} models ready${used.length ? `, made by ${list(used)}` : ""}.`, "good");
+    }
     offerModels(models, service.demo);
   } catch (error) {
     models = [];

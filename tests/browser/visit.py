@@ -13,7 +13,7 @@ PROMPT = "A lighthouse at dusk"
 DONE = "#stage[data-state=done]"
 ERROR = "#stage[data-state=error]"
 RUNNING = "#stage[data-state=running]"
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 OVERFLOWING = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
