@@ -11,13 +11,11 @@ from proxy.api.context import RequestContext
 from proxy.api.previews import preview_address
 from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, images_body
 from proxy.api.streaming import image_stream
-from proxy.api.uploads import read_upload
+from proxy.api.uploads import read_upload, readable_mask
 from proxy.api.waiting import Waiting, address, describe
 from proxy.errors import Failure, GenerationPending, InvalidRequest, NotFound
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
-from proxy.pictures.codec import NotAPicture, luminance
-from proxy.providers.boundary import InputPicture
 from proxy.requests.resolve import ResolvedRequest
 
 _VARIATION_PROMPT = "A variation of this picture."
@@ -68,7 +66,7 @@ async def _get_generation(request: Request) -> ASGIApp:
 async def _abandon_generation(request: Request) -> Response:
     """Stop following a generation and forget it; the provider may finish its jobs all the same."""
     waiting: Waiting = request.app.state.waiting
-    waiting.engine.generations.abandon(_generation(request))
+    await waiting.engine.generations.abandon(_generation(request))
     return Response(status_code=204)
 
 
@@ -91,18 +89,8 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
             mask=upload.mask,
         )
         if upload.mask is not None:  # decoding is costly, so only now that a model is known to take a mask
-            resolved = resolved.with_mask(await _readable(waiting, upload.mask))
+            resolved = resolved.with_mask(await readable_mask(waiting.engine.converter, upload.mask))
     return await _serve(waiting, request, resolved, "image_edit")
-
-
-async def _readable(waiting: Waiting, given: InputPicture) -> InputPicture:
-    """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
-    try:
-        data = await waiting.engine.converter.run(lambda: luminance(given.data))
-    except NotAPicture as problem:
-        message = f"The file in 'mask' cannot be used: {problem}."
-        raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
-    return InputPicture(data, "png", given.width, given.height, given.digest)
 
 
 async def _serve(waiting: Waiting, request: Request, resolved: ResolvedRequest, kind: str) -> ASGIApp:
@@ -138,7 +126,7 @@ async def _answer(waiting: Waiting, request: Request, joined: Joined) -> ImagesR
     generation, origin = joined.generation, request.state.context.origin
     store = waiting.engine.store
     return await waiting.answer(
-        joined, lambda: images_body(generation.resolved, generation.pictures, generation.created, origin, store)
+        joined, lambda: images_body(generation.request, generation.pictures, generation.created, origin, store)
     )
 
 
@@ -179,7 +167,7 @@ def _state(generation: Generation, context: RequestContext) -> Response:
         "created_at": generation.created,
         "status": "in_progress" if running else "queued",
         "progress": round(sum(fractions) / len(fractions), 3),
-        "n": generation.resolved.request.n,
+        "n": generation.request.n,
         "finished": states.count("done"),
         "url": f"{context.origin}{address(generation)}",
     }

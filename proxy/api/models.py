@@ -6,6 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from proxy.config import Configuration
 from proxy.engine import Engine
 from proxy.errors import NotConfigured, UnknownModel
 from proxy.providers.boundary import Model, Operation, Range
@@ -99,13 +100,15 @@ async def list_models(request: Request) -> Response:
     engine: Engine = request.app.state.waiting.engine
     models = [describe(name, owner, engine.routing.usable(name)) for name, owner in engine.routing.listed()]
     configuration = engine.configuration
-    providers = [
-        {"name": name, "used": not why_not} | ({"why_not": why_not} if why_not else {})
-        for name in engine.settings.providers
-        for why_not in (configuration.why_not(name),)
-    ]
+    providers = [_provider(configuration, name) for name in engine.settings.providers]
     demo = {"demo": True} if configuration.demo else {}
     return JSONResponse({"object": "list", "data": models, "providers": providers, **demo})
+
+
+def _provider(configuration: Configuration, name: str) -> dict[str, Any]:
+    why_not = configuration.why_not(name)
+    reasons = {"why_not": why_not, "how_to_use": configuration.how_to_use(name)} if why_not else {}
+    return {"name": name, "used": not why_not, **reasons}
 
 
 async def get_model(request: Request) -> Response:

@@ -20,7 +20,7 @@ from proxy.api.pictured import Pictured, read_pictured
 from proxy.api.spool import Spool, view
 from proxy.errors import InvalidRequest, RequestTooLarge
 from proxy.multipart import FORM, BrokenMultipart, MultipartReader
-from proxy.pictures.codec import NotAPicture, inspect
+from proxy.pictures.codec import Converter, NotAPicture, inspect, luminance
 from proxy.pictures.completeness import is_cut
 from proxy.providers.boundary import InputPicture
 
@@ -132,7 +132,7 @@ def _read_parts(form: _Form) -> Upload:
             images.append(picture_of(view(part.file, part.size), "image"))
         else:
             raise InvalidRequest(f"No file is expected in '{part.name[:64]}'; send 'image'.", param=part.name[:64])
-    return _complete(fields, images, mask)
+    return complete(fields, images, mask)
 
 
 def _text(name: str, data: bytes) -> str:
@@ -156,7 +156,18 @@ def picture_of(data: bytes | memoryview, param: str) -> InputPicture:
     return InputPicture(data, facts.format, facts.width, facts.height, hashlib.blake2b(data).digest())
 
 
-def _complete(fields: dict[str, Any], images: list[InputPicture], mask: InputPicture | None) -> Upload:
+async def readable_mask(converter: Converter, given: InputPicture) -> InputPicture:
+    """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
+    try:
+        data = await converter.run(lambda: luminance(given.data))
+    except NotAPicture as problem:
+        message = f"The file in 'mask' cannot be used: {problem}."
+        raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
+    return InputPicture(data, "png", given.width, given.height, given.digest)
+
+
+def complete(fields: dict[str, Any], images: list[InputPicture], mask: InputPicture | None) -> Upload:
+    """Return the upload. Raises InvalidRequest if it has no or too many pictures, or a mask that doesn't fit."""
     if not images:
         message = "Missing required parameter: 'image'."
         raise InvalidRequest(message, param="image", code="missing_required_parameter")
@@ -182,7 +193,7 @@ def _from_json(body: Pictured) -> Upload:
     images = [_referenced(body, item, "images") for item in given]
     mask = values.get("mask")
     seen = _referenced(body, mask, "mask") if mask else None
-    return replace(_complete(fields, images, seen), param="images")
+    return replace(complete(fields, images, seen), param="images")
 
 
 def _referenced(body: Pictured, item: Any, param: str) -> InputPicture:

@@ -133,9 +133,6 @@ export function errorAdvice(error) {
 }
 
 /** Whether a provider is used, and what to do about one that is not. */
-export function providerSentence({ used, why_not: why }) {
-  if (used) return "is used.";
-  const missing = /^(\S+) is not set$/.exec(why ?? "");
-  if (missing) return `is not used: set ${missing[1]} where the service starts, and start it again.`;
-  return why === "not enabled" ? "is not used: it is not enabled in the configuration." : `is not used: ${why ?? "no reason given"}.`;
+export function providerSentence({ used, why_not: why, how_to_use: how }) {
+  return used ? "is used." : `is not used: ${why}.${how ? ` To use it, ${how}.` : ""}`;
 }

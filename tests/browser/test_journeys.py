@@ -470,14 +470,15 @@ def test_providers_that_are_not_used_are_told_with_what_to_do(visit: Visit) -> N
         """Answer as the service does without a token; tests/e2e/test_models.py has that answer from the service."""
         told = route.fetch().json()
         del told["demo"]
-        told["providers"][0] = {"name": "prodia", "used": False, "why_not": "PRODIA_TOKEN is not set"}
+        reasons = {"why_not": "PRODIA_TOKEN is not set", "how_to_use": "set PRODIA_TOKEN in the environment"}
+        told["providers"][0] = {"name": "prodia", "used": False, **reasons}
         route.fulfill(json=told)
 
     page.route("**/v1/models", without_token)
     page.reload()
     page.get_by_text("Providers: 3 of 4").click()
     expect(page.locator("#providers-list")).to_contain_text(
-        "prodia is not used: set PRODIA_TOKEN where the service starts, and start it again."
+        "prodia is not used: PRODIA_TOKEN is not set. To use it, set PRODIA_TOKEN in the environment."
     )
     expect(page.locator("#service")).to_have_text(re.compile(r"models ready, made by prodia-v1, prodia-legacy and im"))
     expect(page.get_by_text("Faults to try in the demo")).to_be_hidden()

@@ -95,5 +95,9 @@ async def test_the_list_tells_which_providers_are_used_and_why_others_are_not() 
         told = (await service.get("/v1/models")).json
     by_name = {provider.pop("name"): provider for provider in told["providers"]}
     assert by_name["imagelabs"] == {"used": True}
-    assert by_name["prodia"] == {"used": False, "why_not": "PRODIA_TOKEN is not set"}
+    assert by_name["prodia"] == {
+        "used": False,
+        "why_not": "PRODIA_TOKEN is not set",
+        "how_to_use": "set PRODIA_TOKEN in the environment",
+    }
     assert "demo" not in told
