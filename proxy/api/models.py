@@ -1,15 +1,18 @@
 """GET /v1/models and /v1/models/{id}."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from proxy.accounts.prices import stated_price
 from proxy.config import Configuration
+from proxy.dollars import decimal_text
 from proxy.engine import Engine
 from proxy.errors import NotConfigured, UnknownModel
-from proxy.providers.boundary import Model, Operation, Range
+from proxy.providers.boundary import Operation, Range
+from proxy.providers.settings import ProviderSettings
 from proxy.providers.titles import title
 from proxy.requests.routing import Route
 
@@ -18,19 +21,21 @@ _CREATED = 1_767_225_600
 _OPERATIONS: tuple[Operation, ...] = ("generate", "edit", "inpaint")
 
 
-def describe(name: str, owner: str, routes: Sequence[Route]) -> dict[str, Any]:
+def describe(
+    name: str, owner: str, routes: Sequence[Route], providers: Mapping[str, ProviderSettings]
+) -> dict[str, Any]:
     """Return OpenAI's model object, with additions by which frontends recognise a picture model and show its settings.
 
-    ``routes``: those that can be used, in their order. ``operations`` tells what they can do: generate, edit, inpaint
-    (edit within a mask). The sizes and settings are those of the first that can do the first of these; ``edit`` and
-    ``inpaint`` tell apart what another route does in another way. ``providers``: who is asked, in this order, where it
-    isn't just the owner. Dollars and seconds are for one picture, left out
-    where unknown: some clients stumble over null.
+    ``routes``: those that can be used, in their order. ``providers``: the settings of each. In the object,
+    ``operations`` tells what can be done: generate, edit, inpaint (edit within a mask). Sizes and settings are those of
+    the first route that can do the first of these; ``edit`` and ``inpaint`` tell apart what another route does in
+    another way. ``providers``: who is asked, in this order, where it isn't just the owner. Dollars and seconds are for
+    one picture, left out where unknown: some clients stumble over null.
     """
     able = dict(_able(routes))
     operations = frozenset().union(*(route.model.operations for route in routes))
     first = next(iter(able.values()), None)
-    takes = _takes(first.model) if first else {}
+    takes = _takes(first, providers) if first else {}
     usual = takes.pop("sizes", [str(first.model.shapes.default) if first else "1024x1024"])
     described = {
         "id": name,
@@ -55,7 +60,7 @@ def describe(name: str, owner: str, routes: Sequence[Route]) -> dict[str, Any]:
     for operation, route in able.items():
         if route != first:
             others = {} if asked[operation] == usual_ones else {"providers": asked[operation]}
-            described[operation] = _takes(route.model) | others
+            described[operation] = _takes(route, providers) | others
     return described | ({} if usual_ones == [owner] else {"providers": usual_ones})
 
 
@@ -71,11 +76,13 @@ def _able(routes: Sequence[Route]) -> Iterator[tuple[Operation, Route]]:
             yield operation, route
 
 
-def _takes(model: Model) -> dict[str, Any]:
+def _takes(route: Route, providers: Mapping[str, ProviderSettings]) -> dict[str, Any]:
     """Return what a model takes, costs and lasts: only what is known of it, and no more than a kilobyte can hold.
 
     ``sizes``: if there are any to choose. Of a number the lowest, highest and usual; of words, all.
     """
+    model = route.model
+    price = stated_price(model, providers[route.provider].prices).amount
     sizes = [str(shape) for shape in model.shapes.usual()]
     settings: dict[str, Any] = {name: _range(numbers) for name, numbers in model.numbers.items() if name != "seed"}
     settings |= {name: list(words) for name, words in model.choices.items()}
@@ -84,7 +91,7 @@ def _takes(model: Model) -> dict[str, Any]:
         "sizes": sizes if len(sizes) > 1 else None,
         "settings": settings,
         "max_images": model.max_images if model.max_images > 1 else None,
-        "price": model.price_dollars,
+        "price": None if price is None else float(decimal_text(price)),
         "seconds": model.seconds,
     }
     # Nothing is left out that says something: a price of nothing is one.
@@ -98,9 +105,10 @@ def _range(numbers: Range) -> list[float]:
 async def list_models(request: Request) -> Response:
     """List the configured names, then the models of usable providers; and the providers, with why one is not used."""
     engine: Engine = request.app.state.waiting.engine
-    models = [describe(name, owner, engine.routing.usable(name)) for name, owner in engine.routing.listed()]
-    configuration = engine.configuration
-    providers = [_provider(configuration, name) for name in engine.settings.providers]
+    settings, configuration = engine.settings.providers, engine.configuration
+    listed = engine.routing.listed()
+    models = [describe(name, owner, engine.routing.usable(name), settings) for name, owner in listed]
+    providers = [_provider(configuration, name) for name in settings]
     demo = {"demo": True} if configuration.demo else {}
     return JSONResponse({"object": "list", "data": models, "providers": providers, **demo})
 
@@ -121,4 +129,5 @@ async def get_model(request: Request) -> Response:
             engine.routing.resolve(name)
         except NotConfigured as refusal:
             raise UnknownModel(refusal.message) from None
-    return JSONResponse(describe(name, owners.get(name, "images-proxy"), engine.routing.usable(name)))
+    routes, settings = engine.routing.usable(name), engine.settings.providers
+    return JSONResponse(describe(name, owners.get(name, "images-proxy"), routes, settings))

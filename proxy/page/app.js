@@ -1,18 +1,19 @@
 /** The page for people: runs requests, and keeps the parts in step. */
 import { byId, copies, hush, make, recall, remember, tell } from "./dom.js";
-import { change, chosen, offerModels, problem, requestBody, setPictures, shape, startForm, useRequest } from "./form.js";
+import { change, chosen, offerModels, problem, requestBody, setPictures, shape, showForecast, startForm, useRequest, wanted } from "./form.js";
 import { addToGallery, startGallery } from "./gallery.js";
 import { draftName, editOnly, startInputs, uploads } from "./inputs.js";
 import { draftOf, keepDraft } from "./keep.js";
 import { does } from "./models.js";
 import { bytesFor, recordsOf, startRecords } from "./records.js";
-import { askService, generate, previewAt, ServiceError } from "./service.js";
+import { askService, forecast, generate, previewAt, ServiceError } from "./service.js";
 import { drawCode, startCode } from "./code.js";
 import { announce, showCancelled, showEmpty, showError, showResult, showRunning } from "./stage.js";
 import { startViewer } from "./viewer.js";
 import { list, providerSentence } from "./words.js";
 
 const BASE = `${location.origin}/v1`;
+const RESTED_MS = 400;
 const RUNNING = "running"; // where the tab keeps the request that runs
 const LOST_MS = 60_000; // a request whose answer was never heard is repeated by itself within this time only
 
@@ -76,7 +77,22 @@ async function loadService() {
 function refresh() {
   byId("generate").disabled = models.length === 0 || running !== null;
   if (byId("stage").dataset.state === "empty") showEmpty(shape(), (prompt) => change({ prompt }) ?? byId("prompt").focus());
+  askSoon();
   drawCode({ base: BASE, body: requestBody(), keyed, images: uploads().images.length, masked: uploads().mask !== null });
+}
+
+let asking = 0;
+let asked = "";
+
+/** Ask what the form would become at the providers, once it has rested for a moment. */
+function askSoon() {
+  clearTimeout(asking);
+  const of = JSON.stringify(wanted());
+  if (of === asked || models.length === 0 || ["model", "pictures"].includes(problem()?.field)) return;
+  asking = setTimeout(async () => {
+    asked = of;
+    showForecast(of, await forecast(JSON.parse(of), key()));
+  }, RESTED_MS);
 }
 
 function markField(name, message) {

@@ -2,7 +2,7 @@
 import { byId, make, recall, remember } from "./dom.js";
 import { abilities, does, found, nearest, providersOf, takes } from "./models.js";
 import { startPicker } from "./picker.js";
-import { dollars, duration, list } from "./words.js";
+import { dollars, duration, forecastNotes, list } from "./words.js";
 
 const FORM = "form"; // where the tab keeps it
 const COUNT = 10; // OpenAI's own limit for n
@@ -22,6 +22,7 @@ let operation = "generate";
 let pictures = 0;
 let demo = false;
 let picker = null;
+let forecast = { of: "", routes: [] };
 let changed = () => {};
 
 /** What is wanted, whether the chosen model takes it or not; so that another model finds it again. */
@@ -89,6 +90,21 @@ export function problem() {
   return null;
 }
 
+/** What a dry run is asked for: the form without its prompt, which makes no difference. */
+export function wanted() {
+  const { prompt, ...body } = requestBody();
+  return { body, pictures, masked: operation === "inpaint" };
+}
+
+/** What a dry run told of the routes, as long as it is the form that it was asked for. */
+const routes = () => (forecast.of === JSON.stringify(wanted()) ? forecast.routes : []);
+
+/** Show what a dry run told. */
+export function showForecast(of, told) {
+  forecast = { of, routes: told };
+  tellBefore();
+}
+
 function changes() {
   const what = taken();
   const said = [];
@@ -97,30 +113,20 @@ function changes() {
   if (wish.size && wish.size !== AUTO && size(what) !== wish.size) {
     said.push(`Size ${wish.size.replace("x", " × ")} becomes ${(size(what) || "the model’s own").replace("x", " × ")}.`);
   }
-  for (const name of ["steps", "cfg"]) {
-    const [low, high] = what.settings[name] ?? [];
-    const kept = Math.min(high, Math.max(low, Number(wish[name])));
-    if (wish[name] !== "" && low !== undefined && kept !== Number(wish[name])) said.push(`${name === "cfg" ? "Guidance" : "Steps"} ${wish[name]} becomes ${kept}.`);
-  }
-  if (wish.quality && takesSetting("quality", what) && !["auto", "standard", "medium"].includes(wish.quality)) {
-    said.push(wish.steps ? "Quality is left out, since the steps are set." : `Quality ${wish.quality} becomes ${wish.quality === "low" ? "fewer" : "more"} steps.`);
-  }
-  if (OPENAI_STYLES.includes(wish.style) && takesSetting("style", what)) {
-    said.push(`Style ${wish.style} becomes ${wish.style === "vivid" ? "cinematic" : "photographic"}.`);
-  }
-  return said;
+  return [...said, ...forecastNotes(routes())];
 }
 
 function estimate() {
   const model = chosen();
   if (!model) return "";
-  const { price, seconds } = taken();
+  const [first] = routes();
+  const { price, seconds } = { ...taken(), ...(first?.price ? { price: Number(first.price) } : {}), ...(first?.seconds ? { seconds: first.seconds } : {}) };
   const n = Number(wish.n) || 1;
-  const [first, ...others] = providersOf(model, operation);
+  const [provider, ...others] = providersOf(model, operation);
   const parts = [
     price === null ? "Price unknown" : `${dollars(price * n)}${n > 1 ? ` for ${n} pictures` : ""}`,
     seconds === null ? "" : `about ${duration(seconds)}`,
-    first ? `by ${first}${others.length ? `, else ${list(others, "or")}` : ""}` : "",
+    provider ? `by ${provider}${others.length ? `, else ${list(others, "or")}` : ""}` : "",
   ];
   return `${demo ? "Simulated: " : ""}${parts.filter(Boolean).join(", ")}.`;
 }

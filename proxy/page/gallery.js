@@ -112,7 +112,7 @@ async function exportZip() {
   const list = [];
   for (const [index, { kept: blob, thumb, id, ...record }] of shown().entries()) {
     const bytes = blob ?? await bytesOf(record) ?? thumb;
-    const file = bytes ? fileName(record.prompt, index, bytes.type) : null;
+    const file = bytes ? fileName(record.prompt || "variation", index, bytes.type) : null;
     if (bytes) files.push({ name: file, blob: bytes, made: record.made });
     list.push({ file, ...record, made: new Date(record.made).toISOString() });
   }

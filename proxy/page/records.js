@@ -60,7 +60,7 @@ export function downloadOf(record, address, { small = false } = {}) {
   const which = record.count > 1 ? ` picture ${record.index + 1}` : "";
   return make("a", {
     className: small ? "button small" : "button", href: address, rel: "noopener noreferrer", target: own ? "" : "_blank",
-    download: own ? fileName(record.prompt, record.index, type) : "",
+    download: own ? fileName(record.prompt || "variation", record.index ?? 0, type) : "",
     "aria-label": `${own ? "Download" : "Open"}${which || " the picture"}`,
   }, own ? "Download" : "Open original");
 }
@@ -83,10 +83,9 @@ export function actionsOf(record, { before = () => {}, small = false, few = fals
 }
 
 function again(record, button) {
-  return [
-    ...(record.request ? [button("Use again", deeds.reuse)] : []),
-    ...(record.request && record.seed !== null ? [button("Same seed", deeds.sameSeed)] : []),
-  ];
+  // A variation has no words of its own, and pictures kept by an older page have no settings.
+  if (!record.request || record.kind === "variation") return [];
+  return [button("Use again", deeds.reuse), ...(record.seed === null ? [] : [button("Same seed", deeds.sameSeed)])];
 }
 
 /** What was not quite as asked: another provider, changed and left out parameters; or that nothing was. */

@@ -65,6 +65,22 @@ export async function askService(key) {
   return { models, providers: body.providers ?? [], demo: body.demo === true };
 }
 
+// A dry run decodes no picture, so the smallest one stands for whatever will be uploaded.
+const DOT = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
+/** What a request would become at each of its routes, without sending prompt or pictures; [] if that can't be told. */
+export async function forecast({ body, pictures, masked }, key) {
+  const dot = { image_url: DOT };
+  const uploads = pictures ? { images: Array(pictures).fill(dot), ...(masked ? { mask: dot } : {}) } : {};
+  const response = await call(`/v1/images/${pictures ? "edits" : "generations"}`, {
+    method: "POST",
+    headers: headersFor(key, { "Content-Type": "application/json", "x-images-dry-run": "true" }),
+    body: JSON.stringify({ ...body, ...uploads, prompt: "A lighthouse at dusk" }),
+  }).catch(() => null);
+  const told = response?.ok ? await response.json().catch(() => null) : null;
+  return told?.object === "image.dry_run" ? told.routes : [];
+}
+
 /** The unfinished picture at an address of the service, or null. */
 export async function previewAt(address, key) {
   const { pathname, search } = new URL(address, location.href); // on our own origin, whatever the service calls itself

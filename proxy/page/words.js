@@ -46,6 +46,22 @@ export function droppedSentence(header) {
   return `${capital(list(names))} ${names.length > 1 ? "were" : "was"} left out: this model has no such setting.`;
 }
 
+const sized = (text) => text.replace(/^(\d+)x(\d+)$/, "$1 × $2");
+
+function changesOf({ mapped, dropped }) {
+  const changed = mappedParts(mapped.join(";")).map(({ name, from, to }) => `${name} ${sized(from)} becomes ${sized(to)}`);
+  return [...changed, ...(dropped.length ? [`${capital(list(dropped.map(named)))} left out`] : [])];
+}
+
+/** What would become of the settings, from a dry run's routes: at the first, and where another one would differ. */
+export function forecastNotes([first, ...others]) {
+  if (!first) return [];
+  const told = changesOf(first);
+  const apart = others.map((route) => [route.provider, changesOf(route)])
+    .filter(([, changes]) => changes.length && changes.join() !== told.join()).slice(0, 2);
+  return [...told.map((text) => `${text}.`), ...apart.map(([provider, changes]) => `If ${provider} has to answer: ${changes.join("; ")}.`)];
+}
+
 const REASONS = {
   provider_busy: "was busy", provider_unavailable: "could not be reached", provider_auth: "refused the service’s key",
   provider_rejected: "refused the parameters", server_is_overloaded: "took no more work",

@@ -19,6 +19,7 @@ from tests.browser.visit import (
     RUNNING,
     Visit,
     add_picture,
+    buys,
     choose_model,
     generate,
     paint,
@@ -92,14 +93,20 @@ def test_a_reload_in_mid_job_finds_the_picture_and_the_form_again(visit: Visit) 
 def test_a_reload_before_the_answer_came_repeats_the_call_by_its_name(visit: Visit) -> None:
     page = visit.page
 
-    def swallow(route: Route) -> None:
-        assert route.fetch().status == 202  # it arrived, and the page never hears of it
+    swallowed: list[int] = []
 
-    page.route("**/v1/images/generations", swallow, times=1)
-    with page.expect_request("**/v1/images/generations") as first:
+    def swallow(route: Route) -> None:
+        if swallowed or not buys(route.request):
+            route.continue_()
+            return
+        swallowed.append(route.fetch().status)  # it arrived, and the page never hears of it
+
+    page.route("**/v1/images/generations", swallow)
+    with page.expect_request(lambda request: buys(request) and request.url.endswith("/generations")) as first:
         generate(page, f"{PROMPT} [seconds:2]")
     page.wait_for_timeout(300)
-    with page.expect_request(lambda request: request.method == "POST") as second:
+    assert swallowed == [202]
+    with page.expect_request(buys) as second:
         page.reload()
     assert second.value.headers["idempotency-key"] == first.value.headers["idempotency-key"]
     expect(page.locator(DONE)).to_contain_text("nothing was paid twice")
@@ -140,7 +147,7 @@ def test_an_edit_within_a_painted_mask(visit: Visit) -> None:
     page.get_by_role("button", name="Use the mask").click()
     expect(page.get_by_role("button", name="Edit mask")).to_be_focused()
     remember_forms(page)
-    with page.expect_request("**/v1/images/edits"):
+    with page.expect_request(lambda request: buys(request) and request.url.endswith("/edits")):
         generate(page, "a green pond")
     found = parts(page)
     assert found["image"] == [picture_file()]
@@ -203,7 +210,7 @@ def test_a_mask_by_touch_and_by_keyboard(browser: Browser, demo_url: str) -> Non
         page.get_by_role("button", name="Use the mask").tap()
         expect(page.get_by_role("button", name="Edit mask")).to_be_visible()
         remember_forms(page)
-        with page.expect_request("**/v1/images/edits"):
+        with page.expect_request(lambda request: buys(request) and request.url.endswith("/edits")):
             generate(page, "a pond")
         assert Image.open(io.BytesIO(parts(page)["mask"][0])).getchannel("A").getextrema() == (0, 255)
         expect(page.locator(DONE)).to_be_visible()
@@ -243,7 +250,7 @@ def test_several_pictures_dropped_survive_a_reload(visit: Visit) -> None:
     expect(page.locator("#before")).to_be_hidden()
     add_picture(page)
     remember_forms(page)
-    with page.expect_request("**/v1/images/edits"):
+    with page.expect_request(lambda request: buys(request) and request.url.endswith("/edits")):
         generate(page, "both in one")
     assert len(parts(page)["image[]"]) == 2
     expect(page.locator(DONE)).to_be_visible()
@@ -257,7 +264,7 @@ def test_a_camera_picture_is_turned_and_sent_without_its_place(visit: Visit) -> 
     exif[0x9286] = "taken at home"
     add_picture(page, picture_file("red", (320, 200), "JPEG", exif=exif), "photo.jpg", "image/jpeg")
     remember_forms(page)
-    with page.expect_request("**/v1/images/edits"):
+    with page.expect_request(lambda request: buys(request) and request.url.endswith("/edits")):
         generate(page, "a pond")
     (data,) = parts(page)["image"]
     assert b"Exif" not in data
@@ -277,16 +284,16 @@ def test_edit_this_one_and_variation_on_a_result_and_in_the_gallery(visit: Visit
     page.locator("#stage").get_by_role("button", name="Edit this one").click()
     expect(page.locator("#inputs-list li")).to_have_count(1)
     expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
-    with page.expect_request("**/v1/images/edits"):
+    with page.expect_request(lambda request: buys(request) and request.url.endswith("/edits")):
         generate(page, "the same at night")
     expect(page.locator(DONE)).to_be_visible()
     remember_forms(page)
-    with page.expect_request("**/v1/images/variations"):
+    with page.expect_request(lambda request: buys(request) and request.url.endswith("/variations")):
         page.locator("#stage").get_by_role("button", name="Variation").click()
     assert set(parts(page)) == {"model", "n", "image"}
     expect(page.locator("#gallery-list li")).to_have_count(3)
     page.get_by_role("button", name="Open: A variation").click()
-    with page.expect_request("**/v1/images/variations"):
+    with page.expect_request(lambda request: buys(request) and request.url.endswith("/variations")):
         page.get_by_role("dialog").get_by_role("button", name="Variation").click()
     expect(page.locator("#gallery-list li")).to_have_count(4)
     assert visit.complaints == []
@@ -328,18 +335,19 @@ def test_the_form_shows_what_the_model_takes_and_says_what_would_be_changed(visi
     page.get_by_label("Size").select_option("768x512")
     before = page.locator("#before")
     expect(before).to_be_hidden()
-    expect(page.locator("#estimate")).to_contain_text("Price unknown")
+    expect(page.locator("#estimate")).to_contain_text("free, about")
     choose_model(page, "dall-e-3")
     for name in ("Negative prompt", "Sampler", "Guidance"):
         expect(page.get_by_label(name)).to_be_hidden()
     expect(before).to_contain_text("Left out, since this model has no such setting: negative prompt and sampler.")
     expect(before).to_contain_text("Steps 20 becomes 4.")
+    expect(before).to_contain_text("If imagelabs has to answer: Steps left out.")
     page.get_by_label("Pictures", exact=True).select_option("4")
     expect(page.locator("#estimate")).to_contain_text("$0.01 for 4 pictures")
     choose_model(page, "prodia/inference.nano-banana.txt2img.v2")
     expect(before).to_contain_text("Size 768 × 512 becomes 1254 × 836.")
     page.get_by_label("Pictures", exact=True).select_option("1")
-    with page.expect_request("**/v1/images/generations") as sent:
+    with page.expect_request(buys) as sent:
         generate(page)
     assert set(json.loads(sent.value.post_data or "")) == {"model", "prompt", "size", "n"}
     choose_model(page, CHECKPOINT)  # what it takes is there again
@@ -397,6 +405,23 @@ def test_prompt_and_all_settings_come_back_exactly(visit: Visit) -> None:
     page.locator("#gallery-list .thumb").first.click()
     dialog.get_by_role("button", name="Same seed").click()
     assert settings_of(page) == {**first, "seed": "42", "n": "1"}  # the newest is the second of the two
+
+
+def test_what_a_picture_cost_is_told_with_who_says_so(visit: Visit) -> None:
+    page = visit.page
+
+    def priced(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(
+            response=answer, headers={**answer.headers, "x-images-cost": "0.005", "x-images-cost-source": "provider"}
+        )
+
+    page.route("**/v1/images/generations/*", priced)
+    page.get_by_label("Pictures", exact=True).select_option("2")
+    generate(page)
+    expect(page.locator("#stage dl")).to_contain_text("Cost$0.005, told by the provider")
+    page.get_by_role("button", name="Enlarge picture 1").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Cost$0.0025, told by the provider")
 
 
 def test_pictures_are_enlarged_and_compared(visit: Visit) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 
 PROMPT = "A lighthouse at dusk"
 DONE = "#stage[data-state=done]"
@@ -17,9 +17,14 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile":
 OVERFLOWING = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
+def buys(request: Request) -> bool:
+    """Whether the request asks for a picture, as opposed to a dry run."""
+    return "idempotency-key" in request.headers
+
+
 @dataclass(slots=True)
 class Visit:
-    """An open page, and what its browser complained about or fetched meanwhile."""
+    """An open page, and what its browser complained about, fetched, or ``posted`` to buy a picture meanwhile."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
@@ -34,7 +39,7 @@ def open_page(context: BrowserContext, url: str) -> Visit:
     page.on("console", lambda message: visit.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: visit.complaints.append(str(error)))
     page.on("request", lambda request: visit.fetched.append(request.url))
-    page.on("request", lambda request: visit.posted.append(request.url) if request.method == "POST" else None)
+    page.on("request", lambda request: visit.posted.append(request.url) if buys(request) else None)
     page.goto(url)
     expect(page.locator("#service")).to_contain_text("models ready")
     return visit

@@ -63,7 +63,8 @@ async def test_settings_and_sizes_are_those_that_the_model_takes(service: Servic
     checkpoint = await one(service, CHECKPOINT)
     assert set(checkpoint["settings"]) == {"steps", "cfg", "seed", "sampler", "style_preset", "negative_prompt"}
     assert checkpoint["settings"]["cfg"] == [1, 20, 7]
-    assert "price" not in checkpoint  # not known, and the list has no nulls
+    assert checkpoint["price"] == 0  # of a provider that sends no bill
+    assert "price" not in await one(service, "prodia/inference.seedream-4.txt2img.v1")  # not known; there are no nulls
     assert checkpoint["operations"] == ["edit", "generate", "inpaint"]
     assert "edit" not in checkpoint  # as for a picture from words alone
 
@@ -88,6 +89,12 @@ async def test_another_route_for_edits_is_told_apart(service: Service) -> None:
     only = await one(service, "prodia/inference.flux-2.pro.img2img.v1")
     assert only["operations"] == ["edit"]
     assert (only["price"], only["max_images"]) == (0.03, 8)
+
+
+async def test_the_operators_price_counts_more_than_the_published_one() -> None:
+    prices = {"flux-schnell": 0.0011}
+    async with running(providers={"prices": prices}) as service:
+        assert (await one(service, FLUX))["price"] == 0.0011
 
 
 async def test_the_list_tells_which_providers_are_used_and_why_others_are_not() -> None:
