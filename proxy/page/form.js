@@ -14,7 +14,6 @@ const NUMBERS = ["steps", "cfg", "seed"];
 const OPENAI_STYLES = ["vivid", "natural"];
 // What a setting of the form needs of the model, where the names differ.
 const NEEDS = { quality: "steps", style: "style_preset" };
-const NAMES = { negative_prompt: "negative prompt", cfg: "guidance" };
 const AUTO = "auto";
 
 let models = [];
@@ -105,15 +104,13 @@ export function showForecast(of, told) {
   tellBefore();
 }
 
+/** What would be changed or left out: [[heading, text], …]. */
 function changes() {
   const what = taken();
-  const said = [];
   const left = Object.keys(EMPTY).filter((name) => byId(name).closest("[data-setting]") && wish[name].trim() && !takesSetting(name, what));
-  if (left.length) said.push(`Left out, since this model has no such setting: ${list(left.map((name) => NAMES[name] ?? name))}.`);
-  if (wish.size && wish.size !== AUTO && size(what) !== wish.size) {
-    said.push(`Size ${wish.size.replace("x", " × ")} becomes ${(size(what) || "the model’s own").replace("x", " × ")}.`);
-  }
-  return [...said, ...forecastNotes(routes())];
+  const other = wish.size && wish.size !== AUTO && size(what) !== wish.size;
+  const changed = other ? [`size ${wish.size.replace("x", " × ")} → ${size(what).replace("x", " × ") || "the model’s own"}`] : [];
+  return forecastNotes(routes(), left, changed);
 }
 
 function estimate() {
@@ -178,9 +175,9 @@ export function showForm() {
 function tellBefore() {
   const found = problem();
   const said = changes();
-  if (found?.field === "model" || found?.field === "pictures") said.unshift(found.text);
+  if (found?.field === "model" || found?.field === "pictures") said.unshift(["", found.text]);
   byId("before").hidden = said.length === 0 || models.length === 0;
-  byId("before").replaceChildren(...said.map((text) => make("li", {}, text)));
+  byId("before").replaceChildren(...said.map(([heading, text]) => make("li", {}, heading ? make("b", {}, `${heading}: `) : "", text)));
   byId("estimate").textContent = estimate();
 }
 

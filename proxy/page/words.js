@@ -46,20 +46,22 @@ export function droppedSentence(header) {
   return `${capital(list(names))} ${names.length > 1 ? "were" : "was"} left out: this model has no such setting.`;
 }
 
-const sized = (text) => text.replace(/^(\d+)x(\d+)$/, "$1 × $2");
+const sized = (text) => text.replace(/^(\d+)x(\d+)$/, "$1 × $2").replace(/^style_preset /, "");
 
-function changesOf({ mapped, dropped }) {
-  const changed = mappedParts(mapped.join(";")).map(({ name, from, to }) => `${name} ${sized(from)} becomes ${sized(to)}`);
-  return [...changed, ...(dropped.length ? [`${capital(list(dropped.map(named)))} left out`] : [])];
-}
+const changesOf = (route) => mappedParts(route.mapped.join(";")).map(({ name, from, to }) => `${name.toLowerCase()} ${sized(from)} → ${sized(to)}`);
 
-/** What would become of the settings, from a dry run's routes: at the first, and where another one would differ. */
-export function forecastNotes([first, ...others]) {
-  if (!first) return [];
-  const told = changesOf(first);
-  const apart = others.map((route) => [route.provider, changesOf(route)])
-    .filter(([, changes]) => changes.length && changes.join() !== told.join()).slice(0, 2);
-  return [...told.map((text) => `${text}.`), ...apart.map(([provider, changes]) => `If ${provider} has to answer: ${changes.join("; ")}.`)];
+/**
+ * What would become of the settings, from a dry run's routes: [[heading, text], …]. At the first route; and of the
+ * others what would be changed or left out there only. `left` and `changed`: what is known to be without asking.
+ */
+export function forecastNotes([first, ...others], left, changed) {
+  const changes = [...changed, ...(first ? changesOf(first) : [])];
+  const dropped = [...left, ...(first?.dropped ?? [])];
+  const apart = others.map((route) => [`If ${route.provider} has to answer`, [
+    ...changesOf(route).filter((text) => !changes.includes(text)),
+    ...[route.dropped.filter((name) => !dropped.includes(name))].filter((names) => names.length).map((names) => `without ${list(names.map(named))}`),
+  ].join(", ")]);
+  return [["Changed", changes.join(", ")], ["Left out", list(dropped.map(named))], ...apart.slice(0, 2)].filter(([, text]) => text);
 }
 
 const REASONS = {

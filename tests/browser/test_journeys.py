@@ -339,13 +339,13 @@ def test_the_form_shows_what_the_model_takes_and_says_what_would_be_changed(visi
     choose_model(page, "dall-e-3")
     for name in ("Negative prompt", "Sampler", "Guidance"):
         expect(page.get_by_label(name)).to_be_hidden()
-    expect(before).to_contain_text("Left out, since this model has no such setting: negative prompt and sampler.")
-    expect(before).to_contain_text("Steps 20 becomes 4.")
-    expect(before).to_contain_text("If imagelabs has to answer: Steps left out.")
+    expect(before).to_contain_text("Left out: negative prompt and sampler")
+    expect(before).to_contain_text("Changed: steps 20 → 4")
+    expect(before).to_contain_text("If imagelabs has to answer: without steps")
     page.get_by_label("Pictures", exact=True).select_option("4")
     expect(page.locator("#estimate")).to_contain_text("$0.01 for 4 pictures")
     choose_model(page, "prodia/inference.nano-banana.txt2img.v2")
-    expect(before).to_contain_text("Size 768 × 512 becomes 1254 × 836.")
+    expect(before).to_contain_text("Changed: size 768 × 512 → 1254 × 836")
     page.get_by_label("Pictures", exact=True).select_option("1")
     with page.expect_request(buys) as sent:
         generate(page)
