@@ -237,7 +237,7 @@ async function edit(record) {
   await editOnly(blob);
   byId("prompt").focus();
   byId("composer-title").scrollIntoView({ block: "start" });
-  return tell("The picture is in the form. Say what to change, or paint a mask.");
+  return announce("The picture is in the form. Say what to change, or paint a mask.");
 }
 
 async function vary(record) {

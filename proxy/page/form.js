@@ -165,6 +165,7 @@ export function showForm() {
   options(byId("sampler"), ["", ...(what.settings.sampler ?? [])], unset("Model’s own"), wish.sampler);
   rangeHint("steps", what.settings.steps);
   rangeHint("cfg", what.settings.cfg);
+  byId("prompt").placeholder = operation === "generate" ? "What should the picture show?" : "What should change?";
   const model = chosen();
   byId("model-hint").textContent = model ? [model.id, abilities(model)].filter(Boolean).join(" · ") : "";
   tellBefore();

@@ -75,7 +75,7 @@ export function showRunning(size, { begun, onCancel, previewAt }) {
 
 function progress(job, { state, percent, bar, preview, previewAt }) {
   const words = stateWords(job);
-  const known = typeof job.progress === "number" && job.status !== "queued";
+  const known = job.progress > 0 && job.status !== "queued"; // many providers never tell
   if (known) bar.value = Math.min(1, Math.max(0, job.progress));
   else bar.removeAttribute("value");
   percent.textContent = known ? `${Math.round(bar.value * 100)} %` : "";

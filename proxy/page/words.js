@@ -35,7 +35,7 @@ export function costWords(value, source) {
 export function mappedParts(header) {
   return (header ?? "").split(";").map((part) => part.trim()).filter(Boolean).map((part) => {
     const match = /^([^=]+)=(.*?)->(.*)$/.exec(part);
-    return match ? { name: capital(named(match[1])), from: match[2], to: match[3] } : { name: part, from: "", to: "" };
+    return match ? { name: capital(named(match[1])), from: match[2], to: match[3].replace(/^style_preset /, "") } : { name: part, from: "", to: "" };
   });
 }
 
@@ -46,7 +46,7 @@ export function droppedSentence(header) {
   return `${capital(list(names))} ${names.length > 1 ? "were" : "was"} left out: this model has no such setting.`;
 }
 
-const sized = (text) => text.replace(/^(\d+)x(\d+)$/, "$1 × $2").replace(/^style_preset /, "");
+const sized = (text) => text.replace(/^(\d+)x(\d+)$/, "$1 × $2");
 
 const changesOf = (route) => mappedParts(route.mapped.join(";")).map(({ name, from, to }) => `${name.toLowerCase()} ${sized(from)} → ${sized(to)}`);
 

@@ -46,7 +46,7 @@ def test_a_picture_comes_with_what_was_changed_and_left_out(visit: Visit, demo_u
     expect(page.get_by_role("img", name=PROMPT)).to_be_visible()
     differences = page.locator(".differences")
     expect(differences).to_contain_text("Steps 9 became 4")
-    expect(differences).to_contain_text("Style vivid became style_preset cinematic")
+    expect(differences).to_contain_text("Style vivid became cinematic")
     expect(differences).to_contain_text("Quality was left out")
     expect(page.locator("#stage dl")).to_contain_text(re.compile(r"Request idreq_[0-9a-f]{32}"))
     expect(page.locator("#announce")).to_contain_text("Picture ready")
