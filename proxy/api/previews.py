@@ -32,7 +32,9 @@ async def get_preview(request: Request) -> Response:
     waiting: Waiting = request.app.state.waiting
     generation = waiting.engine.generations.find(request.path_params["id"], request.state.context.owner)
     shown = next(_shown(generation), None) if generation else None
-    fetched = await fetch_preview(waiting.engine.runtimes[shown[0]].upstream, shown[1]) if shown else None
+    # A job of before a restart may be at a provider that the configuration no longer names.
+    runtime = waiting.engine.runtimes.get(shown[0]) if shown else None
+    fetched = await fetch_preview(runtime.upstream, shown[1]) if shown and runtime else None
     if fetched is None:
         raise NotFound("There is no preview of this generation now.")
     path, facts = fetched

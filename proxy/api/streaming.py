@@ -145,7 +145,8 @@ class Previews:
             None,
             self._last,
         )
-        if wanted and self._fetching is None and progress.provider:
+        # A job of before a restart may be at a provider that the configuration no longer names.
+        if wanted and self._fetching is None and progress.provider in self._runtimes:
             self._last = progress.preview
             work = fetch_preview(self._runtimes[progress.provider].upstream, str(progress.preview))
             self._fetching = asyncio.get_running_loop().create_task(work)

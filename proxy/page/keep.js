@@ -24,7 +24,13 @@ function database() {
       if (!names.contains(PICTURES)) request.result.createObjectStore(PICTURES, { keyPath: "id", autoIncrement: true });
       if (!names.contains(DRAFTS)) request.result.createObjectStore(DRAFTS, { keyPath: "id" });
     };
-    return settled(request);
+    return new Promise((resolve, reject) => {
+      request.onblocked = () => reject(new Error("another tab has an older page open"));
+      settled(request).then((opened) => {
+        opened.onversionchange = () => opened.close(); // or a tab with a newer page would have to wait
+        resolve(opened);
+      }, reject);
+    });
   })();
   return opening;
 }

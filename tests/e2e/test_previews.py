@@ -60,6 +60,8 @@ async def test_a_preview_that_cannot_be_fetched_is_a_404(service: Service) -> No
     prefer = {**KEY, "prefer": "respond-async"}
     handed = await service.post(GENERATIONS, {"prompt": "a pond [seconds:60] [queued:0]", "model": LABS}, prefer)
     address = await shown(service, handed.headers["location"])
-    for progress in next(iter(service.engine.generations)).progress:
-        progress.preview = "http://127.0.0.1:1/gone.png"
+    (progress,) = next(iter(service.engine.generations)).progress
+    progress.preview = "http://127.0.0.1:1/gone.png"
+    assert (await service.get(address, KEY)).status == 404
+    progress.provider = "no longer configured"
     assert (await service.get(address, KEY)).status == 404
