@@ -84,7 +84,7 @@ def browser() -> Iterator[Browser]:
     """A headless Chromium; the tests are skipped where there is none."""
     if CHROMIUM is None:
         pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    expect.set_options(timeout=10_000)  # milliseconds: five seconds, the default, are few on a busy machine
+    expect.set_options(timeout=30_000)  # milliseconds: five seconds, the default, are few on a busy machine
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=str(Path(CHROMIUM)), args=FLAGS)
         yield started

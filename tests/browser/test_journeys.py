@@ -34,6 +34,15 @@ pytestmark = pytest.mark.browser
 CHECKPOINT = "prodia-v1/dreamshaper_8.safetensors [9d40847d]"
 
 
+KEPT_MASK = """() => new Promise((resolve) => {
+  const opening = indexedDB.open('images-proxy');
+  opening.onsuccess = () => {
+    const reading = opening.result.transaction('drafts').objectStore('drafts').getAll();
+    reading.onsuccess = () => { opening.result.close(); resolve(reading.result.some((draft) => draft.mask)); };
+  };
+})"""
+
+
 @pytest.fixture
 def visit(browser: Browser, demo_url: str) -> Iterator[Visit]:
     with visiting(browser, demo_url) as opened:
@@ -104,7 +113,8 @@ def test_a_reload_before_the_answer_came_repeats_the_call_by_its_name(visit: Vis
     page.route("**/v1/images/generations", swallow)
     with page.expect_request(lambda request: buys(request) and request.url.endswith("/generations")) as first:
         generate(page, f"{PROMPT} [seconds:2]")
-    page.wait_for_timeout(300)
+    while not swallowed:
+        page.wait_for_timeout(50)
     assert swallowed == [202]
     with page.expect_request(buys) as second:
         page.reload()
@@ -240,7 +250,7 @@ def test_several_pictures_dropped_survive_a_reload(visit: Visit) -> None:
     page.get_by_role("button", name="Paint a mask").click()
     paint(page, (0.3, 0.2), (0.7, 0.2))
     page.get_by_role("button", name="Use the mask").click()
-    page.wait_for_timeout(200)
+    page.wait_for_function(KEPT_MASK)
     page.reload()
     expect(thumbs).to_have_count(2)
     expect(page.get_by_role("button", name="Edit mask")).to_be_visible()
