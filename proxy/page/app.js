@@ -278,10 +278,9 @@ function startKey() {
 function startKeys() {
   const form = byId("form");
   form.addEventListener("submit", submit);
-  // A wrong number in the folded part could not be shown or reached otherwise.
-  form.addEventListener("invalid", (event) => event.target.closest("details")?.setAttribute("open", ""), true);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !document.querySelector("dialog[open]")) cancel();
+    // In a field to search in, Escape empties that.
+    if (event.key === "Escape" && !document.querySelector("dialog[open]") && event.target.type !== "search") cancel();
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && form.contains(event.target)) form.requestSubmit();
   });
 }

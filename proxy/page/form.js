@@ -146,7 +146,7 @@ function rangeHint(name, [low, high, own] = []) {
 }
 
 /** Draw the form anew from what is wanted. */
-export function showForm() {
+function showForm() {
   const what = taken();
   const able = models.filter((model) => does(model, operation));
   picker.offer(able, operation);

@@ -63,7 +63,7 @@ function remove(index) {
 }
 
 /** Take files or Blobs as further pictures to edit. */
-export async function addPictures(files) {
+async function addPictures(files) {
   say("");
   for (const file of files) {
     const upload = await uploadOf(file);
