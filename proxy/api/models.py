@@ -103,7 +103,7 @@ def _range(numbers: Range) -> list[float]:
 
 
 async def list_models(request: Request) -> Response:
-    """List the configured names, then the models of usable providers; and the providers, with why one is not used."""
+    """List the names that ``list_models`` leaves, the configured first; and the providers, with why one isn't used."""
     engine: Engine = request.app.state.waiting.engine
     settings, configuration = engine.settings.providers, engine.configuration
     listed = engine.routing.listed()
@@ -123,7 +123,7 @@ async def get_model(request: Request) -> Response:
     """Describe one model, by any name that a request may use for it. Raises UnknownModel."""
     engine: Engine = request.app.state.waiting.engine
     name = request.path_params["id"]
-    owners = dict(engine.routing.listed())
+    owners = dict(engine.routing.known())
     if name not in owners:
         try:
             engine.routing.resolve(name)
