@@ -143,10 +143,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name; ``repr`` shows no secret. ``listed``: as ``Routing`` takes it.
-
-    ``demo``: all providers are simulated.
-    """
+    """Settings and the secrets they name, none of them in ``repr``. ``listed``: for ``Routing``; ``demo``: simulated."""
 
     settings: Settings
     listed: tuple[str, ...] | None = None

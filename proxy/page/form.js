@@ -8,9 +8,9 @@ const FORM = "form"; // where the tab keeps it
 const COUNT = 10; // OpenAI's own limit for n
 const EMPTY = {
   prompt: "", model: "", size: "", n: "1", negative_prompt: "", steps: "", cfg: "", seed: "", quality: "", style: "",
-  sampler: "", output_format: "", response_format: "",
+  sampler: "", strength: "", output_format: "", response_format: "",
 };
-const NUMBERS = ["steps", "cfg", "seed"];
+const NUMBERS = ["steps", "cfg", "seed", "strength"];
 const OPENAI_STYLES = ["vivid", "natural"];
 // What a setting of the form needs of the model, where the names differ.
 const NEEDS = { quality: "steps", style: "style_preset" };
@@ -31,7 +31,8 @@ let wish = { ...EMPTY };
 export const chosen = () => models.find((model) => model.id === wish.model);
 
 const taken = () => takes(chosen(), operation);
-const takesSetting = (name, { settings } = taken()) => (NEEDS[name] ?? name) in settings;
+const takesSetting = (name, { settings } = taken()) =>
+  (NEEDS[name] ?? name) in settings && (name !== "strength" || operation !== "generate"); // how far to go from a picture
 
 /** The size that will be asked for: the wanted one, or the nearest that the model makes; empty: the model's own. */
 function size({ sizes, size: own } = taken()) {
@@ -165,6 +166,7 @@ function showForm() {
   options(byId("sampler"), ["", ...(what.settings.sampler ?? [])], unset("Model’s own"), wish.sampler);
   rangeHint("steps", what.settings.steps);
   rangeHint("cfg", what.settings.cfg);
+  rangeHint("strength", what.settings.strength);
   byId("prompt").placeholder = operation === "generate" ? "What should the picture show?" : "What should change?";
   const model = chosen();
   byId("model-hint").textContent = model ? [model.id, abilities(model)].filter(Boolean).join(" · ") : "";

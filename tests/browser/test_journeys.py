@@ -378,6 +378,19 @@ def test_a_model_that_cannot_edit_is_said_before_it_is_asked(visit: Visit) -> No
     expect(page.locator(DONE)).to_be_visible()
 
 
+def test_how_far_an_edit_goes_from_its_picture(visit: Visit) -> None:
+    page = visit.page
+    choose_model(page, CHECKPOINT)
+    page.get_by_text("Advanced").click()
+    expect(page.get_by_label("Strength")).to_be_hidden()
+    add_picture(page)
+    page.get_by_label("Strength").fill("0.4")
+    remember_forms(page)
+    generate(page)
+    expect(page.locator(DONE)).to_be_visible()
+    assert parts(page)["strength"] == [b"0.4"]
+
+
 # --- results and gallery ----------------------------------------------------------------------------------------------
 
 

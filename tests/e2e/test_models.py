@@ -61,7 +61,8 @@ async def test_settings_and_sizes_are_those_that_the_model_takes(service: Servic
     assert {"auto", "1792x1024", "512x512"} <= set(flux["parameters"]["size"]["enum"])
     assert (flux["price"], flux["seconds"]) == (0.0025, 0.3)
     checkpoint = await one(service, CHECKPOINT)
-    assert set(checkpoint["settings"]) == {"steps", "cfg", "seed", "sampler", "style_preset", "negative_prompt"}
+    numbers, words = {"steps", "cfg", "seed", "strength"}, {"sampler", "style_preset", "negative_prompt"}
+    assert set(checkpoint["settings"]) == numbers | words
     assert checkpoint["settings"]["cfg"] == [1, 20, 7]
     assert checkpoint["price"] == 0  # of a provider that sends no bill
     assert "price" not in await one(service, "prodia/inference.seedream-4.txt2img.v1")  # not known; there are no nulls
