@@ -63,6 +63,7 @@ def generate(page: Page, prompt: str = PROMPT) -> None:
 
 def choose_model(page: Page, name: str) -> None:
     """Search for a model by its id and choose the first that is found."""
+    expect(page.locator("#service")).to_contain_text("models ready")
     page.get_by_label("Model", exact=True).fill(name)
     page.get_by_label("Model", exact=True).press("Enter")
     expect(page.locator("#model-hint")).to_contain_text(name)
