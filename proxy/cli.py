@@ -24,6 +24,7 @@ _COMMANDS = {
     "keys": ("keys", "make and change keys, with what each may spend"),
     "usage": ("usage", "what was used, by key, owner, model, provider or day"),
     "ledger": ("ledger", "the entries; settle what nobody knows"),
+    "state": ("state", "copy the state of a service that runs"),
 }
 
 
