@@ -53,6 +53,11 @@ class NameTaken(Exception):
 class State(Protocol):
     """An engine. Every operation raises StateUnavailable."""
 
+    @property
+    def pending(self) -> int:
+        """How many writes wait."""
+        ...
+
     def close(self) -> Awaitable[None]:
         """Finish what was asked for and let go of the storage."""
         ...

@@ -119,7 +119,10 @@ async def sdapi(place: Place) -> list[str]:
     values = {"prompt": PROMPT, "batch_size": 2, "width": 1024, "height": 1024, "model": MODEL, "cfg_scale": None}
     answer = json.loads(await place.post("/sdapi/v1/txt2img", values))
     assert answer["parameters"] == {"prompt": PROMPT, "width": 1024, "height": 1024, "cfg_scale": None}
-    assert json.loads(answer["info"]) == {"sd_model_name": MODEL, "width": 1024, "height": 1024}
+    info = json.loads(answer["info"])
+    seed = info["seed"]
+    told = {"seed": seed, "all_seeds": [seed, seed + 1]}
+    assert info == {"sd_model_name": MODEL, "width": 1024, "height": 1024, **told}
     pictures: list[str] = answer["images"]
     return pictures
 

@@ -22,7 +22,7 @@ from proxy.config import (
 from proxy.pictures.store import ImageSettings
 from proxy.providers.prodia import ProdiaSettings
 from proxy.providers.registry import KINDS
-from proxy.requests.routing import ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings
 
 _ROOT = Path(__file__).parents[2]
 _EXAMPLE = _ROOT / "config.example.toml"
@@ -91,6 +91,7 @@ def test_the_example_file_has_one_table_for_each_thing_and_in_it_every_key() -> 
     assert set(example["server"]) == set(ServerSettings.model_fields)
     assert set(example["timeouts"]) == set(Timeouts.model_fields)
     assert set(example["images"]) == set(ImageSettings.model_fields)
+    assert set(example["chat"]) == set(ChatSettings.model_fields)
     assert set(example["providers"]) == set(KINDS)
     for kind, table in example["providers"].items():
         assert set(table) == set(KINDS[kind].settings.model_fields), kind
@@ -105,6 +106,18 @@ def test_every_key_of_the_example_has_a_comment_where_it_first_stands() -> None:
         if found and not key.startswith("#") and key not in seen:
             seen.add(key)
             assert "#" in rest, line
+
+
+def test_what_is_listed_is_what_the_file_names() -> None:
+    models: dict[str, Any] = {"mine": {}, "dall-e-3": {}, "other-*": {}}
+    assert compose({"models": models}, {}).listed is None
+    only = {"server": {"list_models": "configured"}}
+    assert compose({**only, "models": models}, {}).listed == ("mine", "dall-e-3")
+    built_in = compose(only, {}).listed
+    assert built_in is not None
+    assert {"dall-e-2", "dall-e-3", "gpt-image-1"} < set(built_in)
+    assert compose({**only, "models": {"other-*": {}}}, {}).listed == built_in
+    assert not any("*" in name for name in built_in)
 
 
 def test_a_file_adds_key_by_key() -> None:
@@ -335,6 +348,9 @@ def test_a_store_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"server": {"trusted_proxies": ["10.0.0.0/8", "here"]}}, "server.trusted_proxies"),
         ({"images": {"keep": float("inf")}}, "images.keep"),
         ({"images": {"keep": -1}}, "images.keep"),
+        ({"chat": {"form": "picture"}}, "chat.form"),
+        ({"models": {"x": {"chat_form": "picture"}}}, "models.x.chat_form"),
+        ({"server": {"list_models": "some"}}, "server.list_models"),
         *(({"images": {"store": address}}, "images.store") for address in _NO_ADDRESSES),
         ({"timeouts": {"heartbeat": float("inf")}}, "timeouts.heartbeat"),
         ({"timeouts": {"hold": float("nan")}}, "timeouts.hold"),
