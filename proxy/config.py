@@ -19,7 +19,7 @@ from proxy.config_problems import describe, read_what_is_right
 from proxy.pictures.store import ImageSettings
 from proxy.providers.registry import KINDS, build, known_keys, read_settings, with_defaults
 from proxy.providers.settings import ProviderSettings
-from proxy.requests.routing import ChatSettings, ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings, to_be_listed
 from proxy.state.settings import StateSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -236,10 +236,12 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     merged = _tables(values)
     settings, wrong = read_what_is_right(Settings, merged, _tables({}))
     problems = [describe(details, partial(_known_keys, merged)) for details in wrong]
-    keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
+    server = settings.server
+    keys = environment.get(server.api_keys_env, "") if server.api_keys_env else ""
+    shortened = server.list_models == "configured"
     configuration = Configuration(
         settings,
-        listed=_listed(settings, values.get("models")),
+        listed=to_be_listed(settings.models, values.get("models"), _NAMES) if shortened else None,
         key_digests=tuple(key_digest(key.strip()) for key in keys.split(",") if key.strip()),
         provider_keys={
             name: environment.get(table.key_variable, "").strip()
@@ -254,17 +256,6 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     if problems:
         raise ConfigurationError(problems)
     return configuration
-
-
-def _listed(settings: Settings, given: object) -> tuple[str, ...] | None:
-    """Return the names to list if they are not all: those ``given`` in the file, or else the built-in ones."""
-    if settings.server.list_models == "all":
-        return None
-    mine, built_in = (
-        tuple(name for name in names if name in settings.models and not name.endswith("*"))
-        for names in (given if isinstance(given, Mapping) else (), _NAMES)
-    )
-    return mine or built_in
 
 
 def key_digest(key: str) -> bytes:
