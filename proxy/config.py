@@ -143,7 +143,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name, none in ``repr``. ``listed``: for ``Routing``; ``demo``: all is simulated."""
+    """Settings with the secrets they name, none in ``repr``. ``listed``: for ``Routing``; ``demo``: simulated."""
 
     settings: Settings
     listed: tuple[str, ...] | None = None
