@@ -143,7 +143,10 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name, none in ``repr``. ``listed``: for ``Routing``; ``demo``: simulated."""
+    """Settings with the secrets they name, none in ``repr``.
+
+    ``listed``: as ``Routing`` takes it. ``demo``: all providers are simulated.
+    """
 
     settings: Settings
     listed: tuple[str, ...] | None = None

@@ -70,7 +70,8 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
     folder = tmp_path_factory.mktemp("pictures")
     async with serving(create_simulator(speed=400)) as upstream:
         providers = simulated_providers(f"http://127.0.0.1:{upstream}")
-        recording = Recording(create_app(compose({"providers": providers, "images": {"directory": str(folder)}}, KEYS)))
+        tables = {"providers": providers, "images": {"directory": str(folder)}, "state": {"path": ":memory:"}}
+        recording = Recording(create_app(compose(tables, KEYS)))
         async with serving(recording) as port, aiohttp.ClientSession() as http:
             yield Place(f"http://127.0.0.1:{port}", recording, http, folder)
 
