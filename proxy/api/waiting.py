@@ -20,8 +20,7 @@ from proxy.clock import Deadline
 from proxy.dollars import decimal_text
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
-from proxy.generations.record import Ending, Generation, Happened
-from proxy.generations.runner import Joined
+from proxy.generations.record import Ending, Generation, Happened, Joined
 from proxy.requests.resolve import ResolvedRequest
 
 Surface = Literal["images", "stream", "chat", "sdapi"]

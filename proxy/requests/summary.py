@@ -91,7 +91,7 @@ class RequestSummary:
 
 
 def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of ``kind``: a newer version may have written more, and during an update both read each other."""
+    """Return the fields of ``kind``: a newer version may have written more, and during an update both read all rows."""
     names = {each.name for each in fields(kind)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in names}
 

@@ -24,9 +24,9 @@ def test_what_another_version_wrote_is_read_as_far_as_it_is_known() -> None:
     assert (read.model, read.unshown, read.text_tokens, read.origins) == ("dall-e-3", 0, 1, (_ORIGIN,))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"origins": [{}]}', '{"origins": 1}'])
+@pytest.mark.parametrize("text", ["{}", "[]", '{"origins": [{}]}', '{"origins": 1}'])
 def test_anything_else_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="no summary of a request"):
         RequestSummary.load(text)
 
 
