@@ -143,10 +143,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name, none in ``repr``.
-
-    ``listed``: as ``Routing`` takes it. ``demo``: all providers are simulated.
-    """
+    """Settings with the secrets they name, none in ``repr``. ``listed``: for ``Routing``; ``demo``: simulated."""
 
     settings: Settings
     listed: tuple[str, ...] | None = None
