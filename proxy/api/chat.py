@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from proxy.api import housekeeping
 from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, is_reference, read_pictured
-from proxy.api.responses import MARK, PicturesBody, estimated_tokens, image_address, open_pictures, usage
+from proxy.api.renderings import MARK, PicturesBody, estimated_tokens, image_address, open_pictures, usage
 from proxy.api.streaming import HeldStream, Stream
 from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.waiting import Waiting

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from proxy.api.body import read_json
 from proxy.api.context import RequestContext
-from proxy.api.responses import MARK, PicturesBody, open_pictures
+from proxy.api.renderings import MARK, PicturesBody, open_pictures
 from proxy.api.waiting import Waiting
 from proxy.engine import Engine
 from proxy.errors import InvalidRequest

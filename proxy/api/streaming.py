@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.context import RequestContext
-from proxy.api.responses import MARK, PicturesBody, departure, facts, open_pictures, usage
+from proxy.api.renderings import MARK, PicturesBody, departure, facts, open_pictures, usage
 from proxy.api.waiting import Surface, Waiting
 from proxy.errors import Failure
 from proxy.generations.record import Generation

@@ -14,7 +14,7 @@ from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext
 from proxy.api.log_lines import log_unattended_end
-from proxy.api.responses import ImagesResponse, PicturesBody
+from proxy.api.renderings import ImagesResponse, PicturesBody
 from proxy.clock import Deadline
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited

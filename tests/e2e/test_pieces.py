@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from proxy.api import responses
+from proxy.api import renderings
 from proxy.app import create_app
 from proxy.config import compose
 from proxy.demo import KEYS
@@ -130,7 +130,7 @@ async def sdapi(place: Place) -> list[str]:
 async def test_every_surface_carries_the_files_own_bytes_in_pieces(
     place: Place, surface: Any, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(responses, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(renderings, "PIECE_BYTES", PIECE)
     monkeypatch.setattr(store, "PIECE_BYTES", PIECE)
     sent = await surface(place)
     assert set(sent) <= place.stored()
