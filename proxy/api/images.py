@@ -10,13 +10,11 @@ from proxy.api.body import read_json
 from proxy.api.context import RequestContext
 from proxy.api.renderings import AnswerBroken, Blanks, ImagesResponse, images_body
 from proxy.api.streaming import image_stream
-from proxy.api.uploads import read_upload
+from proxy.api.uploads import read_upload, readable_mask
 from proxy.api.waiting import Waiting, address, describe
 from proxy.errors import Failure, GenerationPending, InvalidRequest, NotFound
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
-from proxy.pictures.codec import NotAPicture, luminance
-from proxy.providers.boundary import InputPicture
 from proxy.requests.resolve import ResolvedRequest
 
 _VARIATION_PROMPT = "A variation of this picture."
@@ -90,18 +88,8 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
             mask=upload.mask,
         )
         if upload.mask is not None:  # decoding is costly, so only now that a model is known to take a mask
-            resolved = resolved.with_mask(await _readable(waiting, upload.mask))
+            resolved = resolved.with_mask(await readable_mask(waiting.engine.converter, upload.mask))
     return await _serve(waiting, request, resolved, "image_edit")
-
-
-async def _readable(waiting: Waiting, given: InputPicture) -> InputPicture:
-    """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
-    try:
-        data = await waiting.engine.converter.run(lambda: luminance(given.data))
-    except NotAPicture as problem:
-        message = f"The file in 'mask' cannot be used: {problem}."
-        raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
-    return InputPicture(data, "png", given.width, given.height, given.digest)
 
 
 async def _serve(waiting: Waiting, request: Request, resolved: ResolvedRequest, kind: str) -> ASGIApp:

@@ -20,7 +20,7 @@ from proxy.api.pictured import Pictured, read_pictured
 from proxy.api.spool import Spool, view
 from proxy.errors import InvalidRequest, RequestTooLarge
 from proxy.multipart import FORM, BrokenMultipart, MultipartReader
-from proxy.pictures.codec import NotAPicture, inspect
+from proxy.pictures.codec import Converter, NotAPicture, inspect, luminance
 from proxy.pictures.completeness import is_cut
 from proxy.providers.boundary import InputPicture
 
@@ -162,9 +162,24 @@ def _complete(fields: dict[str, Any], images: list[InputPicture], mask: InputPic
         raise InvalidRequest(message, param="image", code="missing_required_parameter")
     if len(images) > MAX_PICTURES:
         raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="image")
-    if mask and (mask.width, mask.height) != (images[0].width, images[0].height):
-        raise InvalidRequest("The mask must have the size of the first picture.", param="mask")
+    check_mask(mask, images[0])
     return Upload(fields, tuple(images), mask)
+
+
+def check_mask(mask: InputPicture | None, image: InputPicture) -> None:
+    """Raise InvalidRequest unless the mask fits the picture."""
+    if mask and (mask.width, mask.height) != (image.width, image.height):
+        raise InvalidRequest("The mask must have the size of the first picture.", param="mask")
+
+
+async def readable_mask(converter: Converter, given: InputPicture) -> InputPicture:
+    """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
+    try:
+        data = await converter.run(lambda: luminance(given.data))
+    except NotAPicture as problem:
+        message = f"The file in 'mask' cannot be used: {problem}."
+        raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
+    return InputPicture(data, "png", given.width, given.height, given.digest)
 
 
 def _from_json(body: Pictured) -> Upload:
