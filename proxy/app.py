@@ -8,10 +8,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from proxy.api import chat, health, images, models, openapi, page, pictures, sdapi
+from proxy.api import chat, health, images, models, openapi, page, pictures, responses, sdapi
 from proxy.api.access import Access
 from proxy.api.edge import Edge
 from proxy.api.errors import on_failure, on_http_exception
+from proxy.api.kept import Responses
 from proxy.api.waiting import Waiting
 from proxy.clock import Clock
 from proxy.config import Configuration
@@ -27,6 +28,9 @@ ROUTES = (
     Route("/v1/models", models.list_models, name="list_models", methods=["GET"]),
     Route("/v1/models/{id:path}", models.get_model, name="get_model", methods=["GET"]),
     Route("/v1/chat/completions", chat.complete_chat, name="complete_chat", methods=["POST"]),
+    Route("/v1/responses", responses.create_response, name="create_response", methods=["POST"]),
+    Route("/v1/responses/{id}", responses.response, name="response", methods=["GET", "DELETE"]),
+    Route("/v1/responses/{id}/cancel", responses.cancel_response, name="cancel_response", methods=["POST"]),
     Route("/sdapi/v1/txt2img", sdapi.txt2img, name="txt2img", methods=["POST"]),
     Route("/sdapi/v1/sd-models", sdapi.list_models, name="list_sdapi_models", methods=["GET"]),
     Route("/sdapi/v1/samplers", sdapi.list_samplers, name="list_sdapi_samplers", methods=["GET"]),
@@ -43,7 +47,7 @@ ROUTES = (
 
 
 def create_app(configuration: Configuration, clock: Clock | None = None) -> Starlette:
-    """Return the service as an ASGI application; its ``state.waiting`` holds everything behind the routes."""
+    """Return the service as an ASGI application; its ``state`` holds everything behind the routes."""
     engine = Engine(configuration, clock)
     server = configuration.settings.server
 
@@ -72,4 +76,5 @@ def create_app(configuration: Configuration, clock: Clock | None = None) -> Star
     )
     app.router.redirect_slashes = False
     app.state.waiting = Waiting(engine)
+    app.state.responses = Responses(engine.generations, engine.clock)
     return app

@@ -9,7 +9,7 @@ from proxy.generations.record import Generation
 _requests = logging.getLogger("proxy.requests")
 _generations = logging.getLogger("proxy.generations")
 _QUIET = frozenset({"healthz", "readyz", "asset", "icon"})
-_POLL = "generation"
+_POLLS = frozenset({"generation", "response"})
 
 
 def log_request(context: RequestContext, method: str, status: int, milliseconds: int) -> None:
@@ -40,7 +40,7 @@ def _level(context: RequestContext, method: str, status: int) -> int:
     """Return the level of a request's line: what comes every second and went well is for debugging only."""
     if context.cause is not None:
         return logging.ERROR
-    quiet = context.route in _QUIET or (context.route == _POLL and method != "DELETE")
+    quiet = context.route in _QUIET or (context.route in _POLLS and method != "DELETE")
     return logging.DEBUG if quiet and status < 400 else logging.INFO
 
 

@@ -23,7 +23,7 @@ from proxy.generations.runner import Joined
 from proxy.jobs.steps import Origin
 from proxy.requests.resolve import ResolvedRequest
 
-Surface = Literal["images", "stream", "chat", "sdapi"]
+Surface = Literal["images", "stream", "chat", "responses", "sdapi"]
 """What kind of request is held: a label in the metrics."""
 
 _TURNS = 20

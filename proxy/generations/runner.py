@@ -130,6 +130,12 @@ class Generations:
         else:
             self._registry.refile(generation)
 
+    def attend(self, generation: Generation) -> Joined:
+        """Wait for a generation beside whoever else does, without taking it over."""
+        generation.waiters += 1
+        self._registry.refile(generation)
+        return Joined(generation, claim=generation.claim)
+
     def hand_over(self, generation: Generation) -> None:
         """Note that a caller was given the generation's address: from now on it belongs to whoever has that."""
         self.deliver(generation)

@@ -1,0 +1,214 @@
+"""POST /v1/responses as far as its image_generation tool goes, and each response's own resource."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncGenerator
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from proxy.api.context import RequestContext
+from proxy.api.kept import Kept, Responses, Said
+from proxy.api.pictured import BASE64_TOO, read_pictured
+from proxy.api.renderings import ImagesResponse, estimated_tokens, usage
+from proxy.api.response_input import TOOL, Asked, read
+from proxy.api.response_output import Answer, Events, finished_body, written
+from proxy.api.response_pictures import resolve
+from proxy.api.streaming import HeldStream, Previews, Stream, WholeStream, each
+from proxy.api.waiting import Waiting, describe
+from proxy.errors import Failure, InvalidRequest, JobLost, NotFound
+from proxy.generations.record import Generation
+from proxy.generations.runner import Joined
+from proxy.requests.resolve import ResolvedRequest
+
+_SHOWN_OPTIONS = (
+    "size",
+    "quality",
+    "background",
+    "output_format",
+    "output_compression",
+    "moderation",
+    "input_fidelity",
+    "partial_images",
+)
+"""The tool's options that an answer repeats: checked ones, and no picture."""
+
+
+async def create_response(request: Request) -> ASGIApp:
+    """Make or edit a picture as the input's last words say; answer a frontend's housekeeping with text."""
+    waiting: Waiting = request.app.state.waiting
+    context: RequestContext = request.state.context
+    responses: Responses = request.app.state.responses
+    server = waiting.engine.settings.server
+    waiting.admit(request)
+    with waiting.admission.hold(context.owner):
+        body = await read_pictured(request, server.max_body, server.max_upload, BASE64_TOO)
+        context.name_model(body.values)
+        asked = await asyncio.to_thread(read, body)
+        text = asked.text
+        if text is None:
+            resolved = await resolve(asked, body, responses, waiting.engine, context.owner)
+    if text is not None:
+        return _written(request, asked, text)
+    joined = await waiting.join(request, resolved)
+    said = _said(asked, resolved, joined.generation)
+    kept = responses.keep(said, joined.generation) if asked.store else None
+    if kept is not None and asked.background:
+        waiting.engine.generations.hand_over(joined.generation)
+        if not asked.stream:
+            waiting.engine.generations.leave(joined, delivered=False)
+            return await _told(request, kept)
+    answer = Answer(said, context.origin)
+    if asked.stream:
+        return _stream(request, joined, Events(answer), background=asked.background, previews=True)
+    await waiting.hold(request, joined, "responses")
+    store, pictures = waiting.engine.store, joined.generation.pictures
+    return await waiting.answer(joined, lambda: finished_body(answer, pictures, store))
+
+
+async def response(request: Request) -> ASGIApp:
+    """Return a kept response, or forget it and abandon what is still being made."""
+    responses: Responses = request.app.state.responses
+    kept = _kept(request)
+    if request.method != "DELETE":
+        replayed = request.method == "GET" and request.query_params.get("stream") == "true"
+        return _replayed(request, kept) if replayed else await _told(request, kept)
+    responses.forget(kept)
+    return JSONResponse({"id": kept.said.id, "object": "response", "deleted": True})
+
+
+async def cancel_response(request: Request) -> ASGIApp:
+    """Abandon the picture of a background response. Cancelling what has ended changes nothing."""
+    responses: Responses = request.app.state.responses
+    kept = _kept(request)
+    if not kept.said.background:
+        raise InvalidRequest("Only a response created with 'background' can be cancelled.", param="id")
+    responses.cancel(kept)
+    return await _told(request, kept)
+
+
+def _kept(request: Request) -> Kept:
+    responses: Responses = request.app.state.responses
+    name = request.path_params["id"]
+    kept = responses.find(name, request.state.context.owner)
+    if kept is None or kept.said.id != name:
+        raise NotFound("There is no such response, or no longer.")
+    return kept
+
+
+async def _told(request: Request, kept: Kept) -> ASGIApp:
+    """Return a kept response as it is now. Raises ProviderBadResult when its picture is gone."""
+    waiting: Waiting = request.app.state.waiting
+    context: RequestContext = request.state.context
+    responses: Responses = request.app.state.responses
+    answer = Answer(kept.said, context.origin)
+    generation = responses.running(kept)
+    if generation is not None:
+        describe(context, generation)
+    told: ASGIApp
+    if kept.status == "completed":
+        body = await finished_body(answer, kept.pictures, waiting.engine.store)
+        told = ImagesResponse(body, lambda: None)
+    else:
+        told = JSONResponse(answer.whole(kept.status, failure=None if kept.cancelled else kept.failure))
+    if generation is not None and generation.done and request.method != "HEAD":
+        waiting.engine.generations.deliver(generation)
+    return told
+
+
+def _replayed(request: Request, kept: Kept) -> ASGIApp:
+    """Return a kept response as its events, from the one after ``starting_after`` on. Raises InvalidRequest."""
+    waiting: Waiting = request.app.state.waiting
+    after = request.query_params.get("starting_after", "-1")
+    if not re.fullmatch(r"-1|\d{1,9}", after, re.ASCII):
+        raise InvalidRequest("'starting_after' must be a sequence number.", param="starting_after")
+    events = Events(Answer(kept.said, request.state.context.origin), after=int(after))
+    if kept.generation is not None and not kept.cancelled:
+        joined = waiting.engine.generations.attend(kept.generation)
+        return _stream(request, joined, events, background=True, previews=False)
+    if kept.status == "completed":
+        return WholeStream(events.finished(kept.pictures, waiting.engine.store))
+    return WholeStream(each(events.failed(kept.failure or JobLost("The response was cancelled."))))
+
+
+def _written(request: Request, asked: Asked, text: str) -> ASGIApp:
+    """Return a text as the whole response; it costs nothing, and nothing is kept."""
+    waiting: Waiting = request.app.state.waiting
+    context: RequestContext = request.state.context
+    context.route = "housekeeping"
+    # The model's name goes back as it came: nothing was resolved.
+    said = Said(
+        "",
+        secrets.token_hex(16),
+        int(waiting.engine.clock.wall()),
+        asked.model or "",
+        metadata=asked.metadata,
+        store=False,
+        text=text,
+        tokens=(estimated_tokens(asked.prompt), 0),
+    )
+    answer = Answer(said, context.origin)
+    if asked.stream:
+        return WholeStream(each(Events(answer).written(text)))
+    return JSONResponse(written(answer, text))
+
+
+def _said(asked: Asked, resolved: ResolvedRequest, generation: Generation) -> Said:
+    given = usage(resolved, ())["input_tokens_details"]
+    shown = resolved.request.model_dump(include=set(_SHOWN_OPTIONS), exclude_unset=True, exclude_none=True)
+    if shown.get("quality") == "hd":  # dall-e-3's word, which this tool never had
+        del shown["quality"]
+    tool = {"type": TOOL, "action": asked.action(), **shown}
+    if asked.tool_model() is not None:
+        tool["model"] = asked.tool_model()
+    return Said(
+        generation.id,
+        generation.id.rpartition("_")[2],
+        generation.created,
+        asked.model or resolved.public.name,
+        tools=[tool] if asked.tool is not None else (),
+        tool_choice={"type": TOOL} if asked.choice == "forced" else "auto",
+        metadata=asked.metadata,
+        previous=asked.previous,
+        background=asked.background,
+        store=asked.store,
+        edited=resolved.checked.operation != "generate",
+        text=asked.message,
+        tokens=(given["text_tokens"], given["image_tokens"]),
+    )
+
+
+def _stream(request: Request, joined: Joined, events: Events, *, background: bool, previews: bool) -> HeldStream:
+    """Return the response that follows a generation as events."""
+    waiting: Waiting = request.app.state.waiting
+    generation, store = joined.generation, waiting.engine.store
+    shown = Previews(generation, waiting.engine.runtimes, events.preview) if previews else None
+
+    async def changed(stream: Stream) -> None:
+        # Not before the provider has accepted the job: until then a failure can still have its own status.
+        if background:
+            for text in events.opening():
+                await stream.write(text)
+        progress = generation.progress[0]
+        if progress.fraction is not None or progress.preview is not None:
+            for text in events.generating():
+                await stream.write(text)
+            if shown is not None:
+                await shown(stream)
+
+    async def failed(failure: Failure) -> AsyncGenerator[bytes, None]:
+        for text in events.failed(failure) if generation.done else events.broken_off(failure):
+            yield text
+
+    return HeldStream(
+        waiting,
+        request,
+        joined,
+        "responses",
+        changed=changed,
+        close=shown.close if shown is not None else lambda: None,
+        finished=lambda: events.finished(generation.pictures, store),
+        failed=failed,
+    )
