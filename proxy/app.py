@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from proxy.api import chat, health, images, models, openapi, page, pictures, responses, sdapi
 from proxy.api.access import Access
+from proxy.api.dry_run import DryRun, on_dry_run
 from proxy.api.edge import Edge
 from proxy.api.errors import on_failure, on_http_exception
 from proxy.api.kept import Responses
@@ -71,7 +72,7 @@ def create_app(configuration: Configuration, clock: Clock | None = None) -> Star
                 metrics=engine.metrics,
             )
         ],
-        exception_handlers={Failure: on_failure, HTTPException: on_http_exception},
+        exception_handlers={Failure: on_failure, HTTPException: on_http_exception, DryRun: on_dry_run},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

@@ -20,6 +20,7 @@ from proxy.pictures.store import ImageSettings
 from proxy.providers.registry import KINDS, build, known_keys, read_settings, with_defaults
 from proxy.providers.settings import ProviderSettings
 from proxy.requests.routing import ModelSettings
+from proxy.state.settings import StateSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -107,6 +108,7 @@ class Settings(BaseModel):
 
     server: ServerSettings = ServerSettings()
     timeouts: Timeouts = Timeouts()
+    state: StateSettings = StateSettings()
     images: ImageSettings = ImageSettings()
     providers: Mapping[str, Annotated[ProviderSettings, BeforeValidator(read_settings)]]
     models: Mapping[str, ModelSettings]
@@ -144,6 +146,21 @@ class Configuration:
     settings: Settings
     key_digests: tuple[bytes, ...] = field(default=(), repr=False)
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    state_file: Path | None = None
+    database_url: str = field(default="", repr=False)
+
+    @property
+    def directory(self) -> Path:
+        """The folder for pictures: the one named, else beside the state's file, else under the user's cache."""
+        if self.settings.images.directory:
+            return Path(self.settings.images.directory).expanduser()
+        return self.state_file.parent / "pictures" if self.state_file is not None else _cache_directory()
+
+    def secret(self, variable: str) -> str:
+        """Return what an environment variable holds now, or held when a provider of this configuration read it."""
+        providers = self.settings.providers
+        known = (key for name, key in self.provider_keys.items() if providers[name].key_variable == variable)
+        return next(known, os.environ.get(variable, "").strip())
 
     def why_not(self, provider: str) -> str:
         """Return why a provider can't be used, in a few words; empty if it can."""
@@ -153,6 +170,19 @@ class Configuration:
         if settings.key_variable and not self.provider_keys.get(provider):
             return f"{settings.key_variable} is not set"
         return ""
+
+    def how_to_use(self, provider: str) -> str:
+        """Return what would make a provider usable that isn't."""
+        settings = self.settings.providers[provider]
+        steps = [] if settings.enabled else [f"set enabled = true in [providers.{provider}]"]
+        if settings.key_variable and not self.provider_keys.get(provider):
+            steps.append(f"set {settings.key_variable} in the environment")
+        return " and ".join(steps)
+
+
+def _cache_directory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "images-proxy"
 
 
 def find_file(path: str | None, environment: Mapping[str, str], *, look_here: bool = True) -> Path | None:
@@ -208,6 +238,8 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
             for name, table in settings.providers.items()
             if table.key_variable
         },
+        state_file=settings.state.file(environment),
+        database_url=environment.get(settings.state.database_url_env, "") if settings.state.database_url_env else "",
     )
     doubtful = frozenset(tuple(map(str, details["loc"][:2])) for details in wrong)
     problems += _contradictions(configuration, merged, doubtful)

@@ -1,23 +1,23 @@
 """Everything behind the HTTP surface, put together. The command line uses it, too."""
 
 import asyncio
-import os
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from proxy import background
 from proxy.clock import Clock
 from proxy.config import Configuration
 from proxy.errors import InvalidRequest, ProviderBadResponse
+from proxy.generations.journal import Journal
+from proxy.generations.making import PictureMaking
 from proxy.generations.results import Picture, Results
 from proxy.generations.runner import Generations
-from proxy.jobs.breaker import Breaker
+from proxy.jobs.forecast import RouteForecast, forecast
 from proxy.jobs.run import Jobs
-from proxy.jobs.runtime import Limits, ProviderRuntime
+from proxy.jobs.runtime import Limits
 from proxy.jobs.schedule import Schedule
-from proxy.jobs.steps import FinishedJob
 from proxy.metrics import Metrics
 from proxy.pictures.codec import Converter
 from proxy.pictures.directory import PictureDirectory
@@ -27,8 +27,9 @@ from proxy.providers.registry import build
 from proxy.requests.image_request import parse
 from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import ModelCatalogue, Routing
-from proxy.upstream.addresses import ResultAddresses
-from proxy.upstream.client import Interrupted, NotSent, Upstream
+from proxy.runtimes import Runtimes
+from proxy.state.settings import open_state
+from proxy.upstream.client import Interrupted, NotSent
 
 
 class Engine:
@@ -40,49 +41,52 @@ class Engine:
         self.clock = clock = clock or Clock()
         self.metrics = Metrics()
         timeouts = settings.timeouts
-        self.directory = Path(settings.images.directory or _cache_directory()).expanduser()
+        self.directory = configuration.directory
         self.store: PictureStore = PictureDirectory(
             self.directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
         )
-        self.runtimes = {name: self._runtime(name) for name in settings.providers if not configuration.why_not(name)}
+        self._providers = Runtimes(configuration, clock, self.metrics, self.store.drafts.draft)
+        self.runtimes = self._providers.current
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
         self.routing = Routing(settings.models, list(self.catalogues.values()))
         self.schedule = Schedule(worth_s=timeouts.poll_worth, random=clock.random, now=clock.monotonic)
         self.converter = Converter()
-        limits = Limits(timeouts.submit, timeouts.poll, timeouts.lifetime)
         self._results = Results(
             self.store,
             self.converter,
-            self.runtimes,
             clock,
             always_copy=settings.images.copies == "always",
             max_pixels=settings.images.max_pixels,
         )
-        self.jobs = Jobs(
-            self.runtimes,
-            self.schedule,
-            limits,
-            clock,
-            self.metrics,
-            # By writing: it is the last check before a submit, and only a write shows what is wrong with a disk.
-            check_store=partial(self._results.check_store, by_writing=True),
-        )
-        self.generations = Generations(
-            self.jobs.make,
-            self._deliverable,
-            clock,
-            hold_s=timeouts.hold,
-            result_s=timeouts.result,
-            release=self._release,
-        )
+        self.journal = Journal(clock)
+        self.generations = self._generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
+        self._fingerprint_key = secrets.token_bytes(32)
         self._background: list[asyncio.Task[None]] = []
         self._told_bytes = dict.fromkeys(self.runtimes, 0)
 
-    async def open(self) -> None:
-        """Prepare the folder, load what the schedule had learned, start the background tasks. Raises OSError."""
+    async def open_state(self, *, serving: bool = True, patience_s: float = 0.0) -> None:
+        """Open the state; ``patience_s``: how long to wait for another process that serves from it.
+
+        Raises proxy.state.operations.StateUnavailable.
+        """
+        state = await open_state(
+            self.settings.state, self.configuration.state_file, self.clock, serving=serving, patience_s=patience_s
+        )
+        self.journal.open(state)
+        self._fingerprint_key = await state.fingerprint_key()
+
+    async def open(self, *, serving: bool = True) -> None:
+        """Prepare the folder, carry on with what an earlier process left, start the background tasks.
+
+        ``serving`` false: for one command beside a service that runs. Raises OSError,
+        proxy.state.operations.StateUnavailable.
+        """
         await self.store.prepare()
         background.load_learned(self.schedule, self.directory)
+        if not self.journal.is_open:
+            await self.open_state(serving=serving)
+        await self.generations.open()
         loop = asyncio.get_running_loop()
         work = (
             background.sweep(self.clock, self.generations.sweep, self.store.sweep),
@@ -90,6 +94,13 @@ class Engine:
                 self.clock, self.runtimes, self.catalogues, timeout_s=self.settings.timeouts.submit
             ),
             background.watch_loop(self.clock, self.metrics.loop_lag_seconds.set),
+            background.beat(self.clock, self.journal.beat, self.generations.recover),
+            background.sweep_state(
+                self.clock,
+                self.journal,
+                result_s=self.settings.timeouts.result,
+                keep_ledger_days=self.settings.state.keep_ledger,
+            ),
         )
         self._background = [loop.create_task(task) for task in work]
 
@@ -100,8 +111,8 @@ class Engine:
         await asyncio.gather(*self._background, return_exceptions=True)
         # Before the connections: a job whose connection is taken away would end as unknown.
         await self.generations.close()
-        for runtime in self.runtimes.values():
-            await runtime.upstream.close()
+        await self.journal.close()
+        await self._providers.close()
         self.converter.close()
         background.save_learned(self.schedule, self.directory)
 
@@ -117,7 +128,12 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether a stop would lose something: a running job, or an end that was handed over and not asked for yet."""
+        """Whether a stop would lose something: a job that no other process could carry on with.
+
+        With a state in memory every running job is one, and so is an end that was handed over and not asked for yet.
+        """
+        if self.configuration.state_file is not None:
+            return not self.generations.resumable
         return self.generations.running > 0 or self.generations.uncollected > 0
 
     @property
@@ -162,7 +178,7 @@ class Engine:
         checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, owner, arrived)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
-        resolved = resolve(checked, public, strict=self.settings.server.strict_params, able=able)
+        resolved = resolve(checked, public, self._fingerprint_key, strict=self.settings.server.strict_params, able=able)
         self._refuse_larger(pictures_param, images)
         self._refuse_larger("mask", (mask,) if mask else ())
         return resolved
@@ -199,9 +215,17 @@ class Engine:
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
         return "" if alive else f"answers with status {reply.status}"
 
+    def forecast(self, resolved: ResolvedRequest) -> tuple[RouteForecast, ...]:
+        """Return what ``resolved`` would do at each of its routes, in their order. Nothing is sent."""
+        return forecast(resolved, self.schedule)
+
     def check_store(self, resolved: ResolvedRequest) -> None:
         """Refuse what needs a file of ours on every route while none can be written. Raises StateUnavailable."""
         self._results.check_store(resolved, resolved.candidates, by_writing=False)
+
+    def _pin(self, picture: Picture) -> None:
+        if picture.stored is not None:
+            self.store.pin(picture.stored.name)
 
     def _release(self, picture: Picture) -> None:
         if picture.stored is not None:
@@ -216,20 +240,28 @@ class Engine:
         model = self.catalogues[provider].by_name.get(name)
         return model is not None and operation in model.operations and not self.catalogues[provider].why_not
 
-    def _runtime(self, name: str) -> ProviderRuntime:
-        settings = self.settings.providers[name]
-        provider = build(settings, self.configuration.provider_keys.get(name, ""))
-        addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
-        upstream = Upstream(self.store.drafts.draft, addresses, settings.http_proxy, provider.credentials())
-        return ProviderRuntime(
-            name,
-            provider,
-            upstream,
-            settings.max_jobs,
-            submit_breaker=Breaker(self.clock),
-            poll_breaker=Breaker(self.clock),
-            figures=self.metrics.of_provider(name),
-            polls_per_second=settings.polls_per_second,
+    def _generations(self) -> Generations:
+        settings, clock = self.settings, self.clock
+        timeouts = settings.timeouts
+        jobs = Jobs(
+            self.runtimes,
+            self.schedule,
+            Limits(timeouts.submit, timeouts.poll, timeouts.lifetime),
+            clock,
+            self.metrics,
+            # By writing: it is the last check before a submit, and only a write shows what is wrong with a disk.
+            check_store=partial(self._results.check_store, by_writing=True),
+        )
+        making = PictureMaking(jobs, self._results, self._providers, clock, self.metrics, lifetime_s=timeouts.lifetime)
+        return Generations(
+            making,
+            self.journal,
+            clock,
+            hold_s=timeouts.hold,
+            result_s=timeouts.result,
+            kinds={name: provider.kind for name, provider in settings.providers.items()},
+            pin=self._pin,
+            release=self._release,
         )
 
     def _catalogue(self, name: str) -> ModelCatalogue:
@@ -238,19 +270,3 @@ class Engine:
         provider: Provider = runtime.provider if runtime else build(self.settings.providers[name], "")
         catalogue.offer(provider.models())
         return catalogue
-
-    async def _deliverable(
-        self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None]
-    ) -> Picture:
-        """Turn a finished job's picture into the form asked for; record the seconds that this service added."""
-        finished = self.clock.monotonic()
-        submitted = finished_job.lifetime.at - self.settings.timeouts.lifetime
-        picture = await self._results.deliverable(resolved, finished_job, late)
-        after_s = self.clock.monotonic() - finished
-        self.metrics.added_seconds.observe(submitted - resolved.checked.arrived + after_s)
-        return picture
-
-
-def _cache_directory() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base) / "images-proxy"

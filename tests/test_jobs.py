@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
 
@@ -32,10 +32,11 @@ from proxy.jobs.breaker import Breaker
 from proxy.jobs.run import Jobs
 from proxy.jobs.runtime import Limits, ProviderRuntime
 from proxy.jobs.schedule import Schedule
-from proxy.jobs.steps import FinishedJob, Origin, Progress
+from proxy.jobs.steps import FinishedJob, Progress
 from proxy.metrics import Metrics
 from proxy.providers.boundary import Call, Finished, Handle, Job, Pending, Provider, Reply, UnreadableReply
 from proxy.requests.resolve import ResolvedRequest
+from proxy.requests.summary import RequestSummary
 from proxy.upstream.client import Interrupted, NotSent, Upstream
 
 pytestmark = pytest.mark.anyio
@@ -157,6 +158,10 @@ class Studio:
         self.jobs = Jobs(self.runtimes, schedule, Limits(15.0, 5.0, LIFETIME_S), self.clock, metrics)
         self.progress = Progress(lambda: None)
 
+    async def follow(self, told: "Told") -> Finished:
+        lifetime = Deadline.after(self.clock, LIFETIME_S)
+        return await self.jobs.follow(self.runtimes[FIRST], Handle("job", "1"), told, lifetime)
+
     async def make(self, hold_s: float = 280.0) -> FinishedJob:
         self.progress = Progress(lambda: None)
         return await self.jobs.make(resolved(), 7, self.progress, Deadline.after(self.clock, hold_s))
@@ -190,7 +195,8 @@ async def test_the_first_route_makes_the_picture() -> None:
 
 async def test_where_a_finished_job_comes_from_can_be_written_down() -> None:
     origin = (await Studio([{"done": 1}]).make()).origin
-    assert Origin(**{**json.loads(json.dumps(asdict(origin))), "mapped": (), "dropped": ()}) == origin
+    summary = RequestSummary("m", 1, "url", (origin,))
+    assert RequestSummary.load(summary.dump()) == summary
     assert (origin.provider, origin.seed, origin.width, origin.height) == (FIRST, 7, 1024, 1024)
 
 
@@ -580,7 +586,7 @@ async def test_nothing_is_sent_while_it_cannot_be_told() -> None:
 async def _follow(studio: Studio, lifetime_s: float = LIFETIME_S) -> tuple[Finished, Told]:
     told = Told(studio)
     handle = Handle.load(Handle("job", "1").dump())
-    finished = await studio.jobs.follow(handle, FIRST, told, Deadline.after(studio.clock, lifetime_s))
+    finished = await studio.jobs.follow(studio.runtimes[FIRST], handle, told, Deadline.after(studio.clock, lifetime_s))
     studio.assert_slots_are_free()
     return finished, told
 
@@ -601,7 +607,7 @@ async def test_a_running_job_is_followed_though_all_places_are_taken() -> None:
     await asyncio.sleep(0.01)
     studio.upstreams[FIRST].script = [{"done": 1}]
     told = Told(studio)
-    await studio.jobs.follow(Handle("job", "1"), FIRST, told, Deadline.after(studio.clock, LIFETIME_S))
+    await studio.follow(told)
     assert studio.runtimes[FIRST].slots.locked()
     studio.upstreams[FIRST].hanging.set()
     await busy
@@ -621,13 +627,7 @@ async def test_a_followed_job_that_is_lost_is_told() -> None:
     studio = Studio([refused(404)])
     told = Told(studio)
     with pytest.raises(JobLost):
-        await studio.jobs.follow(Handle("job", "1"), FIRST, told, Deadline.after(studio.clock, LIFETIME_S))
+        await studio.jobs.follow(
+            studio.runtimes[FIRST], Handle("job", "1"), told, Deadline.after(studio.clock, LIFETIME_S)
+        )
     assert [event[1:] for event in told.events] == [("lost", "job_lost")]
-
-
-async def test_a_job_of_a_provider_that_is_not_in_operation_is_left_alone() -> None:
-    studio = Studio([{"done": 1}])
-    told = Told(studio)
-    with pytest.raises(ProviderUnavailable):
-        await studio.jobs.follow(Handle("job", "1"), "gone", told, Deadline.after(studio.clock, LIFETIME_S))
-    assert told.events == []

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from proxy.api import housekeeping
 from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, is_reference, read_pictured
-from proxy.api.renderings import MARK, PicturesBody, estimated_tokens, image_address, open_pictures, usage
+from proxy.api.renderings import MARK, PicturesBody, image_address, open_pictures, usage
 from proxy.api.streaming import HeldStream, WholeStream, each
 from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.waiting import Waiting
@@ -29,7 +29,7 @@ from proxy.generations.results import Picture
 from proxy.pictures.store import Opened, PictureStore
 from proxy.providers.boundary import InputPicture
 from proxy.requests.image_request import ALIASES, ImageRequest
-from proxy.requests.resolve import ResolvedRequest
+from proxy.requests.summary import estimated_tokens
 
 # Without those that chat gives another meaning: its response_format describes JSON, and the prompt is a message.
 _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
@@ -80,7 +80,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     )
     joined = await waiting.join(request, resolved)
     generation = joined.generation
-    reply = _Reply(talk, resolved, generation, context, waiting.engine.store)
+    reply = _Reply(talk, generation, context, waiting.engine.store)
     if talk.stream:
         return HeldStream(waiting, request, joined, "chat", finished=reply.pictures, failed=reply.failure)
     await waiting.hold(request, joined, "chat")
@@ -224,14 +224,13 @@ class _Reply(_Completion):
     def __init__(
         self,
         talk: Conversation,
-        resolved: ResolvedRequest,
         generation: Generation,
         context: RequestContext,
         store: PictureStore,
     ) -> None:
-        super().__init__(talk, resolved.public.name, generation.created, resolved.request.n)
+        super().__init__(talk, generation.request.model, generation.created, generation.request.n)
         self._store = store
-        self._resolved, self._generation, self._context = resolved, generation, context
+        self._generation, self._context = generation, context
 
     async def pictures(self) -> AsyncGenerator[bytes, None]:
         """Yield the finished pictures as chunks; the Markdown of each is never split.
@@ -275,7 +274,7 @@ class _Reply(_Completion):
         return {"images": [{"type": "image_url", "index": 0, "image_url": {"url": url}}]}
 
     def _usage(self) -> dict[str, Any]:
-        counts = usage(self._resolved, self._generation.pictures)
+        counts = usage(self._generation.request, self._generation.pictures)
         return {
             "prompt_tokens": counts["input_tokens"],
             "completion_tokens": counts["output_tokens"],

@@ -27,7 +27,7 @@ from proxy.metrics import Metrics
 _EXPOSED = (
     b"x-request-id, openai-processing-ms, x-should-retry, retry-after, location, x-images-provider, x-images-model, "
     b"x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-generation, "
-    b"x-images-fallback, x-images-seed"
+    b"x-images-fallback, x-images-seed, x-images-dry-run"
 )
 _UNMATCHED = "unmatched"
 _HEALTH = frozenset({"/healthz", "/readyz"})

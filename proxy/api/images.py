@@ -65,7 +65,7 @@ async def _get_generation(request: Request) -> ASGIApp:
 async def _abandon_generation(request: Request) -> Response:
     """Stop following a generation and forget it; the provider may finish its jobs all the same."""
     waiting: Waiting = request.app.state.waiting
-    waiting.engine.generations.abandon(_generation(request))
+    await waiting.engine.generations.abandon(_generation(request))
     return Response(status_code=204)
 
 
@@ -125,7 +125,7 @@ async def _answer(waiting: Waiting, request: Request, joined: Joined) -> ImagesR
     generation, origin = joined.generation, request.state.context.origin
     store = waiting.engine.store
     return await waiting.answer(
-        joined, lambda: images_body(generation.resolved, generation.pictures, generation.created, origin, store)
+        joined, lambda: images_body(generation.request, generation.pictures, generation.created, origin, store)
     )
 
 
@@ -167,7 +167,7 @@ def _state(generation: Generation, context: RequestContext) -> Response:
         "created_at": generation.created,
         "status": "in_progress" if running else "queued",
         "progress": round(sum(fractions) / len(fractions), 3),
-        "n": generation.resolved.request.n,
+        "n": generation.request.n,
         "finished": states.count("done"),
         "url": f"{context.origin}{address(generation)}",
     }

@@ -119,18 +119,18 @@ class Responses:
         """Return the generation of a response while it is remembered by those who might repeat it."""
         return self._generations.find(kept.said.generation, kept.owner)
 
-    def cancel(self, kept: Kept) -> None:
+    async def cancel(self, kept: Kept) -> None:
         """Give up a response whose picture is still being made. What was bought stays bought."""
         if kept.generation is not None:
             kept.cancelled = True
-            self._generations.abandon(kept.generation)
+            await self._generations.abandon(kept.generation)
 
-    def forget(self, kept: Kept) -> None:
+    async def forget(self, kept: Kept) -> None:
         """Forget a response, and abandon its picture if that is still being made."""
         del self._kept[kept.said.number]
         generation = self.running(kept)
         if generation is not None:
-            self._generations.abandon(generation)
+            await self._generations.abandon(generation)
 
     def _sweep(self) -> None:
         now = self._clock.monotonic()

@@ -3,19 +3,19 @@
 https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
-import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from proxy.api.kept import Said, Status
-from proxy.api.renderings import MARK, PicturesBody, estimated_tokens, facts, image_address, open_pictures
+from proxy.api.renderings import MARK, PicturesBody, facts, image_address, open_pictures
 from proxy.api.response_input import CALL
 from proxy.api.streaming import event, picture_event
 from proxy.errors import Failure
 from proxy.generations.results import Picture
 from proxy.pictures.store import PictureStore
+from proxy.requests.summary import estimated_tokens, pixel_tokens
 
 _CODES = {
     "content_policy_violation": "image_content_policy_violation",
@@ -97,7 +97,7 @@ class Answer:
         """Return token counts, all of OpenAI's fields; estimates, as in ``renderings.usage``."""
         given = sum(self.said.tokens)
         text = 0 if pictures else estimated_tokens(self.said.text or "")
-        made = text + sum(math.ceil(picture.width * picture.height / 1000) for picture in pictures)
+        made = text + sum(pixel_tokens(picture.width, picture.height) for picture in pictures)
         return {
             "input_tokens": given,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},

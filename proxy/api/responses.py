@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from proxy.api.context import RequestContext
 from proxy.api.kept import Kept, Responses, Said
 from proxy.api.pictured import BASE64_TOO, read_pictured
-from proxy.api.renderings import ImagesResponse, estimated_tokens, usage
+from proxy.api.renderings import ImagesResponse
 from proxy.api.response_input import TOOL, Asked, read
 from proxy.api.response_output import Answer, Events, finished_body, written
 from proxy.api.response_pictures import resolve
@@ -22,6 +22,7 @@ from proxy.errors import Failure, InvalidRequest, JobLost, NotFound
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
 from proxy.requests.resolve import ResolvedRequest
+from proxy.requests.summary import estimated_tokens
 
 _SHOWN_OPTIONS = (
     "size",
@@ -75,7 +76,7 @@ async def response(request: Request) -> ASGIApp:
     if request.method != "DELETE":
         replayed = request.method == "GET" and request.query_params.get("stream") == "true"
         return _replayed(request, kept) if replayed else await _told(request, kept)
-    responses.forget(kept)
+    await responses.forget(kept)
     return JSONResponse({"id": kept.said.id, "object": "response", "deleted": True})
 
 
@@ -85,7 +86,7 @@ async def cancel_response(request: Request) -> ASGIApp:
     kept = _kept(request)
     if not kept.said.background:
         raise InvalidRequest("Only a response created with 'background' can be cancelled.", param="id")
-    responses.cancel(kept)
+    await responses.cancel(kept)
     return await _told(request, kept)
 
 
@@ -156,7 +157,6 @@ def _written(request: Request, asked: Asked, text: str) -> ASGIApp:
 
 
 def _said(asked: Asked, resolved: ResolvedRequest, generation: Generation) -> Said:
-    given = usage(resolved, ())["input_tokens_details"]
     shown = resolved.request.model_dump(include=set(_SHOWN_OPTIONS), exclude_unset=True, exclude_none=True)
     if shown.get("quality") == "hd":  # dall-e-3's word, which this tool never had
         del shown["quality"]
@@ -176,7 +176,7 @@ def _said(asked: Asked, resolved: ResolvedRequest, generation: Generation) -> Sa
         store=asked.store,
         edited=resolved.checked.operation != "generate",
         text=asked.message,
-        tokens=(given["text_tokens"], given["image_tokens"]),
+        tokens=(generation.request.text_tokens, generation.request.image_tokens),
     )
 
 

@@ -41,7 +41,7 @@ async def txt2img(request: Request) -> ASGIApp:
 
 async def _answer(waiting: Waiting, generation: Generation, parameters: dict[str, Any]) -> PicturesBody:
     pictures = generation.pictures
-    info = {"sd_model_name": generation.resolved.public.name, "width": pictures[0].width, "height": pictures[0].height}
+    info = {"sd_model_name": generation.request.model, "width": pictures[0].width, "height": pictures[0].height}
     answer = {"images": [MARK] * len(pictures), "parameters": parameters, "info": json.dumps(info)}
     return PicturesBody(answer, await open_pictures(waiting.engine.store, pictures))
 

@@ -167,7 +167,7 @@ class Previews:
             if fetched is not None:
                 await self._show(stream, *fetched)
         progress = self._generation.progress[0]  # only requests for one picture are streamed
-        wanted = self._sent < self._generation.resolved.request.partial_images and progress.preview not in (
+        wanted = self._sent < self._generation.request.partial_images and progress.preview not in (
             None,
             self._last,
         )
@@ -204,7 +204,7 @@ class Previews:
         """Send a fetched picture and remove its file."""
         said = {
             "background": "opaque",
-            "quality": self._generation.resolved.candidates[0].translation.quality,
+            "quality": self._generation.request.origins[0].quality,
             "size": f"{seen.width}x{seen.height}",
             "output_format": seen.format,
         }
@@ -226,7 +226,7 @@ def _removed(path: Path) -> Iterator[None]:
 
 async def completed(store: PictureStore, generation: Generation, kind: str) -> AsyncGenerator[bytes, None]:
     """Yield the event that carries the finished picture, in pieces. Raises ProviderBadResult when it is gone."""
-    counts = usage(generation.resolved, generation.pictures)
+    counts = usage(generation.request, generation.pictures)
     del counts["output_tokens_details"]  # OpenAI's events don't have it
     values = {
         "type": f"{kind}.completed",

@@ -132,7 +132,7 @@ def _read_parts(form: _Form) -> Upload:
             images.append(picture_of(view(part.file, part.size), "image"))
         else:
             raise InvalidRequest(f"No file is expected in '{part.name[:64]}'; send 'image'.", param=part.name[:64])
-    return _complete(fields, images, mask)
+    return complete(fields, images, mask)
 
 
 def _text(name: str, data: bytes) -> str:
@@ -156,7 +156,8 @@ def picture_of(data: bytes | memoryview, param: str) -> InputPicture:
     return InputPicture(data, facts.format, facts.width, facts.height, hashlib.blake2b(data).digest())
 
 
-def _complete(fields: dict[str, Any], images: list[InputPicture], mask: InputPicture | None) -> Upload:
+def complete(fields: dict[str, Any], images: list[InputPicture], mask: InputPicture | None) -> Upload:
+    """Return the upload. Raises InvalidRequest if it has no or too many pictures, or a mask that doesn't fit."""
     if not images:
         message = "Missing required parameter: 'image'."
         raise InvalidRequest(message, param="image", code="missing_required_parameter")
@@ -197,7 +198,7 @@ def _from_json(body: Pictured) -> Upload:
     images = [_referenced(body, item, "images") for item in given]
     mask = values.get("mask")
     seen = _referenced(body, mask, "mask") if mask else None
-    return replace(_complete(fields, images, seen), param="images")
+    return replace(complete(fields, images, seen), param="images")
 
 
 def _referenced(body: Pictured, item: Any, param: str) -> InputPicture:

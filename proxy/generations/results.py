@@ -7,7 +7,7 @@ until the job's lifetime is over.
 import asyncio
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from yarl import URL
 
 from proxy.clock import Backoff, Clock, Deadline
 from proxy.errors import GenerationTimeout, ProviderBadResult
-from proxy.jobs.runtime import ProviderRuntime
-from proxy.jobs.steps import FinishedJob, Origin
+from proxy.jobs.steps import FinishedJob
 from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.pictures.completeness import is_cut
 from proxy.pictures.drafts import remove
 from proxy.pictures.store import PictureStore, StoredPicture
 from proxy.requests.resolve import Candidate, ResolvedRequest
+from proxy.requests.summary import Origin, RequestSummary
 from proxy.upstream.client import ResultNotReady
 from proxy.upstream.incoming import NotWhole, unstorable
 
@@ -71,14 +71,12 @@ class Results:
         self,
         store: PictureStore,
         converter: Converter,
-        runtimes: Mapping[str, ProviderRuntime],
         clock: Clock,
         *,
         always_copy: bool,
         max_pixels: int,
     ) -> None:
         self._store = store
-        self._runtimes = runtimes
         self._converter = converter
         self._clock = clock
         self._always_copy = always_copy
@@ -106,22 +104,22 @@ class Results:
         self._storable = True
 
     async def deliverable(
-        self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None] = lambda: None
+        self, request: RequestSummary, finished_job: FinishedJob, late: Callable[[], None] = lambda: None
     ) -> Picture:
-        """Return the picture of ``finished_job`` in the form that ``resolved`` wants.
+        """Return the picture of ``finished_job`` in the form that ``request`` wants.
 
         ``late`` is called when storing it takes long. Raises ProviderBadResult, or GenerationTimeout when the picture
         could not be stored within the job's lifetime.
         """
         image, origin = finished_job.finished.image, finished_job.origin
-        if isinstance(image, str) and resolved.form == "url" and not self._always_copy:
-            address = self._runtimes[origin.provider].upstream.check_result(image)
+        if isinstance(image, str) and request.form == "url" and not self._always_copy:
+            address = finished_job.upstream.check_result(image)
             # Its address is all that is known of a picture that isn't fetched.
             named = _format_of(address)
-            if resolved.request.output_format in (None, named) and resolved.request.output_compression is None:
+            if request.output_format in (None, named) and request.output_compression is None:
                 return Picture(origin, origin.width, origin.height, named, url=address)
         try:
-            stored = await self._stored(resolved, finished_job, late)
+            stored = await self._stored(request, finished_job, late)
         except NotAPicture:
             raise ProviderBadResult("The provider's picture cannot be used: it is no picture, or too large.") from None
         return Picture(origin, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
@@ -138,7 +136,7 @@ class Results:
         )
 
     async def _stored(
-        self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None]
+        self, request: RequestSummary, finished_job: FinishedJob, late: Callable[[], None]
     ) -> StoredPicture:
         """Store the picture in the type asked for. Raises NotAPicture, ProviderBadResult, GenerationTimeout."""
         image = finished_job.finished.image
@@ -148,7 +146,7 @@ class Results:
             raise NotAPicture("the picture is cut off or damaged")
         try:
             with closing(_open(image)) as file:
-                bought = await self._bring_into_form(resolved, image, file)
+                bought = await self._bring_into_form(request, image, file)
         finally:
             if isinstance(image, Path):  # gone already if it was published: that renames it
                 remove(image)
@@ -159,13 +157,13 @@ class Results:
         )
 
     async def _bring_into_form(
-        self, resolved: ResolvedRequest, image: Path | bytes, file: BinaryIO
+        self, request: RequestSummary, image: Path | bytes, file: BinaryIO
     ) -> StoredPicture | tuple[bytes, Facts]:
         """Return the picture in its final form: stored, or as bytes still to be stored. Raises NotAPicture."""
         facts = inspect_open(file)
         # OpenAI's default is png as well: https://platform.openai.com/docs/api-reference/images/create
-        wanted = resolved.request.output_format or ("png" if resolved.form == "b64_json" else None)
-        quality = resolved.request.output_compression if wanted in ("jpeg", "webp") else None
+        wanted = request.output_format or ("png" if request.form == "b64_json" else None)
+        quality = request.output_compression if wanted in ("jpeg", "webp") else None
         if wanted is not None and (quality is not None or wanted != facts.format):
             # Decoding takes some four bytes a pixel, whatever the file's size.
             if facts.width * facts.height > self._max_pixels:
@@ -181,13 +179,12 @@ class Results:
 
     async def _fetch(self, finished_job: FinishedJob, address: str) -> Path | bytes:
         """Fetch a paid picture, repeatedly until its host is ready. Raises ProviderBadResult."""
-        upstream = self._runtimes[finished_job.origin.provider].upstream
         backoff = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         cut = failures = 0
         while True:
             at_least_s, said = 0.0, "no whole picture"
             try:
-                return await upstream.fetch(address, max(_LEAST_FETCH_S, finished_job.lifetime.remaining))
+                return await finished_job.upstream.fetch(address, max(_LEAST_FETCH_S, finished_job.lifetime.remaining))
             except NotWhole as failure:
                 cut += 1
                 if cut == _FETCHES_OF_CUT_ONES:

@@ -23,9 +23,9 @@ from proxy.errors import (
 )
 from proxy.jobs.poll import Follower
 from proxy.jobs.refusals import refused_submit
-from proxy.jobs.runtime import Limits, ProviderRuntime
+from proxy.jobs.runtime import Limits, Place, ProviderRuntime
 from proxy.jobs.schedule import Key, Pace, Schedule, classify
-from proxy.jobs.steps import FinishedJob, Origin, Steps
+from proxy.jobs.steps import FinishedJob, Steps
 from proxy.metrics import Metrics
 from proxy.providers.boundary import SUBMIT, Finished, Handle, Job, Pending
 from proxy.requests.resolve import Candidate, ResolvedRequest
@@ -58,53 +58,55 @@ class Jobs:
         self._metrics = metrics
         self._check_store = check_store
 
-    async def make(self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline) -> FinishedJob:
+    async def places(self, resolved: ResolvedRequest, count: int) -> list[Place]:
+        """Take up to ``count`` places at the first route's provider, as far as they are free now. Does not wait."""
+        return await self.runtimes[resolved.candidates[0].route.provider].places(count)
+
+    async def make(
+        self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline, place: Place | None = None
+    ) -> FinishedJob:
         """Make one picture by the first route that accepts the job; ``hold`` bounds the wait before the submit.
 
         Routes are tried in order as long as nothing was started. If none accepts it, the one with the earliest
-        Retry-After is tried once more at that moment, if it lies within the hold. Raises Failure.
+        Retry-After is tried once more at that moment, if it lies within the hold. ``place``: taken beforehand, for
+        the first route; it is given back in any case. Raises Failure.
         """
         try:
-            return await self._make(resolved, seed, steps, hold)
+            return await self._make(resolved, seed, steps, hold, place)
         except Failure as failure:
             if not steps.submitted:
                 await steps.released(_code(failure))
             raise
+        finally:
+            if place is not None:
+                place.give_back()
 
     async def follow(
-        self, handle: Handle, provider: str, steps: Steps, lifetime: Deadline, kind: Key | None = None
+        self, runtime: ProviderRuntime, handle: Handle, steps: Steps, lifetime: Deadline, kind: Key | None = None
     ) -> Finished:
         """Follow a job that was accepted before, by its handle alone; the first poll is made at once.
 
-        ``kind``: the kind of job whose durations set the pace. Takes one of the provider's slots if one is free, but
-        waits for none, since the job is running anyway. Raises ProviderFailure (GenerationTimeout after ``lifetime``).
-        Without any report to ``steps`` it raises ProviderUnavailable when the provider isn't in operation, and
-        ValueError when the handle isn't of its dialect.
+        ``kind``: the kind of job whose durations set the pace. It takes no slot, since the job is running anyway and
+        must not be in a new caller's way. Raises ProviderFailure (GenerationTimeout after ``lifetime``), and ValueError
+        when the handle isn't of the runtime's dialect.
         """
-        runtime = self.runtimes.get(provider)
-        if runtime is None:
-            raise ProviderUnavailable(f"The provider '{provider}' is not in operation.")
-        # Unlocked, ``acquire`` returns without suspending, so no other task can take the slot in between.
-        place = not runtime.slots.locked()
-        if place:
-            await runtime.slots.acquire()
         runtime.figures.jobs_in_flight.inc()
         try:
-            pace = self._schedule.watch(kind or Key(provider, ""), runtime.polls_per_second)
+            pace = self._schedule.watch(kind or Key(runtime.name, ""), runtime.polls_per_second)
             pending = Pending(handle, "generating", at_once=True)
             finished, _ = await self._follow(runtime, pending, pace, steps, (lifetime,))
             steps.progress("done", 1.0)
             return finished
         finally:
             runtime.figures.jobs_in_flight.dec()
-            if place:
-                runtime.slots.release()
 
-    async def _make(self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline) -> FinishedJob:
+    async def _make(
+        self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline, place: Place | None
+    ) -> FinishedJob:
         failures: list[tuple[Candidate, Failure]] = []
         hints: list[tuple[float, int]] = []
         for number, candidate in enumerate(resolved.candidates):
-            outcome = await self._try(candidate, resolved, seed, steps, hold)
+            outcome = await self._try(candidate, resolved, seed, steps, hold, place)
             if isinstance(outcome, FinishedJob):
                 return outcome
             failures.append((candidate, outcome))
@@ -126,11 +128,17 @@ class Jobs:
         raise failure
 
     async def _try(
-        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline
+        self,
+        candidate: Candidate,
+        resolved: ResolvedRequest,
+        seed: int,
+        steps: Steps,
+        hold: Deadline,
+        place: Place | None = None,
     ) -> FinishedJob | Failure:
         """Return the finished job, or a failure after which the next route may be tried. Raises any other Failure."""
         try:
-            return await self._make_at(candidate, resolved, seed, steps, hold)
+            return await self._make_at(candidate, resolved, seed, steps, hold, place)
         except (ProviderFailure, Overloaded, StateUnavailable) as failure:
             nothing_started = not isinstance(failure, ProviderFailure) or failure.nothing_started
             over = hold.remaining <= _BEFORE_HOLD_S or not steps.wanted()
@@ -140,7 +148,13 @@ class Jobs:
             return failure
 
     async def _make_at(
-        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline
+        self,
+        candidate: Candidate,
+        resolved: ResolvedRequest,
+        seed: int,
+        steps: Steps,
+        hold: Deadline,
+        place: Place | None,
     ) -> FinishedJob:
         runtime = self.runtimes[candidate.route.provider]
         if not runtime.submit_breaker.allow():
@@ -149,7 +163,8 @@ class Jobs:
                 retry_after=max(1.0, runtime.submit_breaker.wait_s),
             )
         try:
-            await self._take_slot(runtime, hold)
+            if place is None or not place.hand_over(runtime):
+                await self._take_slot(runtime, hold)
         except BaseException:  # cancelled as well: a probe that was taken must be given back
             runtime.submit_breaker.skipped()
             raise
@@ -164,10 +179,10 @@ class Jobs:
             job = self._job(candidate, resolved, seed)
             ensure_storable = partial(self._check_store, resolved, (candidate,))
             finished = await self._submit_and_follow(runtime, job, steps, (hold, lifetime), ensure_storable)
-            origin = Origin.of(candidate, seed)
+            origin = candidate.origin().seeded(seed)
             if finished.seed is not None:
                 origin = replace(origin, seed=finished.seed)
-            return FinishedJob(finished, origin, lifetime)
+            return FinishedJob(finished, origin, lifetime, runtime.upstream)
         finally:
             runtime.figures.jobs_in_flight.dec()
             runtime.slots.release()

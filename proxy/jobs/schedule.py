@@ -271,6 +271,11 @@ class Schedule:
             budget = self._budgets[key.provider] = Budget(budget_per_s)
         return Pace(learned, self._root, self._random, budget, self._now())
 
+    def usual_s(self, key: Key) -> float | None:
+        """Return the median seconds from submit to done of a kind of job; None while too few have been seen."""
+        total = self._learned[key][0] if key in self._learned else None
+        return total.quantile(0.5) if total is not None and total.samples >= WARM else None
+
     def dump(self) -> dict[str, Any]:
         """Return what was learned as JSON values."""
         now, learned = self._now(), self._learned.items()

@@ -80,6 +80,11 @@ class PictureDirectory:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return open_file(self.directory / name, span)
 
+    def pin(self, name: str) -> None:
+        """Keep a picture that is still to be delivered until ``release``."""
+        if name in self._files:
+            self._pinned.add(name)
+
     def release(self, name: str) -> None:
         """Note that a picture was delivered, or that nobody will ask for it: now time and quota may remove it."""
         self._pinned.discard(name)

@@ -89,6 +89,10 @@ class PictureStore(Protocol):
         """
         ...
 
+    def pin(self, name: str) -> None:
+        """Keep a picture that is still to be delivered until ``release``, as ``publish`` does."""
+        ...
+
     def release(self, name: str) -> None:
         """Note that a picture was delivered, or that nobody will ask for it: now time and quota may remove it."""
         ...

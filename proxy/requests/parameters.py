@@ -9,6 +9,7 @@ from proxy.errors import InvalidRequest
 from proxy.providers.boundary import Model, Operation, Range
 from proxy.providers.shapes import Shape
 from proxy.requests.image_request import ImageRequest
+from proxy.requests.summary import wrapped
 
 # Documented for callers in docs/configuration.md, "What becomes of parameters".
 _STYLE_PRESETS = {"vivid": "cinematic", "natural": "photographic"}
@@ -42,9 +43,7 @@ class Translation:
 
 
 def _wrap(seed: int, seeds: Range) -> int:
-    # Not clamped: the seeds of n pictures must stay different.
-    span = int(seeds.high - seeds.low) + 1
-    return int(seeds.low) + seed % span
+    return wrapped(seed, int(seeds.low), int(seeds.high))
 
 
 class _Report:

@@ -83,7 +83,12 @@ class PublicModel:
 
 
 class Routing:
-    """The configured names and the providers' own names, with the routes behind them."""
+    """The configured names and the providers' own names, with the routes behind them.
+
+    ``where_listed``: how errors tell the caller to see all names.
+    """
+
+    where_listed = "GET /v1/models"
 
     def __init__(self, models: Mapping[str, ModelSettings], catalogues: Sequence[ModelCatalogue]) -> None:
         self._configured = dict(models)
@@ -180,7 +185,7 @@ class Routing:
         start = name[:_SAME_START].lower()
         alike = [other for other in known if other.lower().startswith(start) or "/" not in other][:_MAX_COMPARED]
         near = difflib.get_close_matches(name[:_MAX_SHOWN], alike, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else " GET /v1/models lists the known ones."
+        hint = f" Did you mean '{near[0]}'?" if near else f" {self.where_listed} lists the known ones."
         return UnknownModel(f"The model '{_shown(name)}' does not exist.{hint}")
 
 

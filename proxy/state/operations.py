@@ -42,6 +42,10 @@ class StateUnusable(StateUnavailable):
     """The state cannot be used until a person has done something: corrupt, foreign, in use. The text says what."""
 
 
+class StateInUse(StateUnusable):
+    """Another process serves from this file."""
+
+
 class NameTaken(Exception):
     """Another key has this name."""
 
@@ -125,6 +129,10 @@ class State(Protocol):
 
     def generation(self, generation: str) -> Awaitable[Generation | None]:
         """Find by id."""
+        ...
+
+    def remembered(self) -> Awaitable[tuple[Generation, ...]]:
+        """Return all that a repeat may find, the oldest first: what a process that starts must know of."""
         ...
 
     def by_idempotency_key(self, key: str, idempotency_key: str) -> Awaitable[Generation | None]:

@@ -11,6 +11,7 @@ from proxy.clock import Clock, Deadline
 from proxy.errors import JobLost
 from proxy.generations.record import Generation
 from proxy.generations.runner import Generations
+from proxy.requests.summary import RequestSummary
 
 pytestmark = pytest.mark.anyio
 
@@ -23,20 +24,16 @@ class Time:
         self.clock = Clock(monotonic=lambda: self.now)
 
 
-def nothing(*_: Any) -> Any:
-    """Stand for what is never called here."""
-    raise AssertionError
-
-
 def responses(time: Time) -> Responses:
     """Return what keeps responses, before any generation."""
-    return Responses(Generations(nothing, nothing, time.clock, hold_s=1, result_s=1), time.clock)
+    nothing: Any = None  # no generation is started here
+    return Responses(Generations(nothing, nothing, time.clock, hold_s=1, result_s=1, kinds={}), time.clock)
 
 
 def generation(time: Time, number: int = 0) -> Generation:
     """Return a generation that runs."""
-    resolved: Any = object()
-    return Generation(f"imggen_{number}", number, resolved, "me", 1, Deadline.after(time.clock, 1), 0)
+    request = RequestSummary("m", 1, "b64_json", ())
+    return Generation(f"imggen_{number}", number, request, b"", "me", 1, Deadline.after(time.clock, 1), 0)
 
 
 def end(ended: Generation) -> None:
