@@ -58,6 +58,7 @@ class Engine:
             always_copy=settings.images.copies == "always",
             max_pixels=settings.images.max_pixels,
         )
+        self._told_prices: dict[str, int] = {}
         self.journal = Journal(clock)
         self.generations = self._generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
@@ -75,6 +76,7 @@ class Engine:
         )
         self.journal.open(state)
         self._fingerprint_key = await state.fingerprint_key()
+        self._told_prices.update(await state.prices())
 
     async def open(self, *, serving: bool = True) -> None:
         """Prepare the folder, carry on with what an earlier process left, start the background tasks.
@@ -251,6 +253,7 @@ class Engine:
             self.metrics,
             # By writing: it is the last check before a submit, and only a write shows what is wrong with a disk.
             check_store=partial(self._results.check_store, by_writing=True),
+            told=self._told_prices,
         )
         making = PictureMaking(jobs, self._results, self._providers, clock, self.metrics, lifetime_s=timeouts.lifetime)
         return Generations(

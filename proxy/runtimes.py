@@ -76,4 +76,5 @@ class Runtimes:
             poll_breaker=Breaker(self._clock),
             figures=self._metrics.of_provider(name),
             polls_per_second=settings.polls_per_second,
+            prices=settings.prices,
         )

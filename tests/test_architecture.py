@@ -32,12 +32,13 @@ _LAYERS = [
     {"proxy.generations"},
     {"proxy.jobs"},
     {"proxy.config"},
+    {"proxy.accounts"},
     {"proxy.requests", "proxy.metrics"},
     {"proxy.state"},
     {"proxy.upstream"},
     {"proxy.providers"},
     {"proxy.pictures"},
-    {"proxy.errors", "proxy.clock", "proxy.logs", "proxy.config_problems", "proxy.multipart", "proxy"},
+    {"proxy.errors", "proxy.clock", "proxy.logs", "proxy.config_problems", "proxy.multipart", "proxy.dollars", "proxy"},
 ]
 # Parts that stand beside the house: what they may import of it, and who may import them.
 _BESIDE = {

@@ -35,6 +35,7 @@ class Journal:
         self.holder = ""
         self._clock = clock
         self._late: deque[Write] = deque()
+        self._troubled = False
         self._tasks: set[asyncio.Future[None]] = set()
 
     def open(self, state: State) -> None:
@@ -89,12 +90,12 @@ class Journal:
             if not asked.done():
                 asked.add_done_callback(self._take_back)
         if not asked.done():
-            _log.error("the state has not answered for %s s; nothing new is bought", _START_S)
-            raise _unavailable()
+            raise self._told(f"it has not answered for {_START_S:g} s")
         try:
             outcome = asked.result()
         except operations.StateUnavailable as error:
             raise self._told(error) from error
+        self._troubled = False
         if isinstance(outcome, OverLimit | OverPace):
             raise refused(outcome)
         if isinstance(outcome, NotLiving):
@@ -173,6 +174,7 @@ class Journal:
                 self._late.popleft()
             except operations.StateUnavailable:
                 await pause.pause(for_ever)
+        self._troubled = False
         _log.warning("the state works again, and what had happened meanwhile is written")
 
     async def _register_anew(self) -> None:
@@ -205,10 +207,11 @@ class Journal:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _told(self, error: operations.StateUnavailable) -> StateUnavailable:
-        """Log why the state can't be used, and return the failure for a caller."""
-        if not self._late:
-            _log.error("the state cannot be written: %s", error)
+    def _told(self, error: operations.StateUnavailable | str) -> StateUnavailable:
+        """Log why the state can't be used, once for each outage, and return the failure for a caller."""
+        if not self._troubled:
+            _log.error("the state cannot be written, so nothing new is bought: %s", error)
+        self._troubled = True
         return _unavailable()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
+from proxy.accounts.prices import Price, source
 from proxy.clock import Clock, Deadline
 from proxy.errors import JobLost
 from proxy.generations.recorded import load_handle
@@ -67,7 +68,9 @@ class PictureMaking:
         routes: dict[tuple[str, str], Route] = {}
         for candidate in resolved.candidates:
             name, model = candidate.route.provider, candidate.route.model
-            routes[name, model.name] = self._runtimes.route(name, model.name)
+            price = self._jobs.price(candidate)
+            route = self._runtimes.route(name, model.name)
+            routes[name, model.name] = replace(route, price=price.amount, price_source=price.source)
         return routes
 
     async def make(
@@ -93,7 +96,8 @@ class PictureMaking:
         origin = request.origin(row.provider, row.model).seeded(row.seed)
         if finished.seed is not None:
             origin = replace(origin, seed=finished.seed)
-        return FinishedJob(finished, origin, lifetime, runtime.upstream)
+        price = Price(row.price, source(row.price_source)).settled(finished.cost)
+        return FinishedJob(finished, origin, lifetime, runtime.upstream, price)
 
     async def deliverable(self, request: RequestSummary, finished: FinishedJob, late: Callable[[], None], /) -> Picture:
         """Turn a finished job's picture into the form asked for; record the seconds that this service added.

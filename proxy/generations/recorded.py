@@ -6,6 +6,7 @@ from functools import partial
 
 from pydantic_core import from_json, to_json
 
+from proxy.accounts.prices import Price
 from proxy.generations.journal import Journal
 from proxy.jobs.steps import JobState, Progress
 from proxy.providers.boundary import Handle
@@ -99,12 +100,14 @@ class RecordedSteps:
         self.open = False
         await self._end("lose", code)
 
-    async def done(self, picture: str, cost: int | None = None, /) -> None:
-        """Write the picture, and settle."""
+    async def done(self, picture: str, price: Price, /) -> None:
+        """Write the picture, and settle: at what its provider told, else at the price that was written before."""
         self.open = False
-        finish = partial(self._journal.state.finish, self._job, self._epoch, picture, cost=cost)
+        finish = partial(self._journal.state.finish, self._job, self._epoch, picture)
+        if price.source == "provider":
+            finish = partial(finish, cost=price.amount, price_source=price.source, price_name=price.name)
         await self._journal.surely(finish)
-        await self.progress_of.done(picture, cost)
+        await self.progress_of.done(picture, price)
 
     async def give_up(self, code: str) -> None:
         """Write that the job is not followed any more, if it hasn't ended: what was submitted counts as bought."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic_core import from_json, to_json
 
+from proxy.accounts.prices import Price, source
 from proxy.clock import Clock, Deadline
 from proxy.errors import (
     ContentRefused,
@@ -120,6 +121,8 @@ def dump_picture(picture: Picture) -> str:
         "url": picture.url,
         "name": stored and stored.name,
         "bytes": stored and stored.size_bytes,
+        "cost": picture.price.amount,
+        "priced_by": picture.price.source,
     }
     return to_json({name: value for name, value in values.items() if value is not None}).decode()
 
@@ -133,6 +136,7 @@ def load_picture(text: str, request: RequestSummary) -> Picture:
         stored = None
         if "name" in values:
             stored = StoredPicture(values["name"], Facts(file_format, width, height), values["bytes"])
-        return Picture(origin, width, height, file_format, values.get("url"), stored)
+        price = Price(values.get("cost"), source(values.get("priced_by", "")))
+        return Picture(origin, width, height, file_format, values.get("url"), stored, price)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("no picture") from error

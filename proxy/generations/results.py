@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeVar
 
 from yarl import URL
 
+from proxy.accounts.prices import UNKNOWN, Price
 from proxy.clock import Backoff, Clock, Deadline
 from proxy.errors import GenerationTimeout, ProviderBadResult
 from proxy.jobs.steps import FinishedJob
@@ -48,7 +49,7 @@ class Picture:
     """One deliverable picture: either ``url`` (the provider's public address) or ``stored``.
 
     ``width`` and ``height`` in pixels: read from the picture if we have it, else as asked of the provider.
-    ``format`` is None if the provider's address doesn't show it.
+    ``format`` is None if the provider's address doesn't show it. ``price``: what it cost.
     """
 
     origin: Origin
@@ -57,6 +58,7 @@ class Picture:
     format: Format | None
     url: str | None = None
     stored: StoredPicture | None = None
+    price: Price = UNKNOWN
 
     @property
     def name(self) -> str:
@@ -117,12 +119,14 @@ class Results:
             # Its address is all that is known of a picture that isn't fetched.
             named = _format_of(address)
             if request.output_format in (None, named) and request.output_compression is None:
-                return Picture(origin, origin.width, origin.height, named, url=address)
+                size = origin.width, origin.height
+                return Picture(origin, *size, named, url=address, price=finished_job.price)
         try:
             stored = await self._stored(request, finished_job, late)
         except NotAPicture:
             raise ProviderBadResult("The provider's picture cannot be used: it is no picture, or too large.") from None
-        return Picture(origin, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
+        facts = stored.facts
+        return Picture(origin, facts.width, facts.height, facts.format, stored=stored, price=finished_job.price)
 
     def _may_need_file(self, resolved: ResolvedRequest, candidate: Candidate) -> bool:
         """Whether the provider's own address may turn out not to do as the answer."""

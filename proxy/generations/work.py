@@ -246,5 +246,5 @@ class Work:
         except Failure as failure:
             await steps.lost(failure.code or failure.type)
             raise
-        await steps.done(dump_picture(picture))
+        await steps.done(dump_picture(picture), finished.price)
         return picture

@@ -5,10 +5,11 @@ picture. A job that was accepted is followed to its end, whatever becomes of its
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from proxy.accounts.prices import Price, known_price
 from proxy.clock import Clock, Deadline
 from proxy.errors import (
     ContentRefused,
@@ -21,13 +22,14 @@ from proxy.errors import (
     StateUnavailable,
     SubmitOutcomeUnknown,
 )
+from proxy.jobs.orders import job_of, kind_of, would_be_missed
 from proxy.jobs.poll import Follower
-from proxy.jobs.refusals import refused_submit
+from proxy.jobs.refusals import OnlyAtOnce, refused_submit
 from proxy.jobs.runtime import Limits, Place, ProviderRuntime
-from proxy.jobs.schedule import Key, Pace, Schedule, classify
+from proxy.jobs.schedule import Key, Pace, Schedule
 from proxy.jobs.steps import FinishedJob, Steps
 from proxy.metrics import Metrics
-from proxy.providers.boundary import SUBMIT, Finished, Handle, Job, Pending
+from proxy.providers.boundary import Finished, Handle, Job, Pending
 from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent
 
@@ -39,7 +41,10 @@ Any later, and the caller would get "pending" for a generation that has bought n
 
 
 class Jobs:
-    """Runs jobs. Has no state but the slots and breakers of the runtimes, and what the schedule has learned."""
+    """Runs jobs. Has no state but the slots and breakers of the runtimes, and what was learned of times and prices.
+
+    ``told``: what providers last told of prices, in nano-dollars by ``Price.name``; it is added to.
+    """
 
     def __init__(
         self,
@@ -50,13 +55,19 @@ class Jobs:
         metrics: Metrics,
         *,
         check_store: Callable[[ResolvedRequest, Sequence[Candidate]], None] = lambda *_: None,
+        told: MutableMapping[str, int] | None = None,
     ) -> None:
         self.runtimes = runtimes
+        self._told = {} if told is None else told
         self._schedule = schedule
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
         self._check_store = check_store
+
+    def price(self, candidate: Candidate) -> Price:
+        """Return what a picture by this route costs, as far as it is known now."""
+        return known_price(candidate, self.runtimes[candidate.route.provider].prices, self._told)
 
     async def places(self, resolved: ResolvedRequest, count: int) -> list[Place]:
         """Take up to ``count`` places at the first route's provider, as far as they are free now. Does not wait."""
@@ -176,13 +187,16 @@ class Jobs:
                 raise Overloaded("Nobody waited for this picture any more when its turn came.", retry_after=1.0)
             # Begins here: the wait for a slot must not shorten the time in which the job may be made.
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
-            job = self._job(candidate, resolved, seed)
+            price = self.price(candidate)
+            job = self._durable(runtime, job_of(candidate, resolved, seed), price)
             ensure_storable = partial(self._check_store, resolved, (candidate,))
-            finished = await self._submit_and_follow(runtime, job, steps, (hold, lifetime), ensure_storable)
+            finished = await self._either_way(runtime, job, steps, (hold, lifetime), ensure_storable)
+            if finished.cost is not None:
+                self._told[price.name] = finished.cost
             origin = candidate.origin().seeded(seed)
             if finished.seed is not None:
                 origin = replace(origin, seed=finished.seed)
-            return FinishedJob(finished, origin, lifetime, runtime.upstream)
+            return FinishedJob(finished, origin, lifetime, runtime.upstream, price.settled(finished.cost))
         finally:
             runtime.figures.jobs_in_flight.dec()
             runtime.slots.release()
@@ -202,19 +216,28 @@ class Jobs:
                 message = f"All {runtime.max_jobs} places at the provider '{runtime.name}' stayed taken."
                 raise Overloaded(message, retry_after=1.0) from None
 
-    @staticmethod
-    def _job(candidate: Candidate, resolved: ResolvedRequest, seed: int) -> Job:
-        model, checked = candidate.route.model, resolved.checked
-        output_format = resolved.request.output_format or "png"
-        return Job(
-            model=model,
-            operation=checked.operation,
-            prompt=checked.request.prompt,
-            settings=candidate.translation.with_seed(seed),
-            output_format=output_format,
-            images=checked.images,
-            mask=checked.mask,
-        )
+    def _durable(self, runtime: ProviderRuntime, job: Job, price: Price) -> Job:
+        """Return the job, marked as durable if its loss would cost something and it can be."""
+        usual_s = self._schedule.usual_s(kind_of(runtime.name, job)) or job.model.seconds
+        return replace(job, durable=job.model.name not in runtime.only_at_once and would_be_missed(price, usual_s))
+
+    async def _either_way(
+        self,
+        runtime: ProviderRuntime,
+        job: Job,
+        steps: Steps,
+        deadlines: tuple[Deadline, Deadline],
+        ensure_storable: Callable[[], None],
+    ) -> Finished:
+        """Make a job; one that can't be durable, the other way: its provider has refused and so started nothing."""
+        try:
+            return await self._submit_and_follow(runtime, job, steps, deadlines, ensure_storable)
+        except OnlyAtOnce:
+            job = replace(job, durable=False)
+            finished = await self._submit_and_follow(runtime, job, steps, deadlines, ensure_storable)
+        # Only now: the words of a refusal may be the prompt's, and then this submit is refused as well.
+        runtime.only_at_once.add(job.model.name)
+        return finished
 
     async def _submit_and_follow(
         self,
@@ -229,12 +252,15 @@ class Jobs:
         answer = await self._submit(runtime, job, steps, lifetime, ensure_storable)
         figures = runtime.figures
         figures.submits.inc()
+        kind = kind_of(runtime.name, job)
         if isinstance(answer, Pending):
-            pace = self._schedule.watch(_kind_of(runtime, job), runtime.polls_per_second)
+            pace = self._schedule.watch(kind, runtime.polls_per_second)
             # The hold as well: a last poll just before it ends may spare the caller a 504 and a second call.
             answer, polls = await self._follow(runtime, answer, pace, steps, (lifetime, hold))
             figures.polls_per_job.observe(polls)
             figures.detection_lag.observe(pace.finished(self._clock.monotonic(), answer.elapsed_s))
+        else:
+            self._schedule.learn(kind, self._clock.monotonic() - started)
         figures.job_seconds.observe(self._clock.monotonic() - started)
         steps.progress("done", 1.0)
         return answer
@@ -279,7 +305,7 @@ class Jobs:
             reply = await runtime.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
                 raise refused_submit(runtime.provider, runtime.name, job, reply)
-            answer = runtime.read(SUBMIT, reply)
+            answer = runtime.read(call.handle, reply)
         except StateUnavailable as unstorable:  # raised before the call goes out
             runtime.submit_breaker.skipped()
             await steps.not_started(_code(unstorable), sent=False)
@@ -327,9 +353,3 @@ async def _tell(steps: Steps, failure: ProviderFailure, *, sent: bool) -> None:
 
 def _code(failure: Failure) -> str:
     return failure.code or failure.type
-
-
-def _kind_of(runtime: ProviderRuntime, job: Job) -> Key:
-    """Return the kind of a job: the durations of all jobs of one kind are learned together."""
-    size = job.settings.get("width"), job.settings.get("height")
-    return classify(runtime.name, job.model.name, *size, job.settings.get("steps"))

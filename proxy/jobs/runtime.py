@@ -1,6 +1,7 @@
 """What a job needs while it runs: the provider in operation, and its time limits."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from proxy.upstream.client import Upstream
 
 @dataclass(slots=True)
 class ProviderRuntime:
-    """A configured provider in operation: its dialect, connections, slots, breakers and figures."""
+    """A configured provider in operation: its dialect, connections, slots, breakers and figures.
+
+    ``prices``: as configured, in nano-dollars by model. ``only_at_once``: names of models whose jobs turned out to have
+    no handle.
+    """
 
     name: str
     provider: Provider
@@ -23,6 +28,8 @@ class ProviderRuntime:
     poll_breaker: Breaker
     figures: ProviderFigures
     polls_per_second: float = 0.0
+    prices: Mapping[str, int] = field(default_factory=dict)
+    only_at_once: set[str] = field(default_factory=set)
     slots: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from proxy.accounts.prices import UNKNOWN, Price
 from proxy.clock import Deadline
 from proxy.providers.boundary import Finished, Handle
 from proxy.requests.summary import Origin
@@ -58,8 +59,8 @@ class Steps(Protocol):
         """Report that a picture was bought and will not come."""
         ...
 
-    async def done(self, picture: str, cost: int | None = None, /) -> None:
-        """Report the picture, as text that can be kept, and its cost in nano-dollars if the provider told it."""
+    async def done(self, picture: str, price: Price, /) -> None:
+        """Report the picture, as text that can be kept, and what it cost."""
         ...
 
     def progress(self, state: JobState, fraction: float | None = None, preview: str | None = None) -> None:
@@ -121,7 +122,7 @@ class Progress:
 
     unknown = failed = lost = released
 
-    async def done(self, _picture: str, _cost: int | None = None, /) -> None:
+    async def done(self, _picture: str, _price: Price, /) -> None:
         """Record that the job is done."""
         self.resumable = True
         self.progress("done", 1.0)
@@ -143,7 +144,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """A finished job, where it comes from, and until when its picture may be fetched and stored.
+    """A finished job, where it comes from, until when its picture may be fetched and stored, and what it cost.
 
     ``upstream``: what speaks to its provider. ``waited_s``: seconds from its request, read, to its submit.
     """
@@ -152,4 +153,5 @@ class FinishedJob:
     origin: Origin
     lifetime: Deadline
     upstream: Upstream
+    price: Price = UNKNOWN
     waited_s: float = 0.0

@@ -96,7 +96,9 @@ class Job:
 
     ``settings`` holds only what the model accepts, already within its ranges: steps, cfg, seed, sampler,
     style_preset, negative_prompt, and those of the chosen shape (width and height in pixels,
-    aspect_ratio, upscale, size …). ``output_format`` is the wanted type (``png``, ``jpeg``, ``webp``).
+    aspect_ratio, upscale, size …). ``output_format`` is the wanted type (``png``, ``jpeg``, ``webp``). ``durable``: if
+    the dialect can start it in two ways, it is to be the one that answers with a handle, so that our own crash loses
+    nothing; see ``StartsEitherWay``.
     """
 
     model: Model
@@ -106,6 +108,7 @@ class Job:
     output_format: str = "png"
     images: tuple[InputPicture, ...] = ()
     mask: InputPicture | None = None
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,38 +130,18 @@ class Base64:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """An HTTP call to be made, without credentials: ``upstream`` adds them. Query and body hold prompts, so ``repr``
-    shows neither.
-
-    ``json``: plain values, and ``Base64`` among the object's own. ``picture``: the reply may be a picture, so it is
-    read up to the picture limit and not the small one; ``picture_part`` is the part that holds it in a multipart reply.
-    ``safe``: it changes nothing at the provider (RFC 9110, 9.2.1), so a GET may be sent a second time when its
-    connection is dropped.
-    """
-
-    method: Literal["GET", "POST"]
-    url: str = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    query: Mapping[str, str] = field(default_factory=dict, repr=False)
-    json: Mapping[str, Any] | None = field(default=None, repr=False)
-    files: tuple[File, ...] = field(default=(), repr=False)
-    picture: bool = False
-    picture_part: str = ""
-    safe: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Handle:
     """What is needed to ask for a job again: plain data without secrets, which can be stored and read back.
 
     ``step``: which of the dialect's calls comes next. ``id``: the provider's id of the job. ``name``: which of the
-    job's files to fetch, where it has several.
+    job's files to fetch, where it has several. ``told``: what an earlier step told of the job, for the dialect's own
+    use when it reads the last one.
     """
 
     step: str
     id: str = field(default="", repr=False)
     name: str = field(default="", repr=False)
+    told: str = field(default="", repr=False)
 
     def dump(self) -> str:
         """Return it as JSON text."""
@@ -177,7 +160,30 @@ class Handle:
 
 
 SUBMIT = Handle("submit")
-"""Stands for the call that starts a job, when its reply is read."""
+"""Stands for the call that starts a job, when its reply is read; a dialect that has two such calls names the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An HTTP call to be made, without credentials: ``upstream`` adds them. Query and body hold prompts, so ``repr``
+    shows neither.
+
+    ``json``: plain values, and ``Base64`` among the object's own. ``picture``: the reply may be a picture, so it is
+    read up to the picture limit and not the small one; ``picture_part`` is the part that holds it in a multipart reply.
+    ``safe``: it changes nothing at the provider (RFC 9110, 9.2.1), so a GET may be sent a second time when its
+    connection is dropped. ``handle``: with which the reply is to be read.
+    """
+
+    method: Literal["GET", "POST"]
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
+    files: tuple[File, ...] = field(default=(), repr=False)
+    picture: bool = False
+    picture_part: str = ""
+    safe: bool = False
+    handle: Handle = SUBMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +191,7 @@ class Reply:
     """What came back. Header names are in lower case.
 
     ``picture`` is the file a picture was streamed to, or its bytes if no file could be written (then ``body`` is
-    empty); other bodies are in ``body``. ``parts``: name and first 64 KiB of each part of a multipart reply to a call
+    empty); other bodies are in ``body``. ``parts``: name and first 512 KiB of each part of a multipart reply to a call
     with ``picture``, except the picture's.
     """
 
@@ -233,7 +239,8 @@ class Pending:
     unfinished picture.
 
     ``at_once``: the job itself is done and ``handle`` collects it, so there is nothing to wait for. ``expires_s``:
-    seconds from now after which the provider may have forgotten the job, None where it doesn't say.
+    seconds from now after which the provider may have forgotten the job, None where it doesn't say. ``otherwise``: what
+    ``handle`` would bring is not needed for the picture: it is asked once, and without a good answer this goes on.
     """
 
     handle: Handle
@@ -242,25 +249,28 @@ class Pending:
     preview: str | None = None
     at_once: bool = False
     expires_s: float | None = None
+    otherwise: Handle | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The job is done. ``image``: an address, or the bytes, or the file they were streamed to.
 
-    ``elapsed_s``: the provider's own figure for how long the job took. ``seed``: the one it says it used.
+    ``elapsed_s``: the provider's own figure for how long the job took. ``seed``: the one it says it used. ``cost``:
+    what it says that this picture costs, in nano-dollars.
     """
 
     image: str | bytes | Path = field(repr=False)
     elapsed_s: float | None = None
     seed: int | None = None
+    cost: int | None = None
 
 
 class Provider(Protocol):
     """One dialect, bound to an address and a key.
 
-    A reply is read together with the handle of its call (``SUBMIT`` for the first one): some answers, such as a bare
-    word for a job's state, name neither their step nor their job.
+    A reply is read together with the handle of its call (``Call.handle`` for the first one): some answers, such as a
+    bare word for a job's state, name neither their step nor their job.
     """
 
     @property
@@ -289,7 +299,7 @@ class Provider(Protocol):
         ...
 
     def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
-        """Read a good reply (2xx) to the submit (``SUBMIT``) or to ``ask(asked)``. Raises ProviderFailure."""
+        """Read a good reply (2xx) to the submit or to ``ask(asked)``. Raises ProviderFailure."""
         ...
 
     def refusal(self, reply: Reply) -> str:
@@ -307,6 +317,18 @@ class ListsModels(Protocol):
 
     def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:
         """Read the replies to ``catalogue()``. Raises ProviderFailure."""
+        ...
+
+
+@runtime_checkable
+class StartsEitherWay(Protocol):
+    """A dialect that can start a job by a call that answers with the picture, or by one that answers with a handle.
+
+    The first is quicker; what the second has started survives this process. ``Job.durable`` says which is wanted.
+    """
+
+    def only_at_once(self, reply: Reply) -> bool:
+        """Whether a refused ``durable`` submit says that this model's jobs can only be started the first way."""
         ...
 
 

@@ -6,7 +6,10 @@ from proxy.multipart import BrokenMultipart, MultipartReader
 from proxy.pictures.codec import HEADS, LONGEST_HEAD
 from proxy.providers.boundary import UnreadableReply
 
-_MAX_PART_BYTES, _MAX_PARTS = 65_536, 64
+_MAX_PART_BYTES, _MAX_PARTS = 524_288, 64
+"""A job's part repeats the prompt: 32,000 characters, up to twelve bytes each as JSON."""
+_MAX_KEPT_BYTES = 1_048_576
+"""Of all parts together."""
 
 
 class Parts:
@@ -23,6 +26,7 @@ class Parts:
         self._writing = False
         self._head = b""
         self._name = ""
+        self._room = _MAX_KEPT_BYTES
         try:
             self._reader = MultipartReader(content_type, begin=self._begin, data=self._data, end=self._end)
         except BrokenMultipart:
@@ -58,7 +62,9 @@ class Parts:
             self._write(self._head + data)
             self._head = b""
         else:
-            self._head += data[: _MAX_PART_BYTES - len(self._head)]
+            self._head += data[: min(_MAX_PART_BYTES, self._room) - len(self._head)]
 
     def _end(self) -> None:
         self.kept.append((self._name, self._head))
+        # Never less than a picture's head, or a picture behind all that could not be recognised any more.
+        self._room = max(LONGEST_HEAD, self._room - len(self._head))

@@ -53,6 +53,7 @@ def _model(checkpoint: str) -> Model:
         choices={"sampler": SAMPLERS},
         texts=frozenset({"negative_prompt"}),
         aliases=(short_name(checkpoint), *default),
+        price_dollars=0,
         seconds=4.0,
     )
 

@@ -145,7 +145,7 @@ _GENERATE = (
         seconds=2.0,
         aliases=("sdxl",),
     ),
-    _type("sd15.txt2img.v1", price_dollars=0.0025, seconds=1.2),
+    _type("sd15.txt2img.v1", price_dollars=0.008, seconds=1.2),
     _type(
         "seedream.txt2img.v1",
         FreeShapes(low=512, high=2048, step=1),

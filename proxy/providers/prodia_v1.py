@@ -68,6 +68,7 @@ def _model(checkpoint: str, family: str) -> Model:
         aliases=(short_name(checkpoint),),
         family=family,
         wire={"cfg": "cfg_scale"},
+        price_dollars=0,
         seconds=4.0,
     )
 

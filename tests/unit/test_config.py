@@ -176,8 +176,8 @@ def test_a_default_route_that_leads_nowhere_is_told_once() -> None:
         ("key_env", _KEYED),
         ("mode", {"prodia"}),
         ("image_base_url", {"prodia-legacy"}),
-        *((key, set(KINDS)) for key in ("base_url", "enabled", "max_jobs", "polls_per_second", "http_proxy")),
-        *((key, set(KINDS)) for key in ("kind", "image_hosts", "allow_private_hosts")),
+        *((key, set(KINDS)) for key in ("base_url", "enabled", "max_jobs", "polls_per_second", "prices")),
+        *((key, set(KINDS)) for key in ("kind", "image_hosts", "allow_private_hosts", "http_proxy")),
     ],
 )
 def test_a_key_is_taken_by_its_kinds_and_refused_by_the_others(key: str, kinds: set[str]) -> None:
@@ -189,6 +189,17 @@ def test_a_key_is_taken_by_its_kinds_and_refused_by_the_others(key: str, kinds: 
     for kind in set(KINDS) - kinds:
         (problem,) = _problems({"providers": {"mine": {"kind": kind, key: value}}})
         assert problem.startswith(f"providers.mine.{key}: unknown key; only for kind {_listed(kinds)}; ")
+
+
+def test_prices_are_read_exactly_and_zero_is_one() -> None:
+    prices = tomllib.loads('prices = { "flux-2.klein.4b.txt2img.v1" = 0.0043, sdxl = 0, "flux dev" = 1 }')
+    settings = compose({"providers": {"prodia": prices}}, {}).settings
+    assert settings.providers["prodia"].prices == {
+        "flux-2.klein.4b.txt2img.v1": 4_300_000,
+        "sdxl": 0,
+        "flux dev": 10**9,
+    }
+    assert settings.providers["imagelabs"].prices == {}
 
 
 def test_a_removed_provider_is_not_used() -> None:
@@ -206,7 +217,7 @@ def test_several_tables_may_share_a_kind() -> None:
     configuration = compose(values, {"PRODIA_TOKEN": "one", "SECOND_TOKEN": "two"})
     second = configuration.settings.providers["second"]
     assert isinstance(second, ProdiaSettings)
-    assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "sync")
+    assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "auto")
     assert configuration.provider_keys == {**dict.fromkeys(_KEYED, ""), "prodia": "one", "second": "two"}
     assert configuration.why_not("second") == ""
     assert configuration.why_not("old") == ""
@@ -295,6 +306,14 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
         ({"models": {"x": {"routes": []}}}, "models.x.routes"),
         ({"server": {"default_routes": []}}, "server.default_routes"),
         ({"server": {"default_routes": [5]}}, "server.default_routes.0"),
+        ({"providers": {"prodia": {"prices": 5}}}, "providers.prodia.prices"),
+        *(
+            (
+                {"providers": {"prodia": {"prices": {"sdxl": 0.002, "flux-dev": price}}}},
+                "providers.prodia.prices.flux-dev",
+            )
+            for price in (-0.01, "0.01", True, float("nan"), 1e-12, 1e9, [0.1])
+        ),
     ],
 )
 def test_wrong_values_are_told_by_their_place(values: dict[str, Any], place: str) -> None:
