@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.api.kept import Said, Status
+from proxy.api.kept import Head, Said, Status
 from proxy.api.renderings import MARK, PicturesBody, facts, image_address, open_pictures
 from proxy.api.response_input import CALL
 from proxy.api.streaming import event, picture_event
@@ -29,6 +29,7 @@ _CODES = {
 class Answer:
     """A response as its caller sees it. ``origin``: our base URL."""
 
+    head: Head
     said: Said
     origin: str
 
@@ -37,9 +38,9 @@ class Answer:
         said = self.said
         ended = bool(pictures) or (status == "completed")
         return {
-            "id": said.id,
+            "id": self.head.id,
             "object": "response",
-            "created_at": said.created,
+            "created_at": self.head.created,
             "status": status,
             "background": said.background,
             "error": None if failure is None else _error(failure),
@@ -68,12 +69,12 @@ class Answer:
 
     def item(self, status: str) -> dict[str, Any]:
         """Return the item of a picture that isn't there."""
-        return {"id": f"ig_{self.said.number}", "type": CALL, "status": status, "result": None}
+        return {"id": f"ig_{self.head.number}", "type": CALL, "status": status, "result": None}
 
     def message(self, text: str | None) -> dict[str, Any]:
         """Return the message; without a text, as it begins."""
         return {
-            "id": f"msg_{self.said.number}",
+            "id": f"msg_{self.head.number}",
             "type": "message",
             "role": "assistant",
             "status": "in_progress" if text is None else "completed",
@@ -95,7 +96,7 @@ class Answer:
 
     def _usage(self, pictures: Sequence[Picture]) -> dict[str, Any]:
         """Return token counts, all of OpenAI's fields; estimates, as in ``renderings.usage``."""
-        given = sum(self.said.tokens)
+        given = self.head.tokens
         text = 0 if pictures else estimated_tokens(self.said.text or "")
         made = text + sum(pixel_tokens(picture.width, picture.height) for picture in pictures)
         return {

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from proxy.api.context import RequestContext
-from proxy.api.kept import Kept, Responses, Said
+from proxy.api.kept import Head, Kept, Responses, Said
 from proxy.api.pictured import BASE64_TOO, read_pictured
 from proxy.api.renderings import ImagesResponse
 from proxy.api.response_input import TOOL, Asked, read
@@ -19,7 +19,6 @@ from proxy.api.response_pictures import resolve
 from proxy.api.streaming import HeldStream, Previews, Stream, WholeStream, each
 from proxy.api.waiting import Waiting, describe
 from proxy.errors import Failure, InvalidRequest, JobLost, NotFound
-from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
 from proxy.requests.resolve import ResolvedRequest
 from proxy.requests.summary import estimated_tokens
@@ -53,15 +52,17 @@ async def create_response(request: Request) -> ASGIApp:
             resolved = await resolve(asked, body, responses, waiting.engine, context.owner)
     if text is not None:
         return _written(request, asked, text)
+    said = _said(asked, resolved)
+    if asked.store:
+        resolved = resolved.with_note(said.dump())
     joined = await waiting.join(request, resolved)
-    said = _said(asked, resolved, joined.generation)
     kept = responses.keep(said, joined.generation) if asked.store else None
     if kept is not None and asked.background:
         waiting.engine.generations.hand_over(joined.generation)
         if not asked.stream:
             waiting.engine.generations.leave(joined, delivered=False)
             return await _told(request, kept)
-    answer = Answer(said, context.origin)
+    answer = Answer(Head.of(joined.generation), said, context.origin)
     if asked.stream:
         return _stream(request, joined, Events(answer), background=asked.background, previews=True)
     await waiting.hold(request, joined, "responses")
@@ -77,7 +78,7 @@ async def response(request: Request) -> ASGIApp:
         replayed = request.method == "GET" and request.query_params.get("stream") == "true"
         return _replayed(request, kept) if replayed else await _told(request, kept)
     await responses.forget(kept)
-    return JSONResponse({"id": kept.said.id, "object": "response", "deleted": True})
+    return JSONResponse({"id": kept.head.id, "object": "response", "deleted": True})
 
 
 async def cancel_response(request: Request) -> ASGIApp:
@@ -94,7 +95,7 @@ def _kept(request: Request) -> Kept:
     responses: Responses = request.app.state.responses
     name = request.path_params["id"]
     kept = responses.find(name, request.state.context.owner)
-    if kept is None or kept.said.id != name:
+    if kept is None or kept.head.id != name:
         raise NotFound("There is no such response, or no longer.")
     return kept
 
@@ -104,8 +105,8 @@ async def _told(request: Request, kept: Kept) -> ASGIApp:
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
     responses: Responses = request.app.state.responses
-    answer = Answer(kept.said, context.origin)
-    generation = responses.running(kept)
+    answer = Answer(kept.head, kept.said, context.origin)
+    generation = responses.remembered(kept)
     if generation is not None:
         describe(context, generation)
     told: ASGIApp
@@ -125,7 +126,7 @@ def _replayed(request: Request, kept: Kept) -> ASGIApp:
     after = request.query_params.get("starting_after", "-1")
     if not re.fullmatch(r"-1|\d{1,9}", after, re.ASCII):
         raise InvalidRequest("'starting_after' must be a sequence number.", param="starting_after")
-    events = Events(Answer(kept.said, request.state.context.origin), after=int(after))
+    events = Events(Answer(kept.head, kept.said, request.state.context.origin), after=int(after))
     if kept.generation is not None and not kept.cancelled:
         joined = waiting.engine.generations.attend(kept.generation)
         return _stream(request, joined, events, background=True, previews=False)
@@ -140,23 +141,15 @@ def _written(request: Request, asked: Asked, text: str) -> ASGIApp:
     context: RequestContext = request.state.context
     context.route = "housekeeping"
     # The model's name goes back as it came: nothing was resolved.
-    said = Said(
-        "",
-        secrets.token_hex(16),
-        int(waiting.engine.clock.wall()),
-        asked.model or "",
-        metadata=asked.metadata,
-        store=False,
-        text=text,
-        tokens=(estimated_tokens(asked.prompt), 0),
-    )
-    answer = Answer(said, context.origin)
+    said = Said(asked.model or "", metadata=asked.metadata, store=False, text=text)
+    head = Head(secrets.token_hex(16), int(waiting.engine.clock.wall()), estimated_tokens(asked.prompt))
+    answer = Answer(head, said, context.origin)
     if asked.stream:
         return WholeStream(each(Events(answer).written(text)))
     return JSONResponse(written(answer, text))
 
 
-def _said(asked: Asked, resolved: ResolvedRequest, generation: Generation) -> Said:
+def _said(asked: Asked, resolved: ResolvedRequest) -> Said:
     shown = resolved.request.model_dump(include=set(_SHOWN_OPTIONS), exclude_unset=True, exclude_none=True)
     if shown.get("quality") == "hd":  # dall-e-3's word, which this tool never had
         del shown["quality"]
@@ -164,9 +157,6 @@ def _said(asked: Asked, resolved: ResolvedRequest, generation: Generation) -> Sa
     if asked.tool_model() is not None:
         tool["model"] = asked.tool_model()
     return Said(
-        generation.id,
-        generation.id.rpartition("_")[2],
-        generation.created,
         asked.model or resolved.public.name,
         tools=[tool] if asked.tool is not None else (),
         tool_choice={"type": TOOL} if asked.choice == "forced" else "auto",
@@ -176,7 +166,6 @@ def _said(asked: Asked, resolved: ResolvedRequest, generation: Generation) -> Sa
         store=asked.store,
         edited=resolved.checked.operation != "generate",
         text=asked.message,
-        tokens=(generation.request.text_tokens, generation.request.image_tokens),
     )
 
 

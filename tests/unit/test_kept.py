@@ -1,6 +1,7 @@
 """Kept responses: an hour, a bounded number, by their owner."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,10 +46,10 @@ def end(ended: Generation) -> None:
 async def test_it_is_kept_for_an_hour_and_without_its_prompt() -> None:
     time = Time()
     all_kept, running = responses(time), generation(time)
-    all_kept.keep(Said(running.id, "0", 0, "m"), running)
+    all_kept.keep(Said("m"), running)
     found = all_kept.find("resp_0", "me")
     assert found is not None
-    assert (found.status, found.generation) == ("queued" if not running.progress else "in_progress", running)
+    assert (found.status, found.generation) == ("queued", running)
     assert all_kept.find("ig_0", "me") is found
     assert all_kept.find("resp_0", "you") is None
     assert all_kept.find("resp_1", "me") is None
@@ -64,7 +65,7 @@ async def test_a_repeat_gets_the_same_one_and_begins_its_hour_anew() -> None:
     time = Time()
     all_kept, ended = responses(time), generation(time)
     end(ended)
-    said = Said(ended.id, "0", 0, "m")
+    said = Said("m")
     first = all_kept.keep(said, ended)
     time.now = 1000
     assert all_kept.keep(said, ended).said == first.said
@@ -77,6 +78,28 @@ async def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     time = Time()
     all_kept = responses(time)
     for number in range(3):
-        all_kept.keep(Said(f"imggen_{number}", str(number), 0, "m"), generation(time, number))
+        all_kept.keep(Said("m"), generation(time, number))
     await asyncio.sleep(0)
     assert [all_kept.find(f"resp_{number}", "me") is not None for number in range(3)] == [False, True, True]
+
+
+async def test_one_of_another_process_is_read_back() -> None:
+    time = Time()
+    all_kept, found = responses(time), generation(time)
+    said = Said("m", tools=[{"type": "image_generation"}], metadata={"a": "b"}, text="the caller's words", edited=True)
+    assert "words" not in said.dump()
+    found.request = RequestSummary("m", 1, "b64_json", (), note=said.dump())
+    all_kept._generations._registry.add(found)
+    kept = all_kept.find("resp_0", "me")
+    assert kept is not None
+    assert kept.said == replace(said, text="")
+    assert all_kept.find("resp_0", "you") is None
+
+
+@pytest.mark.parametrize("note", ["", "{}", "[]", '{"else": 1}', "no JSON"])
+async def test_a_generation_of_another_surface_is_no_response(note: str) -> None:
+    time = Time()
+    all_kept, found = responses(time), generation(time)
+    found.request = RequestSummary("m", 1, "b64_json", (), note=note)
+    all_kept._generations._registry.add(found)
+    assert all_kept.find("resp_0", "me") is None
