@@ -29,6 +29,8 @@ _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
     "background",
     "moderation",
 }
+_NOT_HERE = ("conversation", "prompt")
+"""What would change the picture, and is kept at OpenAI: conversations and prompts."""
 _NOT_OPTIONS = frozenset({"type", "model", "action", "input_image_mask", "n", "stream", "prompt", "response_format"})
 _TEXTS = frozenset({None, "input_text", "text", "output_text"})
 _MOST_PAIRS, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
@@ -40,7 +42,8 @@ class Asked:
     """One request. ``tool``: the options of its image tool, None without one.
 
     ``attached``: the addresses of the pictures that came with its last words. ``call``: the latest picture that was
-    made before, as the item that stands for it. ``texts``: what its words are part of.
+    made before, as the item that stands for it. ``texts``: what its words are part of. ``unknown``: what was given and
+    means nothing here.
     """
 
     prompt: str
@@ -53,6 +56,7 @@ class Asked:
     texts: housekeeping.Talk
     extras: Mapping[str, Any]
     metadata: Mapping[str, str]
+    unknown: Sequence[str]
     stream: bool
     background: bool
     store: bool
@@ -80,8 +84,8 @@ class Asked:
         return {**given, "prompt": self.prompt, "response_format": "b64_json"}
 
     def ignored(self) -> list[str]:
-        """Return the names of the tool's options that can't be honoured by any model."""
-        return [name for name in ("n",) if (self.tool or {}).get(name) not in (None, 1)]
+        """Return the names of what can't be honoured by any model."""
+        return [*self.unknown, *(["n"] if (self.tool or {}).get("n") not in (None, 1) else [])]
 
     def tool_model(self) -> str | None:
         """Return the model that the tool names. Raises InvalidRequest."""
@@ -134,6 +138,7 @@ def read(body: Pictured) -> Asked:
         ),
         extras={name: value for name, value in values.items() if name in _OURS},
         metadata=_metadata(values.get("metadata")),
+        unknown=[name for name in _NOT_HERE if values.get(name) is not None],
         stream=values.get("stream") is True,
         background=background,
         store=values.get("store") is not False,

@@ -175,13 +175,19 @@ def _stream(request: Request, joined: Joined, events: Events, *, background: boo
     generation, store = joined.generation, waiting.engine.store
     shown = Previews(generation, waiting.engine.runtimes, events.preview) if previews else None
 
+    queued = False
+
     async def changed(stream: Stream) -> None:
-        # Not before the provider has accepted the job: until then a failure can still have its own status.
+        nonlocal queued
         if background:
             for text in events.opening():
                 await stream.write(text)
+        # Not before the provider has accepted the job: until then a failure can still have its own status. A submit
+        # that is only queued begins so, and one that is the whole job reports "generating" at once.
         progress = generation.progress[0]
-        if progress.fraction is not None or progress.preview is not None:
+        accepted = progress.fraction is not None or (queued and progress.state == "generating")
+        queued = queued or progress.state == "queued"
+        if accepted or progress.preview is not None:
             for text in events.generating():
                 await stream.write(text)
             if shown is not None:

@@ -221,10 +221,11 @@ async def test_unknown_models(service: Service) -> None:
 
 
 async def test_what_cannot_be_honoured_is_reported(service: Service) -> None:
-    answer = await service.post(RESPONSES, asking("a cat", tool_moderation="low", tool_n=3, tool_format="png"))
+    values = asking("a cat", tool_moderation="low", tool_n=3, tool_format="png", conversation="conv_1")
+    answer = await service.post(RESPONSES, values)
     assert answer.status == 200
     assert len(answer.json["output"]) == 2
-    assert set(answer.headers["x-images-dropped"].split(", ")) == {"moderation", "n", "format"}
+    assert set(answer.headers["x-images-dropped"].split(", ")) == {"moderation", "n", "format", "conversation"}
 
 
 async def test_the_form_of_the_picture(service: Service) -> None:
@@ -370,6 +371,29 @@ async def test_a_conversation_goes_on_after_a_failure(service: Service) -> None:
     assert action(await made(service, asking("make it red", previous_response_id=failed))) == "edit"
 
 
+async def test_a_follow_up_of_what_is_not_finished_or_has_no_picture(service: Service) -> None:
+    slow = asking("a tide [seconds:30]", background=True, tool_model=LABS, tool_size="auto")
+    running = (await service.post(RESPONSES, slow)).json["id"]
+    values = asking("make it red", previous_response_id=running)
+    await refused(service, values, 400, "previous_response_id", "invalid_value")
+    item = {"type": "image_generation_call", "id": running.replace("resp_", "ig_")}
+    await refused(service, asking([item, user("make it red")]), 404, "input", None)
+    await service.post(f"{RESPONSES}/{running}/cancel", {})
+    # A conversation that has no picture yet begins with one.
+    assert action(await made(service, values)) == "generate"
+
+
+async def test_too_many_pictures(service: Service) -> None:
+    given = attached(data_url(picture(64, 64)))
+    await refused(service, asking([user("x", *[given] * 17)]), 400, "input", "invalid_value")
+
+
+async def test_a_model_of_ours_that_lacks_its_token_is_told() -> None:
+    async with running(environment={"PRODIA_TOKEN": ""}) as service:
+        answer = await service.post(RESPONSES, asking("x", model="prodia/inference.flux-fast.schnell.txt2img.v2"))
+        assert (answer.status, answer.code) == (503, "provider_not_configured")
+
+
 async def test_what_is_not_known_or_no_longer(service: Service) -> None:
     for values, param in (
         (asking("x", previous_response_id="resp_0"), "previous_response_id"),
@@ -508,6 +532,17 @@ async def test_a_failure_inside_the_stream(service: Service) -> None:
     assert call.error is not None
     assert call.error.code == "image_generation_failed"
     assert (await service.get(f"{RESPONSES}/{response.id}")).json["status"] == "failed"
+
+
+async def test_a_stream_that_began_with_a_heartbeat() -> None:
+    async with running(speed=20, timeouts={"heartbeat": 0.1, "submit": 0.5}) as service:
+        values = asking("a cat [seconds:0.5]", tool_model=LABS, tool_size="auto")
+        assert kinds(await events(service, values)) == _ALL
+        # The comment was the answer's beginning, so there is no status left to tell it by.
+        values = asking("a cat [fault:hang]", tool_model=LABS, tool_size="auto")
+        found = await events(service, values)
+        assert kinds(found) == [*_OPENING, "response.failed"]
+        assert read(found[-1]["response"]).status == "failed"
 
 
 async def test_a_stream_that_ends_before_its_response() -> None:
