@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from proxy.api.context import RequestContext
 from proxy.api.kept import Head, Kept, Responses, Said
-from proxy.api.pictured import BASE64_TOO, read_pictured
+from proxy.api.pictured import BASE64_TOO, Pictured, read_pictured
 from proxy.api.renderings import ImagesResponse
 from proxy.api.response_input import TOOL, Asked, read
 from proxy.api.response_output import Answer, Events, finished_body, written
@@ -46,8 +46,8 @@ async def create_response(request: Request) -> ASGIApp:
     with waiting.admission.hold(context.owner):
         body = await read_pictured(request, server.max_body, server.max_upload, BASE64_TOO)
         context.name_model(body.values)
-        asked = await asyncio.to_thread(read, body)
-        text = asked.text
+        # In a thread: a conversation can be long.
+        asked, text = await asyncio.to_thread(_read, body)
         if text is None:
             resolved = await resolve(asked, body, responses, waiting.engine, context.owner)
     if text is not None:
@@ -68,6 +68,12 @@ async def create_response(request: Request) -> ASGIApp:
     await waiting.hold(request, joined, "responses")
     store, pictures = waiting.engine.store, joined.generation.pictures
     return await waiting.answer(joined, lambda: finished_body(answer, pictures, store))
+
+
+def _read(body: Pictured) -> tuple[Asked, str | None]:
+    """Return the request, and the text that is due instead of a picture. Raises InvalidRequest."""
+    asked = read(body)
+    return asked, asked.text
 
 
 async def response(request: Request) -> ASGIApp:

@@ -556,6 +556,35 @@ async def test_a_stream_that_ends_before_its_response() -> None:
         assert await submits(service) == 1
 
 
+async def test_the_shapes_of_clients_that_cannot_be_run_here(service: Service) -> None:
+    # Home Assistant's ai_task: https://github.com/home-assistant/core/blob/dev/homeassistant/components/openai_conversation/entity.py
+    talk = [
+        {"type": "message", "role": "developer", "content": "You are a helpful assistant."},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a lamp"}]},
+    ]
+    tool = {"type": "image_generation", "model": "gpt-image-2", "output_format": "png", "input_fidelity": "high"}
+    values = {
+        "model": "gpt-5-mini",
+        "input": talk,
+        "max_output_tokens": 3000,
+        "user": "01K",
+        "store": True,
+        "reasoning": {"effort": "low", "summary": "off"},
+        "include": ["reasoning.encrypted_content"],
+        "text": {"verbosity": "medium"},
+        "prompt_cache_retention": "24h",
+        "tools": [{"type": "web_search", "search_context_size": "medium"}, tool],
+        "tool_choice": {"type": "image_generation"},
+    }
+    found = await events(service, values)
+    assert kinds(found) == _ALL
+    assert decoded(found[6]["item"]["result"]).format == "PNG"
+    # Flowise's agent: nulls, and the tool among functions.
+    flow = {"model": "gpt-4.1", "input": [{"role": "user", "content": "a lamp"}], "stream": None, "metadata": None}
+    functions = [{"type": "function", "name": "f", "parameters": {}, "strict": False}, {"type": "image_generation"}]
+    assert result(await made(service, {**flow, "tools": functions, "parallel_tool_calls": None, "background": None}))
+
+
 # --- kept responses ---------------------------------------------------------------------------------------------------
 
 
