@@ -19,7 +19,7 @@ from proxy.config_problems import describe, read_what_is_right
 from proxy.pictures.store import ImageSettings
 from proxy.providers.registry import KINDS, build, known_keys, read_settings, with_defaults
 from proxy.providers.settings import ProviderSettings
-from proxy.requests.routing import ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings
 from proxy.state.settings import StateSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -69,6 +69,7 @@ class ServerSettings(BaseModel):
     allowed_hosts: tuple[str, ...] = ()
     default_model: str = "dall-e-3"
     default_routes: tuple[str, ...] = Field(default=_DEFAULT_ROUTES, min_length=1)
+    list_models: Literal["all", "configured"] = "all"
     strict_params: bool = False
     max_in_flight: int = Field(default=1000, ge=1)
     max_per_key: int = Field(default=0, ge=0)
@@ -110,6 +111,7 @@ class Settings(BaseModel):
     timeouts: Timeouts = Timeouts()
     state: StateSettings = StateSettings()
     images: ImageSettings = ImageSettings()
+    chat: ChatSettings = ChatSettings()
     providers: Mapping[str, Annotated[ProviderSettings, BeforeValidator(read_settings)]]
     models: Mapping[str, ModelSettings]
 
@@ -141,9 +143,10 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name; ``repr`` shows no secret."""
+    """Settings with the secrets they name; ``repr`` shows no secret. ``listed``: as ``Routing`` takes it."""
 
     settings: Settings
+    listed: tuple[str, ...] | None = None
     key_digests: tuple[bytes, ...] = field(default=(), repr=False)
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     state_file: Path | None = None
@@ -232,6 +235,7 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
     configuration = Configuration(
         settings,
+        listed=_listed(settings, values.get("models")),
         key_digests=tuple(key_digest(key.strip()) for key in keys.split(",") if key.strip()),
         provider_keys={
             name: environment.get(table.key_variable, "").strip()
@@ -246,6 +250,17 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     if problems:
         raise ConfigurationError(problems)
     return configuration
+
+
+def _listed(settings: Settings, given: object) -> tuple[str, ...] | None:
+    """Return the names to list if they are not all: those ``given`` in the file, or else the built-in ones."""
+    if settings.server.list_models == "all":
+        return None
+    mine, built_in = (
+        tuple(name for name in names if name in settings.models and not name.endswith("*"))
+        for names in (given if isinstance(given, Mapping) else (), _NAMES)
+    )
+    return mine or built_in
 
 
 def key_digest(key: str) -> bytes:

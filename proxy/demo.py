@@ -34,7 +34,12 @@ async def simulated(
             providers["prodia-legacy"]["image_base_url"] = f"{origin}/pictures"
             # A client in a container can't reach the simulator's own addresses, so pictures are always copied.
             below = {"images": {"directory": directory, "copies": "always"}}
-            # Whatever file or environment say: the demo's generations are nobody's, and must not meet real ones.
-            overrides = {**overrides, "state": {"path": IN_MEMORY, "database_url_env": ""}}
+            # Whatever file or environment say: the demo's generations are nobody's, and must not meet real ones;
+            # nor may its pictures reach anybody's storage.
+            overrides = {
+                **overrides,
+                "state": {"path": IN_MEMORY, "database_url_env": ""},
+                "images": {**overrides.get("images", {}), "store": ""},
+            }
             # The demo's keys replace real ones, which thus never reach the simulator.
             yield config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)

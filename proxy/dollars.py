@@ -1,6 +1,7 @@
 """Dollars as whole nano-dollars, so that no sum is ever off by a fraction; as decimal text where people read them."""
 
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 
 _NANO = Decimal(10**9)
 _MOST = 10**15
@@ -16,6 +17,11 @@ def nano_dollars(value: object, *, exact: bool = True) -> int:
     # A boolean is an int to isinstance().
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError("must be a number of dollars")
+    return _nano(value, exact)
+
+
+@lru_cache(maxsize=256)  # prices are few, and each picture has one
+def _nano(value: float | Decimal, exact: bool) -> int:
     amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if not amount.is_finite() or amount < 0 or amount * _NANO > _MOST:
         raise ValueError("must be between 0 and 1000000 dollars")

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from proxy import background
-from proxy.clock import Clock
+from proxy.clock import Clock, Deadline
 from proxy.config import Configuration
 from proxy.errors import InvalidRequest, ProviderBadResponse
 from proxy.generations.journal import Journal
@@ -19,9 +19,8 @@ from proxy.jobs.run import Jobs
 from proxy.jobs.runtime import Limits
 from proxy.jobs.schedule import Schedule
 from proxy.metrics import Metrics
+from proxy.pictures.choice import store_for
 from proxy.pictures.codec import Converter
-from proxy.pictures.directory import PictureDirectory
-from proxy.pictures.store import PictureStore
 from proxy.providers.boundary import InputPicture, Operation, Provider
 from proxy.providers.registry import build
 from proxy.requests.image_request import parse
@@ -30,6 +29,8 @@ from proxy.requests.routing import ModelCatalogue, Routing
 from proxy.runtimes import Runtimes
 from proxy.state.settings import open_state
 from proxy.upstream.client import Interrupted, NotSent
+
+_SOONEST_BACK_S, _LATEST_BACK_S = 2.0, 10.0
 
 
 class Engine:
@@ -42,13 +43,11 @@ class Engine:
         self.metrics = Metrics()
         timeouts = settings.timeouts
         self.directory = configuration.directory
-        self.store: PictureStore = PictureDirectory(
-            self.directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
-        )
-        self._providers = Runtimes(configuration, clock, self.metrics, self.store.drafts.draft)
+        self.store = store_for(settings.images, self.directory, clock)
+        self._providers = Runtimes(configuration, clock, self.metrics, self.store.draft)
         self.runtimes = self._providers.current
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
-        self.routing = Routing(settings.models, list(self.catalogues.values()))
+        self.routing = Routing(settings.models, list(self.catalogues.values()), configuration.listed)
         self.schedule = Schedule(worth_s=timeouts.poll_worth, random=clock.random, now=clock.monotonic)
         self.converter = Converter()
         self._results = Results(
@@ -59,10 +58,12 @@ class Engine:
             max_pixels=settings.images.max_pixels,
         )
         self._told_prices: dict[str, int] = {}
-        self.journal = Journal(clock)
-        self.generations = self._generations()
+        self.journal = Journal(clock, self.metrics.state)
+        self.jobs = self._make_jobs()
+        self.generations = self._make_generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
         self._fingerprint_key = secrets.token_bytes(32)
+        self._drained = Deadline.after(clock, 0.0)
         self._background: list[asyncio.Task[None]] = []
         self._told_bytes = dict.fromkeys(self.runtimes, 0)
 
@@ -72,7 +73,12 @@ class Engine:
         Raises proxy.state.operations.StateUnavailable.
         """
         state = await open_state(
-            self.settings.state, self.configuration.state_file, self.clock, serving=serving, patience_s=patience_s
+            self.settings.state,
+            self.configuration.state_file,
+            self.clock,
+            serving=serving,
+            patience_s=patience_s,
+            observe=self.metrics.state.observe,
         )
         self.journal.open(state)
         self._fingerprint_key = await state.fingerprint_key()
@@ -116,6 +122,7 @@ class Engine:
         await self.journal.close()
         await self._providers.close()
         self.converter.close()
+        await self.store.close()
         background.save_learned(self.schedule, self.directory)
 
     @property
@@ -147,7 +154,16 @@ class Engine:
     def drain(self, patience_s: float) -> None:
         """Refuse new work from now on. Whoever still waits after ``patience_s`` seconds is told to repeat the call."""
         self.generations.draining = True
+        self._drained = Deadline.after(self.clock, patience_s)
         asyncio.get_running_loop().call_later(patience_s, self._send_all_away)
+
+    @property
+    def come_back_s(self) -> float:
+        """Seconds after which a call that is refused while draining should be repeated.
+
+        A repeat that comes too early is refused as well, and the callers' SDKs make only a few.
+        """
+        return min(_LATEST_BACK_S, max(_SOONEST_BACK_S, self._drained.remaining / 2))
 
     def figures(self) -> bytes:
         """Return the metrics page, with the gauges brought up to date."""
@@ -157,6 +173,7 @@ class Engine:
             received = runtime.upstream.traffic.received
             self.metrics.received_bytes.labels(runtime.name).inc(received - self._told_bytes[runtime.name])
             self._told_bytes[runtime.name] = received
+        self.metrics.state_pending.set(self.journal.pending)
         self.metrics.stored_bytes.set(self.store.used_bytes)
         return self.metrics.page()
 
@@ -169,18 +186,21 @@ class Engine:
         pictures_param: str = "image",
         images: tuple[InputPicture, ...] = (),
         mask: InputPicture | None = None,
+        strict: bool | None = None,
     ) -> ResolvedRequest:
         """Check a request's ``values`` and pictures and find its routes. Raises Failure, before any call.
 
         ``ignored``: unknown names that are not in ``values``. ``pictures_param``: the parameter that the pictures came
-        in. They are not decoded.
+        in. They are not decoded. ``strict``: another answer than the configuration's to whether a parameter that can't
+        be honoured is refused.
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
         checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, owner, arrived)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
-        resolved = resolve(checked, public, self._fingerprint_key, strict=self.settings.server.strict_params, able=able)
+        strict = self.settings.server.strict_params if strict is None else strict
+        resolved = resolve(checked, public, self._fingerprint_key, strict=strict, able=able)
         self._refuse_larger(pictures_param, images)
         self._refuse_larger("mask", (mask,) if mask else ())
         return resolved
@@ -219,7 +239,7 @@ class Engine:
 
     def forecast(self, resolved: ResolvedRequest) -> tuple[RouteForecast, ...]:
         """Return what ``resolved`` would do at each of its routes, in their order. Nothing is sent."""
-        return forecast(resolved, self.schedule)
+        return forecast(resolved, self.schedule, self.jobs.price)
 
     def check_store(self, resolved: ResolvedRequest) -> None:
         """Refuse what needs a file of ours on every route while none can be written. Raises StateUnavailable."""
@@ -242,20 +262,25 @@ class Engine:
         model = self.catalogues[provider].by_name.get(name)
         return model is not None and operation in model.operations and not self.catalogues[provider].why_not
 
-    def _generations(self) -> Generations:
-        settings, clock = self.settings, self.clock
-        timeouts = settings.timeouts
-        jobs = Jobs(
+    def _make_jobs(self) -> Jobs:
+        timeouts = self.settings.timeouts
+        return Jobs(
             self.runtimes,
             self.schedule,
             Limits(timeouts.submit, timeouts.poll, timeouts.lifetime),
-            clock,
+            self.clock,
             self.metrics,
             # By writing: it is the last check before a submit, and only a write shows what is wrong with a disk.
             check_store=partial(self._results.check_store, by_writing=True),
             told=self._told_prices,
         )
-        making = PictureMaking(jobs, self._results, self._providers, clock, self.metrics, lifetime_s=timeouts.lifetime)
+
+    def _make_generations(self) -> Generations:
+        settings, clock = self.settings, self.clock
+        timeouts = settings.timeouts
+        making = PictureMaking(
+            self.jobs, self._results, self._providers, clock, self.metrics, lifetime_s=timeouts.lifetime
+        )
         return Generations(
             making,
             self.journal,

@@ -22,7 +22,7 @@ class Runtimes:
     """
 
     def __init__(
-        self, configuration: Configuration, clock: Clock, metrics: Metrics, draft: Callable[[], Draft]
+        self, configuration: Configuration, clock: Clock, metrics: Metrics, draft: Callable[[], Draft | None]
     ) -> None:
         self._configuration = configuration
         self._clock = clock

@@ -128,6 +128,10 @@ def test_one_module_speaks_http_to_providers() -> None:
     assert _importers("aiohappyeyeballs") == {"proxy.upstream.addresses"}
 
 
+def test_one_module_speaks_to_object_stores() -> None:
+    assert _importers("obstore") == {"proxy.pictures.bucket"}
+
+
 def test_the_web_framework_stays_at_the_surface() -> None:
     rooms = {_room(module) for module in _importers("starlette")}
     assert rooms <= {"proxy.api", "proxy.app", "proxy.commands", "proxy.server", "proxy.simulator"}

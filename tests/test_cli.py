@@ -185,6 +185,23 @@ def test_a_folder_that_cannot_be_made_is_one_line(home: Path) -> None:
     assert ended.stderr == f"images-proxy: images.directory: {home / 'file' / 'inside'}: Not a directory\n"
 
 
+def test_a_store_that_is_no_address_is_one_line(home: Path) -> None:
+    (home / "config.toml").write_text("[images]\nstore = 'https://bucket'\n", encoding="utf-8")
+    ended = _run("serve", "--port", "0")
+    told = "images-proxy: config.toml: images.store: 'https://bucket' is no address as \"s3://bucket/prefix\"\n"
+    assert (ended.returncode, ended.stderr) == (2, told)
+
+
+def test_variables_of_a_store_that_make_no_sense_are_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "config.toml").write_text("[images]\nstore = 's3://bucket'\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "perhaps")
+    ended = _run("serve", "--port", "0")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("images-proxy: images.store: the AWS_* variables make no sense")
+
+
 # --- serve ------------------------------------------------------------------------------------------------------------
 
 
@@ -258,7 +275,7 @@ def test_one_picture_is_written_and_never_over_another(home: Path) -> None:
     ended = _run("generate", "a lighthouse at dawn", *_QUICK)
     assert ended.returncode == 0
     assert re.fullmatch(r"image-2\.png \(\d+x\d+, seed \d+\)\n", ended.stdout)
-    assert re.fullmatch(r"made by prodia/\S+ in \d+\.\d s\n", ended.stderr)
+    assert re.fullmatch(r"made by prodia/\S+ in \d+\.\d s, \$0\.0025 \(provider\)\n", ended.stderr)
     assert inspect_file(home / "image-2.png").format == "png"
     assert (home / "image-1.png").read_text() == "mine"
 
@@ -342,6 +359,15 @@ def test_the_route_that_was_passed_over_is_told(capsys: pytest.CaptureFixture[st
     assert passed_over == "passed over: prodia/inference.flux-fast.schnell.txt2img.v2 (provider_busy)"
 
 
+def test_what_several_pictures_cost_is_told_together(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    (home / "mine.toml").write_text('[providers.imagelabs]\nprices = { "sdxl-turbo" = 0.125 }\n', encoding="utf-8")
+    asked = ["--model", "imagelabs/sdxl-turbo", "-n", "3", "--config", "mine.toml", *_QUICK]
+    _, _, err = _run_here(capsys, "generate", "a boat", *asked)
+    assert re.fullmatch(r"made by imagelabs/sdxl-turbo in \d+\.\d s, \$0\.375 \(config\)\n", err)
+    _, out, _ = _run_here(capsys, "generate", "a boat", *asked, "--dry-run")
+    assert "   1152x896, $0.125 a picture (config), about 8.0 s" in out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("more", "model"),
     [([], "inference.flux-2.klein.4b.img2img.v1"), (["--mask", "hole.png"], "inference.sdxl.inpainting.v1")],
@@ -370,7 +396,7 @@ def test_a_dry_run_tells_what_would_be_done(capsys: pytest.CaptureFixture[str], 
     assert out.splitlines() == [
         "Nothing was bought. It would be 3 pictures, made by the first of these that takes the job:",
         "1. imagelabs/sdxl-turbo",
-        "   1536x880, price unknown, about 8.0 s",
+        "   1536x880, $0 a picture (table), about 8.0 s",
         "   changed: size=1792x1024->1536x880",
         "   left out: steps",
     ]
@@ -445,13 +471,40 @@ def test_the_models_are_readable_on_80_columns() -> None:
         assert any(whole in line for line in shown), whole
     assert shown[0].split() == ["model", "usable", "made", "by", "the", "first", "of"]
     assert not any("…" in line for line in shown)
-    shown = _on_a_terminal("models", "prodia/*klein*", columns=80).splitlines()
-    assert len(shown) == 1 + 3
-    assert shown[1].split(maxsplit=2) == [
+
+
+def _run_here_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, list[str]]:
+    """Run a command inside this process, with a standard output that says it is a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    status, out, _ = _run_here(capsys, *arguments)
+    return status, [line.rstrip() for line in out.splitlines()]
+
+
+def test_with_a_filter_a_terminal_shows_the_providers_own_models(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, (heading, *rows) = _run_here_on_a_terminal(capsys, monkeypatch, "models", "prodia/*klein*")
+    assert (status, heading.split()) == (0, ["model", "usable", "why", "not"])
+    assert len(rows) == 3
+    assert rows[0].split(maxsplit=2) == [
         "prodia/inference.flux-2.klein.4b.txt2img.v1",
         "no",
         "PRODIA_TOKEN is not set",
     ]
+
+
+def test_without_a_filter_a_terminal_counts_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, lines = _run_here_on_a_terminal(capsys, monkeypatch, "models")
+    assert status == 0
+    assert lines[2].split() == ["dall-e-2", "not", "used:", "PRODIA_TOKEN", "is", "not", "set"]
+    assert "  imagelabs: 1" in lines
+    assert sum("dall-e-3" in line for line in lines) == 1
 
 
 def test_in_a_pipe_each_model_is_a_line_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -510,6 +563,30 @@ def test_a_check_asks_every_provider_for_a_sign_of_life(capsys: pytest.CaptureFi
     status, out, err = _run_here(capsys, "check", *_QUICK)
     assert out.splitlines() == [f"{kind}: ok" for kind in KINDS]
     assert (status, err) == (0, "")
+
+
+def test_a_check_tries_the_store(
+    capsys: pytest.CaptureFixture[str], home: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "config.toml").write_text("[images]\nstore = 's3://bucket'\n", encoding="utf-8")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port}")
+    status, out, _ = _run_here(capsys, "check")
+    assert status == 1
+    told = "putting an object in images.store fails: it cannot be reached, or does not work"
+    assert out.splitlines()[-1] == f"images: {told}"
+
+
+def test_the_demo_ignores_a_store(
+    capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "demo.toml").write_text("[images]\nstore = 's3://bucket'\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "perhaps")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    status, out, err = _run_here(capsys, "generate", "a fox", *_QUICK, "--config", "demo.toml", "-o", "fox.png")
+    assert (status, out.split()[0]) == (0, "fox.png")
+    assert "images.store" not in err
 
 
 def test_a_check_tells_each_problem_in_a_line(

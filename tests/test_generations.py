@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from starlette.types import Message
 
+from proxy.accounts.prices import Price
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
 from proxy.engine import Engine
@@ -36,6 +37,7 @@ from proxy.generations.results import Picture
 from proxy.generations.runner import Generations, Joined
 from proxy.jobs.runtime import Place
 from proxy.jobs.steps import FinishedJob, Progress, Steps
+from proxy.metrics import Metrics
 from proxy.providers.boundary import Finished
 from proxy.requests.resolve import ResolvedRequest
 from proxy.requests.summary import RequestSummary
@@ -72,6 +74,7 @@ class Job:
     end: asyncio.Future[None]
     brought: bool = False
     picture: Picture | None = None
+    price: Price = field(default_factory=lambda: Price(5, "config"))
 
     def finish(self, failure: Exception | None = None) -> None:
         if self.end.done():
@@ -152,7 +155,7 @@ class Studio:
 
 def generations_of(studio: Studio, clock: Clock, result_s: float = RESULT_S, **values: Any) -> Generations:
     """Return generations with a state in memory."""
-    journal = Journal(clock)
+    journal = Journal(clock, Metrics().state)
     journal.open(open_sqlite(None, wall=clock.wall))
     return Generations(studio, journal, clock, hold_s=60.0, result_s=result_s, kinds={}, **values)
 

@@ -1,20 +1,21 @@
 """What a picture costs: told by the provider, configured, published, or told for one like it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal, get_args
 
 from proxy.dollars import nano_dollars
 from proxy.requests.resolve import Candidate
 
 Source = Literal["provider", "config", "table", "unknown"]
-"""Who says what a job costs: its provider, of this very job · the operator · a table · nobody.
+"""Who says what a job costs, the surest first: its provider, of this very job · the operator · a table · nobody.
 
 A price that was told for an earlier job of the same kind is a table's as well: ``provider`` promises that the provider
 named it for this job, and whoever compares our figures with its bill can rely on those rows alone.
 """
+
+_SOURCES: tuple[Source, ...] = get_args(Source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,18 @@ class Price:
 UNKNOWN = Price()
 
 
-def source(text: str) -> Source:
-    """Return the source that was written down."""
-    return text if text in get_args(Source) else "unknown"  # type: ignore[return-value]
+def price_of(amount: int | None, source: str) -> Price:
+    """Return a price that was written down: nano-dollars, and who said so. Of unknown ones the amount says nothing."""
+    known: Source = next((each for each in _SOURCES if each == source), "unknown")
+    return UNKNOWN if amount is None or known == "unknown" else Price(amount, known)
+
+
+def total(prices: Sequence[Price]) -> Price:
+    """Return the price of several pictures together, with the weakest of their sources; unknown if one of them is."""
+    amounts = [price.amount for price in prices if price.amount is not None]
+    if not amounts or len(amounts) < len(prices):
+        return UNKNOWN
+    return Price(sum(amounts), max((price.source for price in prices), key=_SOURCES.index))
 
 
 def known_price(candidate: Candidate, configured: Mapping[str, int], told: Mapping[str, int]) -> Price:
@@ -52,7 +62,7 @@ def known_price(candidate: Candidate, configured: Mapping[str, int], told: Mappi
         if each in configured:
             return Price(configured[each], "config", name)
     if model.price_dollars is not None:
-        return Price(_published(model.price_dollars), "table", name)
+        return Price(nano_dollars(model.price_dollars), "table", name)
     return Price(told[name], "table", name) if name in told else Price(name=name)
 
 
@@ -68,8 +78,3 @@ def price_name(candidate: Candidate) -> str:
     steps = translation.settings.get("steps", usual and usual.default)
     size = 1 << round(math.log2(pixels)) if pixels > 0 else "-"
     return f"{route}|{size}|{'-' if steps is None else f'{steps:g}'}"
-
-
-@lru_cache(maxsize=256)
-def _published(dollars: float) -> int:
-    return nano_dollars(dollars)

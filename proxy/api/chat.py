@@ -1,14 +1,15 @@
 """POST /v1/chat/completions: the last user message becomes a picture, for frontends that only chat.
 
 The picture goes into the text as Markdown with an absolute address, which nearly every frontend draws, or as base64
-into ``images`` if ``modalities`` contains "image". Never both: some frontends would draw it twice.
+into ``images`` if ``modalities`` contains "image", unless the configuration decides. Never both: some frontends would
+draw it twice.
 """
 
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import to_json
@@ -19,10 +20,11 @@ from starlette.types import ASGIApp
 from proxy.api import housekeeping
 from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, is_reference, read_pictured
-from proxy.api.renderings import MARK, PicturesBody, image_address, open_pictures, usage
+from proxy.api.renderings import MARK, PicturesBody, cost, image_address, open_pictures, usage
 from proxy.api.streaming import HeldStream, WholeStream, each
 from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.waiting import Waiting
+from proxy.engine import Engine
 from proxy.errors import Failure, InvalidRequest
 from proxy.generations.record import Generation
 from proxy.generations.results import Picture
@@ -71,6 +73,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     if text is not None:
         return _Text(talk, text).response(waiting, request)
     _refuse_forced_tool(body.values)
+    talk = replace(talk, wants_images=_wants_images(waiting.engine, talk))
     resolved = waiting.engine.resolve(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
@@ -85,6 +88,13 @@ async def complete_chat(request: Request) -> ASGIApp:
         return HeldStream(waiting, request, joined, "chat", finished=reply.pictures, failed=reply.failure)
     await waiting.hold(request, joined, "chat")
     return await waiting.answer(joined, reply.answer)
+
+
+def _wants_images(engine: Engine, talk: Conversation) -> bool:
+    """Whether the answer carries base64, as the model's table says, or the service's, or the request itself."""
+    settings = engine.settings
+    form = engine.routing.chat_form(talk.values.get("model") or settings.server.default_model) or settings.chat.form
+    return talk.wants_images if form == "auto" else form == "images"
 
 
 def _read(body: Pictured) -> tuple[Conversation, str | None]:
@@ -279,6 +289,7 @@ class _Reply(_Completion):
             "prompt_tokens": counts["input_tokens"],
             "completion_tokens": counts["output_tokens"],
             "total_tokens": counts["total_tokens"],
+            **cost(self._generation.pictures),
         }
 
 

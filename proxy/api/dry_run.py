@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from proxy.api.context import DRY_RUN
+from proxy.dollars import decimal_text
 from proxy.jobs.forecast import RouteForecast
 from proxy.requests.resolve import ResolvedRequest
 
@@ -40,8 +41,21 @@ def _body(dry_run: DryRun) -> dict[str, Any]:
         "response_format": resolved.form,
         "reattached": dry_run.reattached,
         "ignored": list(resolved.checked.unknown),
+        "cost": _cost(dry_run),
         "routes": [_route(route) for route in dry_run.routes],
     }
+
+
+def _cost(dry_run: DryRun) -> str | None:
+    """Return the dollars for all pictures by the first route; None where its price isn't known."""
+    if dry_run.reattached:
+        return "0"
+    amount = dry_run.routes[0].price.amount
+    return None if amount is None else _dollars(amount * dry_run.resolved.request.n)
+
+
+def _dollars(amount: int | None) -> str | None:
+    return None if amount is None else decimal_text(amount)
 
 
 def _route(route: RouteForecast) -> dict[str, Any]:
@@ -51,6 +65,7 @@ def _route(route: RouteForecast) -> dict[str, Any]:
         "size": f"{route.width}x{route.height}",
         "mapped": list(route.mapped),
         "dropped": list(route.dropped),
-        "price": route.price,
+        "price": _dollars(route.price.amount),
+        "price_source": route.price.source,
         "seconds": None if route.seconds is None else round(route.seconds, 2),
     }

@@ -11,7 +11,7 @@ from proxy.api.context import RequestContext
 from proxy.api.renderings import AnswerBroken, Blanks, ImagesResponse, images_body
 from proxy.api.streaming import image_stream
 from proxy.api.uploads import read_upload, readable_mask
-from proxy.api.waiting import Waiting, address, describe
+from proxy.api.waiting import Waiting, address, describe, fractions
 from proxy.errors import Failure, GenerationPending, InvalidRequest, NotFound
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
@@ -158,7 +158,7 @@ def _state(generation: Generation, context: RequestContext) -> Response:
     """Return 202 with the state of the generation."""
     describe(context, generation)
     states = [progress.state for progress in generation.progress]
-    fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in generation.progress]
+    parts = fractions(generation)
     previews = [progress.preview for progress in generation.progress if progress.preview and progress.state != "done"]
     running = any(state in ("generating", "done") for state in states)
     body: dict[str, Any] = {
@@ -166,7 +166,7 @@ def _state(generation: Generation, context: RequestContext) -> Response:
         "object": "image.generation",
         "created_at": generation.created,
         "status": "in_progress" if running else "queued",
-        "progress": round(sum(fractions) / len(fractions), 3),
+        "progress": round(sum(parts) / len(parts), 3),
         "n": generation.request.n,
         "finished": states.count("done"),
         "url": f"{context.origin}{address(generation)}",

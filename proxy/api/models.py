@@ -40,7 +40,7 @@ def describe(name: str, owner: str, operations: frozenset[Operation]) -> dict[st
 
 
 async def list_models(request: Request) -> Response:
-    """List the configured names, then the models of usable providers."""
+    """List the configured names, then the models of usable providers; or only what ``list_models`` leaves of them."""
     engine: Engine = request.app.state.waiting.engine
     models = [describe(name, owner, engine.routing.operations(name)) for name, owner in engine.routing.listed()]
     return JSONResponse({"object": "list", "data": models})
@@ -50,7 +50,7 @@ async def get_model(request: Request) -> Response:
     """Describe one model, by any name that a request may use for it. Raises UnknownModel."""
     engine: Engine = request.app.state.waiting.engine
     name = request.path_params["id"]
-    owners = dict(engine.routing.listed())
+    owners = dict(engine.routing.known())
     if name not in owners:
         try:
             engine.routing.resolve(name)

@@ -165,6 +165,7 @@ _DRY_RUN_ROUTE: dict[str, Any] = {
     "mapped": _STRINGS,
     "dropped": _STRINGS,
     "price": {"type": ["string", "null"], "description": "Dollars for one picture; null: unknown."},
+    "price_source": {"enum": ["config", "table", "unknown"]},
     "seconds": {"type": ["number", "null"], "description": "The usual time for one picture; null: unknown."},
 }
 _DRY_RUN_FIELDS: dict[str, Any] = {
@@ -174,6 +175,7 @@ _DRY_RUN_FIELDS: dict[str, Any] = {
     "n": {"type": "integer"},
     "response_format": {"enum": ["url", "b64_json"]},
     "reattached": {"type": "boolean", "description": "The call would join an earlier one and buy nothing."},
+    "cost": {"type": ["string", "null"], "description": "Dollars for all pictures by the first route; null: unknown."},
     "ignored": {**_STRINGS, "description": "Parameters that nobody here knows."},
     "routes": {
         "type": "array",

@@ -23,43 +23,26 @@ from proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge
 # https://docs.python.org/3/library/re.html#regular-expression-syntax
 _STRING = rb'[^"\\]*+(?:\\(?:[^u]|u[0-9a-fA-F]{4})[^"\\]*+)*+'
 _REST_OF_STRING = re.compile(_STRING, re.DOTALL)
-_DATA, _BARE = rb"data:", rb"iVBORw0KGgo|\\?/9j\\?/|UklGR"
-"""How a data URL begins, and the base64 of a PNG, a JPEG and a WebP."""
+_BARE = re.compile(rb"iVBORw0KGgo|\\?/9j\\?/|UklGR")
+"""How the base64 of a PNG, JPEG or WebP begins, for surfaces that take it without the head of a data URL."""
+
+
+def _plain(picture: bytes) -> re.Pattern[bytes]:
+    """Return what matches whole strings that don't begin as a picture does, and what is between them."""
+    return re.compile(rb'(?:[^"]*+"(?!' + picture + rb")" + _STRING + rb'")*+', re.DOTALL)
+
+
+_PLAIN = _plain(rb"data:")
+_PLAIN_WITH_BARE = _plain(rb"data:|" + _BARE.pattern)
+_HEAD = re.compile(rb"data:(?:[\w.+-]|\\?/)*+;base64,")
+_BEGINNINGS = (b"data:",)
+_BEGINNINGS_WITH_BARE = (*_BEGINNINGS, b"iVBORw0KGgo", b"/9j/", rb"/9j\/", rb"\/9j/", rb"\/9j\/", b"UklGR")
+_NO_HEAD = b"data:;base64,"
+"""Stands before the reference to a picture that came without a head, so that it reads as any other."""
 _LONGEST_HEAD = 128
 """Bytes up to the comma; whatever goes on for longer is no picture's media type."""
-_NO_HEAD = b"data:;base64,"
-"""Stands before the reference to a picture that was given as base64 alone."""
 _LONGEST_ESCAPE = 6
 """A JSON escape such as ``\\u002b``."""
-
-
-def _plain(beginnings: bytes) -> re.Pattern[bytes]:
-    """Return the expression for whole strings that begin with none of these, and what is between them."""
-    return re.compile(rb'(?:[^"]*+"(?!' + beginnings + rb")" + _STRING + rb'")*+', re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Cuts:
-    """Which strings are cut out: ``plain`` passes over all others, ``head`` is what stands before the base64.
-
-    ``beginnings``: how those strings begin, as far as it must have arrived to be recognised.
-    """
-
-    plain: re.Pattern[bytes]
-    head: re.Pattern[bytes]
-    beginnings: tuple[bytes, ...]
-
-
-_DATA_HEAD = rb"data:(?:[\w.+-]|\\?/)*+;base64,"
-DATA_URLS = Cuts(_plain(_DATA), re.compile(_DATA_HEAD), (b"data:",))
-"""Data URLs only."""
-BASE64_TOO = Cuts(
-    _plain(_DATA + rb"|" + _BARE),
-    re.compile(_DATA_HEAD + rb"|(?=" + _BARE + rb")"),
-    (b"data:", b"iVBORw0KGgo", b"/9j/", rb"\/9j/", rb"/9j\/", rb"\/9j\/", b"UklGR"),
-)
-"""Pictures that are given as base64 alone, too."""
-
 _QUOTE, _BACKSLASH = b'"'[0], b"\\"[0]
 _ESCAPED = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
 _DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
@@ -167,13 +150,16 @@ def _unescaped(encoded: bytes) -> bytes:
 class Cutter:
     """Takes JSON in pieces and cuts the pictures out: ``text`` is what is left. Each byte is read about once.
 
+    ``bare``: strings that begin as a picture's base64 does are pictures as well.
     Raises InvalidJson, and RequestTooLarge when more than ``max_text`` bytes are left.
     """
 
-    def __init__(self, max_text: int, max_picture: int, cuts: Cuts = DATA_URLS) -> None:
+    def __init__(self, max_text: int, max_picture: int, *, bare: bool = False) -> None:
         self.text = bytearray()
-        self._cuts = cuts
         self.pictures = Pictures(max_picture)
+        self._bare = bare
+        self._plain = _PLAIN_WITH_BARE if bare else _PLAIN
+        self._beginnings = _BEGINNINGS_WITH_BARE if bare else _BEGINNINGS
         self._max_text = max_text
         self._tail = b""
         self._step = self._between
@@ -200,7 +186,7 @@ class Cutter:
             )
 
     def _between(self, data: bytes, at: int) -> int:
-        plain = self._cuts.plain.match(data, at)
+        plain = self._plain.match(data, at)
         quote = data.find(b'"', plain.end() if plain else at)
         end = quote + 1 or len(data)
         self._keep(data[at:end])
@@ -210,12 +196,16 @@ class Cutter:
 
     def _begun(self, data: bytes, at: int) -> int:
         start = data[at : at + _LONGEST_HEAD]
-        if head := self._cuts.head.match(start):
-            self._keep((head[0].replace(rb"\/", b"/") or _NO_HEAD) + self.pictures.begin().encode())
+        if head := _HEAD.match(start):
+            self._keep(head[0].replace(rb"\/", b"/") + self.pictures.begin().encode())
             self._step = self._picture
             return at + head.end()
+        if self._bare and _BARE.match(start):
+            self._keep(_NO_HEAD + self.pictures.begin().encode())
+            self._step = self._picture
+            return at
         undecided = len(start) < _LONGEST_HEAD and _QUOTE not in start
-        if not (undecided and any(start.startswith(each[: len(start)]) for each in self._cuts.beginnings)):
+        if not (undecided and any(start.startswith(each[: len(start)]) for each in self._beginnings)):
             self._step = self._string
         return at
 
@@ -278,12 +268,13 @@ def is_reference(text: str) -> bool:
     return _REFERENCE.match(text) is not None
 
 
-async def read_pictured(request: Request, max_text: int, max_picture: int, cuts: Cuts = DATA_URLS) -> Pictured:
+async def read_pictured(request: Request, max_text: int, max_picture: int, *, bare: bool = False) -> Pictured:
     """Read a JSON object of ``max_text`` bytes and its pictures, which together may be as large as one picture may.
 
-    ``cuts``: what is taken for a picture. Raises InvalidJson, InvalidRequest, RequestTooLarge, CallerLeft.
+    ``bare``: a picture's base64 may come without the head of a data URL.
+    Raises InvalidJson, InvalidRequest, RequestTooLarge, CallerLeft.
     """
-    cutter = Cutter(max_text, max_picture, cuts)
+    cutter = Cutter(max_text, max_picture, bare=bare)
     try:
         # A data URL holds four characters for three bytes.
         async for piece in arriving(request, max_text + max_picture * 4 // 3):

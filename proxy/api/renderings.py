@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
+from proxy.accounts.prices import total
 from proxy.errors import Failure, ProviderBadResult
 from proxy.generations.record import until_left
 from proxy.generations.results import Picture
@@ -30,7 +31,10 @@ def image_address(origin: str, picture: Picture) -> str:
 
 
 def usage(request: RequestSummary, pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Return token counts, all of OpenAI's fields. Estimates: a token is four characters, or a thousand pixels."""
+    """Return token counts, all of OpenAI's fields, and ``cost`` in dollars where it is known.
+
+    The counts are estimates: a token is four characters, or a thousand pixels.
+    """
     text, inputs = request.text_tokens, request.image_tokens
     made = sum(pixel_tokens(picture.width, picture.height) for picture in pictures)
     return {
@@ -39,7 +43,14 @@ def usage(request: RequestSummary, pictures: Sequence[Picture]) -> dict[str, Any
         "total_tokens": text + inputs + made,
         "input_tokens_details": {"text_tokens": text, "image_tokens": inputs},
         "output_tokens_details": {"text_tokens": 0, "image_tokens": made},
+        **cost(pictures),
     }
+
+
+def cost(pictures: Sequence[Picture]) -> dict[str, float]:
+    """Return what ``pictures`` cost together in dollars as ``cost``; nothing if that isn't known."""
+    amount = total([picture.price for picture in pictures]).amount
+    return {} if amount is None else {"cost": amount / 10**9}
 
 
 def facts(pictures: Sequence[Picture]) -> dict[str, str]:

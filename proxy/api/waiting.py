@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 from starlette.requests import Request
 
+from proxy.accounts.prices import total
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext
@@ -16,6 +17,7 @@ from proxy.api.dry_run import DryRun
 from proxy.api.log_lines import log_unattended_end
 from proxy.api.renderings import ImagesResponse, PicturesBody
 from proxy.clock import Deadline
+from proxy.dollars import decimal_text
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
 from proxy.generations.record import Ending, Generation, Happened
@@ -50,7 +52,7 @@ class Waiting:
         self._arriving.add(context)
         try:
             if self.engine.draining:
-                raise Overloaded("This service is shutting down.", retry_after=2.0)
+                raise Overloaded("This service is shutting down.", retry_after=self.engine.come_back_s)
             self._may_start(context.owner)
         except (Overloaded, RateLimited):
             # A retry of a generation that exists starts nothing, and its picture may be paid for: it must pass.
@@ -192,7 +194,7 @@ class Waiting:
 
 
 def describe(context: RequestContext, generation: Generation) -> None:
-    """Describe the generation in the answer's headers: provider, model, submits, and what became of the parameters."""
+    """Describe the generation in the answer's headers: provider, model, submits, cost, what became of parameters."""
     origin = generation.origin()
     context.attempts = generation.submits
     headers = context.headers
@@ -203,6 +205,11 @@ def describe(context: RequestContext, generation: Generation) -> None:
         headers["x-images-model"] = origin.model
         if origin.seed is not None:
             headers["x-images-seed"] = str(origin.seed)
+    if generation.pictures:
+        price = total([picture.price for picture in generation.pictures])
+        headers["x-images-cost-source"] = price.source
+        if price.amount is not None:
+            headers["x-images-cost"] = decimal_text(price.amount)
     passed_over = [pair for progress in generation.progress for pair in progress.passed_over.values()]
     headers.pop("x-images-fallback", None)  # a route that was passed over may have been tried again since
     if passed_over:
@@ -219,3 +226,8 @@ def describe(context: RequestContext, generation: Generation) -> None:
 def address(generation: Generation) -> str:
     """Return the path of a generation's own resource."""
     return f"/v1/images/generations/{generation.id}"
+
+
+def fractions(generation: Generation) -> list[float]:
+    """Return how far each job has come, from 0 to 1, as far as its provider says."""
+    return [1.0 if each.state == "done" else each.fraction or 0.0 for each in generation.progress]

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(options: argparse.Namespace, configuration: Configuration) -> int:  # noqa: ARG001 (a command's signature)
-    """Validate the configuration (by loading it) and check that each usable provider answers."""
+    """Validate the configuration (by loading it), check that each usable provider answers, and try the store."""
     async with AsyncExitStack() as stack:
         engine = Engine(configuration)
         stack.push_async_callback(engine.close)
@@ -32,7 +32,8 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
             problem = await engine.probe(name)
             problems += bool(problem)
             sys.stdout.write(f"{name}: {problem or 'ok'}\n")
-        for line in _dead_ends(engine):
+        problem = await engine.store.probe()
+        for line in [*_dead_ends(engine), *([f"images: {problem}"] if problem else [])]:
             problems += 1
             sys.stdout.write(f"{line}\n")
         if not engine.runtimes:

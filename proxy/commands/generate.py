@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from proxy.api.uploads import complete, picture_of, readable_mask
+from proxy.background import load_learned
 from proxy.commands.arguments import Mistake, add_config, add_demo
 from proxy.config import Configuration
+from proxy.dollars import decimal_text
 from proxy.engine import Engine
 from proxy.errors import Failure
 from proxy.generations.record import Generation
@@ -36,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     add_config(parser)
     add_demo(parser)
-    # Not left to argparse: after --image it would only say that a prompt is missing which the user did type.
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?")
+    parser.usage = "%(prog)s PROMPT [OPTION ...]"
+    # Optional to argparse: after --image it would only say that a prompt is missing which the user did type.
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="what the picture should show")
     parser.add_argument("--model", metavar="M", help="public name or provider/model")
     parser.add_argument("--size", metavar="S", help="WIDTHxHEIGHT")
     parser.add_argument("-n", type=int, default=1, metavar="N", help="how many, 1 to 10")
@@ -64,6 +67,7 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
     resolved = await _resolve(engine, options, output.format)
     output.refuse_what_is_there(options.n, force=options.force)
     if options.dry_run:
+        load_learned(engine.schedule, engine.directory)  # from a file: for a mere question no state is opened
         sys.stdout.write("\n".join(_forecast(engine, resolved)) + "\n")
         return 0
     async with AsyncExitStack() as stack:
@@ -229,9 +233,13 @@ def _described(picture: Picture) -> str:
 
 def _told(generation: Generation, took_s: float) -> Iterable[str]:
     """Yield lines on how the pictures were made."""
+    prices = [picture.price for picture in generation.pictures]
+    amounts = [price.amount for price in prices if price.amount is not None]
+    sources = ", ".join(dict.fromkeys(price.source for price in prices))
+    cost = f"${decimal_text(sum(amounts))} ({sources})" if len(amounts) == len(prices) else "cost unknown"
     origins = [picture.origin for picture in generation.pictures]
     makers = dict.fromkeys(f"{origin.provider}/{origin.model}" for origin in origins)
-    yield f"made by {', '.join(makers)} in {took_s:.1f} s"
+    yield f"made by {', '.join(makers)} in {took_s:.1f} s, {cost}"
     for progress in generation.progress[:1]:
         for route, (_, code) in progress.passed_over.items():
             yield f"passed over: {route} ({code})"
@@ -250,7 +258,8 @@ def _forecast(engine: Engine, resolved: ResolvedRequest) -> Iterable[str]:
     pictures = "1 picture" if n == 1 else f"{n} pictures"
     yield f"Nothing was bought. It would be {pictures}, made by the first of these that takes the job:"
     for number, route in enumerate(engine.forecast(resolved), 1):
-        price = "price unknown" if route.price is None else f"${route.price} a picture"
+        amount = route.price.amount
+        price = "price unknown" if amount is None else f"${decimal_text(amount)} a picture ({route.price.source})"
         time = "time unknown" if route.seconds is None else f"about {route.seconds:.1f} s"
         yield f"{number}. {route.provider}/{route.model}"
         yield f"   {route.width}x{route.height}, {price}, {time}"

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from proxy.clock import Backoff, Clock, Deadline
 from proxy.errors import Failure, RateLimited, StateUnavailable
+from proxy.metrics import StateFigures
 from proxy.state import operations
 from proxy.state.operations import State
 from proxy.state.outcomes import Change, Exists, NotLiving, OverLimit, OverPace, Recovered, Start, Started
@@ -30,7 +31,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 class Journal:
     """One process's writes. ``holder``: its name in the state, as long as it is taken for alive."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, figures: StateFigures) -> None:
+        self.figures = figures
         self._state: State | None = None
         self.holder = ""
         self._clock = clock
@@ -59,6 +61,11 @@ class Journal:
         """How many things have happened and are not written yet."""
         return len(self._late)
 
+    @property
+    def pending(self) -> int:
+        """How many writes wait, whatever for."""
+        return len(self._late) + (self._state.pending if self._state is not None else 0)
+
     async def register(self) -> None:
         """Announce this process under a new name. Raises operations.StateUnavailable."""
         holder = secrets.token_hex(8)
@@ -76,7 +83,11 @@ class Journal:
 
         ``running``: those that it follows already.
         """
-        return await self.state.recover(self.holder, frozenset(running()))
+        recovered = await self.state.recover(self.holder, frozenset(running()))
+        if recovered.unknown:
+            self.figures.unknown.labels("crash").inc(len(recovered.unknown))
+            _log.warning("%d jobs may or may not have been bought when a process ended", len(recovered.unknown))
+        return recovered
 
     async def start(self, start: Start) -> Started | Exists:
         """Write a generation before anything is sent for it. Raises StateUnavailable, RateLimited."""

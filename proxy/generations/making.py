@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from proxy.accounts.prices import Price, source
+from proxy.accounts.prices import price_of
 from proxy.clock import Clock, Deadline
 from proxy.errors import JobLost
 from proxy.generations.recorded import load_handle
@@ -96,8 +96,8 @@ class PictureMaking:
         origin = request.origin(row.provider, row.model).seeded(row.seed)
         if finished.seed is not None:
             origin = replace(origin, seed=finished.seed)
-        price = Price(row.price, source(row.price_source)).settled(finished.cost)
-        return FinishedJob(finished, origin, lifetime, runtime.upstream, price)
+        price = price_of(row.price, row.price_source).settled(finished.cost)
+        return FinishedJob(finished, origin, lifetime, runtime.upstream, price=price)
 
     async def deliverable(self, request: RequestSummary, finished: FinishedJob, late: Callable[[], None], /) -> Picture:
         """Turn a finished job's picture into the form asked for; record the seconds that this service added.

@@ -88,6 +88,7 @@ class RecordedSteps:
     async def unknown(self, code: str, /) -> None:
         """Write that nobody knows whether a picture was bought."""
         self.open = False
+        self._journal.figures.unknown.labels("network").inc()
         await self._end("doubt", code)
 
     async def failed(self, code: str, /) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic_core import from_json, to_json
 
-from proxy.accounts.prices import Price, source
+from proxy.accounts.prices import price_of
 from proxy.clock import Clock, Deadline
 from proxy.errors import (
     ContentRefused,
@@ -136,7 +136,7 @@ def load_picture(text: str, request: RequestSummary) -> Picture:
         stored = None
         if "name" in values:
             stored = StoredPicture(values["name"], Facts(file_format, width, height), values["bytes"])
-        price = Price(values.get("cost"), source(values.get("priced_by", "")))
+        price = price_of(values.get("cost"), str(values.get("priced_by")))
         return Picture(origin, width, height, file_format, values.get("url"), stored, price)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("no picture") from error

@@ -4,14 +4,13 @@ The picture is paid for, so no passing trouble ends the job: fetching and storin
 until the job's lifetime is over.
 """
 
-import asyncio
 import io
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from yarl import URL
 
@@ -22,7 +21,7 @@ from proxy.jobs.steps import FinishedJob
 from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.pictures.completeness import is_cut
 from proxy.pictures.drafts import remove
-from proxy.pictures.store import PictureStore, StoredPicture
+from proxy.pictures.store import PictureStore, StoredPicture, off_the_loop
 from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.requests.summary import Origin, RequestSummary
 from proxy.upstream.client import ResultNotReady
@@ -37,11 +36,8 @@ _FETCHING_IS_LATE = 2
 """So many failures to fetch a picture, and the log says so: hosts often have a new one a moment late."""
 _STORING_IS_LATE = 2
 """After so many failures to store a picture, waiting callers are told to come back: it may take a person to fix it."""
-_LARGE_BYTES = 1_048_576
-"""Below this, handing the work to a thread costs more than the work."""
 _FORMATS: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _log = logging.getLogger("proxy")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +90,7 @@ class Results:
         if not all(self._may_need_file(resolved, candidate) for candidate in candidates):
             return
         try:
-            if by_writing:
-                self._store.drafts.check()
-            else:
-                self._store.drafts.check_room()
+            self._store.check(by_writing=by_writing)
         except OSError as error:
             if self._storable:  # once for each outage, not once for each request
                 _log.error("pictures cannot be stored (%s); what needs a file is refused", error.strerror)
@@ -146,7 +139,7 @@ class Results:
         image = finished_job.finished.image
         if isinstance(image, str):
             image = await self._fetch(finished_job, image)
-        elif isinstance(image, bytes) and await _off_the_loop(len(image), lambda: is_cut(image)):
+        elif isinstance(image, bytes) and await off_the_loop(len(image), lambda: is_cut(image)):
             raise NotAPicture("the picture is cut off or damaged")
         try:
             with closing(_open(image)) as file:
@@ -212,11 +205,7 @@ class Results:
         failures = 0
         while True:
             try:
-                draft = await _off_the_loop(len(data), lambda: self._store.drafts.write(data))
-                try:
-                    return await self._store.publish(draft, facts)
-                finally:
-                    remove(draft)
+                return await self._store.publish_bytes(data, facts)
             except OSError as error:
                 failures += 1
                 if failures == 1:
@@ -229,11 +218,6 @@ class Results:
 
 def _open(image: Path | bytes) -> BinaryIO:
     return image.open("rb") if isinstance(image, Path) else io.BytesIO(image)
-
-
-async def _off_the_loop(size: int, work: Callable[[], T]) -> T:
-    """Return what ``work`` on ``size`` bytes returns; a thread does it if they are many."""
-    return work() if size < _LARGE_BYTES else await asyncio.to_thread(work)
 
 
 def _format_of(address: str) -> Format | None:

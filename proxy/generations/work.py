@@ -138,7 +138,14 @@ class Work:
 
     async def _followed(self, generation: Generation, row: JobRow, steps: RecordedSteps, spread_s: float) -> Picture:
         await self._clock.sleep(self._clock.random.uniform(0.0, spread_s))
-        return await self._bring(generation, await self._making.follow(row, generation.request, steps), steps)
+        resumed = self._journal.figures.resumed
+        try:
+            picture = await self._bring(generation, await self._making.follow(row, generation.request, steps), steps)
+        except Failure as failure:
+            resumed.labels(failure.code or failure.type).inc()
+            raise
+        resumed.labels("done").inc()
+        return picture
 
     async def mirror(self, generation: Generation, found: records.Generation) -> None:
         """Wait for the end of a generation that another process follows, and take it. Raises Failure."""

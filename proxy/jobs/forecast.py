@@ -1,7 +1,9 @@
 """What a request would do, before anything is bought: at each of its routes, what it becomes and how long it takes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from proxy.accounts.prices import Price
 from proxy.jobs.schedule import Schedule, classify
 from proxy.requests.resolve import Candidate, ResolvedRequest
 
@@ -12,7 +14,6 @@ class RouteForecast:
 
     ``width`` and ``height`` in pixels, as they would be asked for. ``mapped`` and ``dropped``: what becomes of
     parameters, as in a ``Translation``. ``seconds``: the usual time, measured here or else published; None if unknown.
-    ``price``: dollars as a decimal number; None if unknown.
     """
 
     provider: str
@@ -21,16 +22,18 @@ class RouteForecast:
     height: int
     mapped: tuple[str, ...]
     dropped: tuple[str, ...]
-    seconds: float | None = None
-    price: str | None = None
+    price: Price
+    seconds: float | None
 
 
-def forecast(resolved: ResolvedRequest, schedule: Schedule) -> tuple[RouteForecast, ...]:
+def forecast(
+    resolved: ResolvedRequest, schedule: Schedule, price: Callable[[Candidate], Price]
+) -> tuple[RouteForecast, ...]:
     """Return what each route would do, in the order in which they would be tried."""
-    return tuple(_at(candidate, schedule) for candidate in resolved.candidates)
+    return tuple(_at(candidate, schedule, price(candidate)) for candidate in resolved.candidates)
 
 
-def _at(candidate: Candidate, schedule: Schedule) -> RouteForecast:
+def _at(candidate: Candidate, schedule: Schedule, price: Price) -> RouteForecast:
     route, translation = candidate.route, candidate.translation
     settings = translation.settings
     size = settings.get("width"), settings.get("height")
@@ -42,5 +45,6 @@ def _at(candidate: Candidate, schedule: Schedule) -> RouteForecast:
         translation.shape.height,
         translation.mapped,
         translation.dropped,
-        seconds=learned if learned is not None else route.model.seconds,
+        price,
+        learned if learned is not None else route.model.seconds,
     )

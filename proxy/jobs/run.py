@@ -22,7 +22,7 @@ from proxy.errors import (
     StateUnavailable,
     SubmitOutcomeUnknown,
 )
-from proxy.jobs.orders import job_of, kind_of, would_be_missed
+from proxy.jobs.job import job_of, kind_of, would_be_missed
 from proxy.jobs.poll import Follower
 from proxy.jobs.refusals import OnlyAtOnce, refused_submit
 from proxy.jobs.runtime import Limits, Place, ProviderRuntime
@@ -196,7 +196,7 @@ class Jobs:
             origin = candidate.origin().seeded(seed)
             if finished.seed is not None:
                 origin = replace(origin, seed=finished.seed)
-            return FinishedJob(finished, origin, lifetime, runtime.upstream, price.settled(finished.cost))
+            return FinishedJob(finished, origin, lifetime, runtime.upstream, price=price.settled(finished.cost))
         finally:
             runtime.figures.jobs_in_flight.dec()
             runtime.slots.release()

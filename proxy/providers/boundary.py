@@ -50,8 +50,8 @@ class Range:
 class Model:
     """One of a provider's own models (Prodia v2 calls it a job type) and everything it accepts, as data.
 
-    ``numbers``: the settings steps, cfg, seed and their ranges. ``choices``: settings with a closed list, such as
-    sampler and style_preset. ``texts``: free text settings, such as negative_prompt. ``prompt``: shortest and
+    ``numbers``: the settings steps, cfg, seed, strength and their ranges. ``choices``: settings with a closed list,
+    such as sampler and style_preset. ``texts``: free text settings, such as negative_prompt. ``prompt``: shortest and
     longest prompt in characters; the longest is None where no limit is known. ``max_images``: pictures that an edit
     may have. ``family``: the group of the model, where a dialect's calls differ by groups; only the dialect reads it.
     ``wire``: the provider's names for settings, where they differ from ours. ``in_answer``: the picture comes in an
@@ -94,7 +94,7 @@ class InputPicture:
 class Job:
     """One picture to be made, in our words; a provider turns them into its own.
 
-    ``settings`` holds only what the model accepts, already within its ranges: steps, cfg, seed, sampler,
+    ``settings`` holds only what the model accepts, already within its ranges: steps, cfg, seed, strength, sampler,
     style_preset, negative_prompt, and those of the chosen shape (width and height in pixels,
     aspect_ratio, upscale, size …). ``output_format`` is the wanted type (``png``, ``jpeg``, ``webp``). ``durable``: if
     the dialect can start it in two ways, it is to be the one that answers with a handle, so that our own crash loses

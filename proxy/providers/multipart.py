@@ -19,7 +19,7 @@ class Parts:
     when the body is not the multipart that ``content_type`` claims, and whatever ``write`` raises.
     """
 
-    def __init__(self, content_type: str, picture_part: str, write: Callable[[bytes], None]) -> None:
+    def __init__(self, content_type: str, picture_part: str, write: Callable[[bytes | memoryview], object]) -> None:
         self.kept: list[tuple[str, bytes]] = []
         self.found = False
         self._picture_part, self._write = picture_part, write
@@ -51,7 +51,7 @@ class Parts:
             raise UnreadableReply
         self._name, self._head, self._writing = disposition.get(b"name", b"").decode("latin-1"), b"", False
 
-    def _data(self, data: bytes) -> None:
+    def _data(self, data: memoryview) -> None:
         if self._writing:
             self._write(data)
             return
@@ -59,7 +59,9 @@ class Parts:
         undecided = not self.found and self._name == self._picture_part and len(self._head) < LONGEST_HEAD
         if undecided and (self._head + data[:LONGEST_HEAD]).startswith(HEADS):
             self.found = self._writing = True
-            self._write(self._head + data)
+            if self._head:
+                self._write(self._head)
+            self._write(data)
             self._head = b""
         else:
             self._head += data[: min(_MAX_PART_BYTES, self._room) - len(self._head)]

@@ -60,6 +60,7 @@ def _model(checkpoint: str, family: str) -> Model:
         numbers={
             "steps": Range(1, 25, 20),
             "cfg": Range(1, 20, 7, whole=False),
+            "strength": Range(0, 1, 0.7, whole=False),
             "seed": Range(0, 4_294_967_295),
         },
         choices={"sampler": SAMPLERS, "style_preset": STYLE_PRESETS},
@@ -67,7 +68,7 @@ def _model(checkpoint: str, family: str) -> Model:
         max_images=1,
         aliases=(short_name(checkpoint),),
         family=family,
-        wire={"cfg": "cfg_scale"},
+        wire={"cfg": "cfg_scale", "strength": "denoising_strength"},
         price_dollars=0,
         seconds=4.0,
     )

@@ -135,7 +135,7 @@ def resolve(
     for route in public.routes:
         try:
             refuse_unless_able(checked.request, route.model, checked.operation, len(checked.images))
-            translation = translate(checked.request, route.model, public.defaults)
+            translation = translate(checked.request, route.model, public.defaults, checked.operation)
             if strict and translation.dropped:
                 name = translation.dropped[0]
                 message = f"The parameter '{name}' cannot be honoured by this model."

@@ -5,7 +5,7 @@ Cancelling the wait for an operation does not take it back. An operation may be 
 each recognises what it has written itself.
 """
 
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -53,8 +53,20 @@ class NameTaken(Exception):
 class State(Protocol):
     """An engine. Every operation raises StateUnavailable."""
 
+    @property
+    def pending(self) -> int:
+        """How many writes wait."""
+        ...
+
     def close(self) -> Awaitable[None]:
         """Finish what was asked for and let go of the storage."""
+        ...
+
+    def on_ended(self, told: Callable[[Collection[str]], None]) -> None:
+        """Have ``told`` given the ids of generations that other replicas have ended, where there can be any.
+
+        Some may be missed: who waits for another replica's generation reads it anew each second as well.
+        """
         ...
 
     def register(self, holder: str) -> Awaitable[None]:
@@ -132,7 +144,10 @@ class State(Protocol):
         ...
 
     def remembered(self) -> Awaitable[tuple[Generation, ...]]:
-        """Return all that a repeat may find, the oldest first: what a process that starts must know of."""
+        """Return all that a repeat may find, the oldest first: what a process that starts must know of.
+
+        Nothing where several processes share the state: they look for each repeat.
+        """
         ...
 
     def by_idempotency_key(self, key: str, idempotency_key: str) -> Awaitable[Generation | None]:

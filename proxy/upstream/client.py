@@ -93,12 +93,13 @@ class Upstream:
 
     API calls go wherever the operator's configuration points. Results are fetched over a second pool, which checks
     the address of every connection, because the provider's answer chooses it. ``credentials`` are headers of the
-    first pool only.
+    first pool only. ``draft`` opens what a picture is written into, or returns None when memory must do; it raises
+    OSError when neither will.
     """
 
     def __init__(
         self,
-        draft: Callable[[], Draft],
+        draft: Callable[[], Draft | None],
         results: ResultAddresses,
         http_proxy: str = "",
         credentials: Mapping[str, str] | None = None,

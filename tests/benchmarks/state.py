@@ -10,9 +10,10 @@ from statistics import median
 from typing import NamedTuple
 
 from proxy.state.money import Limit
+from proxy.state.operations import State
 from proxy.state.outcomes import Start, Started
 from proxy.state.records import Account, JobId, Route, generation_id
-from proxy.state.sqlite.engine import SqliteState, open_sqlite
+from proxy.state.sqlite.engine import open_sqlite
 from tests.benchmarks.table import Figure, compare
 
 NAME = "state"
@@ -22,7 +23,7 @@ _PRICE = 2_500_000
 _ROUTE = Route(
     "prodia", "inference.flux-fast.schnell.txt2img.v2", "https://prodia.test/v2", "PRODIA_TOKEN", _PRICE, "table"
 )
-_ACCOUNT = Account("k1", "ann", "family")
+ACCOUNT = Account("k1", "ann", "family")
 _REQUEST = '{"model": "dall-e-3", "size": "1024x1024", "response_format": "url"}'
 _MUCH = 10**15
 LIMITS = [
@@ -79,7 +80,7 @@ async def _run(in_flight: int, pictures: int, on_disk: bool, limits: bool) -> Ou
 
         async def caller() -> None:
             for _ in turns:
-                first_s = await _picture(state)
+                first_s = await picture(state, "me")
                 firsts.append(first_s)
 
         began = time.process_time(), time.thread_time(), time.perf_counter()
@@ -100,21 +101,21 @@ async def _run(in_flight: int, pictures: int, on_disk: bool, limits: bool) -> Ou
     )
 
 
-async def _picture(state: SqliteState) -> float:
+async def picture(state: State, holder: str) -> float:
     """Make one: start and submit in one write, accepted, done, delivered (which nobody waits for).
 
     Returns the seconds of the first write.
     """
     name = generation_id(int(time.time() * 1000))
     start = Start(
-        name, "me", _ACCOUNT, _ROUTE, reserve=_PRICE, submit=1, fingerprint=secrets.token_bytes(16), request=_REQUEST
+        name, holder, ACCOUNT, _ROUTE, reserve=_PRICE, submit=1, fingerprint=secrets.token_bytes(16), request=_REQUEST
     )
     began = time.perf_counter()
     outcome = await state.start(start)
     first_s = time.perf_counter() - began
     assert isinstance(outcome, Started)
     job = JobId(name, 0)
-    await state.accept(job, 0, "me", f'{{"step": "poll", "id": "{name}"}}', 1)
+    await state.accept(job, 0, holder, f'{{"step": "poll", "id": "{name}"}}', 1)
     picture = f'{{"name": "{name}.png", "type": "image/png", "width": 1024, "height": 1024, "bytes": 200000}}'
     change = await state.finish(job, 0, picture, cost=_PRICE, price_source="provider", price_name="prodia/flux/4")
     assert change.applied

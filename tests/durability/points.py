@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from proxy.api.responses import ImagesResponse
+from proxy.api.renderings import ImagesResponse
 from proxy.cli import main
 from proxy.generations.journal import Journal
 from proxy.generations.recorded import RecordedSteps
@@ -47,7 +47,7 @@ def begun(_: object) -> None:
         await send({"type": "http.response.body", "body": b"{", "more_body": True})
         die()
 
-    ImagesResponse.__call__ = half  # type: ignore[method-assign]
+    ImagesResponse.__call__ = half  # type: ignore[assignment, method-assign]
 
 
 POINTS: dict[str, Callable[[object], None]] = {
@@ -68,5 +68,5 @@ POINTS: dict[str, Callable[[object], None]] = {
 
 
 if __name__ == "__main__":
-    POINTS.get(sys.argv[1], lambda _: None)(None)
+    POINTS[sys.argv[1]](None)
     main(sys.argv[2:])

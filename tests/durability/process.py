@@ -115,12 +115,10 @@ class Process:
         """Ask for pictures; None when the connection broke."""
         try:
             async with (
-                aiohttp.ClientSession() as http,
-                http.post(
-                    f"{self.url}/v1/images/generations", json={"prompt": prompt, **values}, headers=headers
-                ) as it,
+                aiohttp.ClientSession(self.url) as http,
+                http.post("/v1/images/generations", json={"prompt": prompt, **values}, headers=headers) as response,
             ):
-                return await Answer.read(it)
+                return await Answer.read(response)
         except (aiohttp.ClientError, ConnectionError):
             return None
 
@@ -132,6 +130,12 @@ class Process:
         ):
             counts: dict[str, int] = await response.json()
             return counts
+
+    async def reached(self, tag: str, what: str, number: int = 1) -> None:
+        """Wait until so many submits, polls … have reached the simulator."""
+        async with asyncio.timeout(20):
+            while (await self.counts(tag))[what] < number:  # noqa: ASYNC110 (another server is looked at)
+                await asyncio.sleep(0.02)
 
     async def everything(self) -> Everything:
         """Return all rows of the state, after checking that they agree; the service may run."""

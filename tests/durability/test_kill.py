@@ -109,8 +109,7 @@ async def test_killed_while_the_submit_is_on_its_way(tmp_path: Path, upstream: s
     prompt = f"a fox [fault:hang] [tag:{tag}]"
     await process.start()
     lost = asyncio.create_task(process.generate(prompt, {"Idempotency-Key": tag}, **asked))
-    while (await process.counts(tag))["submits"] == 0:
-        await asyncio.sleep(0.02)
+    await process.reached(tag, "submits")
     await process.kill()
     assert await lost is None
     await process.start()
@@ -133,8 +132,7 @@ async def test_killed_with_four_pictures_in_all_states(tmp_path: Path, upstream:
     headers = {"Idempotency-Key": tag} if sign == "key" else {}
     await process.start()
     lost = asyncio.create_task(process.generate(prompt, headers, **asked))
-    while (await process.counts(tag))["submits"] < 2:
-        await asyncio.sleep(0.02)
+    await process.reached(tag, "polls", 4)  # both were accepted, and that was written
     await process.kill()
     await lost
     await process.start()
@@ -165,13 +163,9 @@ async def test_what_was_accepted_is_followed_where_it_was_though_the_configurati
     lost = asyncio.create_task(
         process.generate(prompt, {"Idempotency-Key": tag}, model=MODELS["imagelabs"], response_format="b64_json")
     )
-    while (await process.counts(tag))["polls"] < 1:
-        await asyncio.sleep(0.02)
+    await process.reached(tag, "polls")
     await process.kill()
     await lost
-    process.changes = {"base_url": "http://127.0.0.1:9", "kind": "imagelabs"}
-    process.changes = {}
-    process.tables = {"models.dall-e-3": {"routes": ["imagelabs/sdxl-turbo"]}}
     real = process.upstream
     process.upstream = "http://127.0.0.1:9"
     await process.start()

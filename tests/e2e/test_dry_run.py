@@ -56,6 +56,8 @@ async def test_it_tells_the_routes_in_order_and_what_becomes_of_the_parameters(s
     assert first["dropped"] == ["moderation"]
     assert "quality=hd->steps 4" in first["mapped"]
     assert first["seconds"] == 0.3
+    assert (first["price"], first["price_source"]) == ("0.0025", "table")
+    assert told["cost"] == "0.005"
     assert await bought(service) == {}
 
 
@@ -76,11 +78,22 @@ async def test_times_are_those_seen_here_once_there_are_some(service: Service) -
     values = {"prompt": "a barn", "model": LABS, "size": "512x512"}
     before = (await service.post(GENERATIONS, values, DRY)).json["routes"][0]["seconds"]
     for number in range(8):
-        made = await service.post(GENERATIONS, {**values, "prompt": f"a barn {number} [seconds:80]"})
+        made = await service.post(GENERATIONS, {**values, "prompt": f"a barn {number} [seconds:1]"})
         assert made.status == 200
     after = (await service.post(GENERATIONS, values, DRY)).json["routes"][0]["seconds"]
     assert before == 8.0  # published
     assert after not in (None, before)
+
+
+async def test_a_price_is_the_operators_the_published_one_or_unknown() -> None:
+    models = {"dear": {"routes": [LABS]}, "unpriced": {"routes": ["prodia/inference.flux-2.klein.4b.img2img.v1"]}}
+    async with running(speed=400, models=models, providers={"prices": {"sdxl-turbo": 0.125}}) as service:
+        told = (await service.generate("a barn", DRY, model="dear", n=3)).json
+        assert (told["routes"][0]["price"], told["routes"][0]["price_source"]) == ("0.125", "config")
+        assert told["cost"] == "0.375"
+        fields: list[Field] = [("prompt", "a hat"), ("model", "unpriced"), ("image", picture())]
+        told = (await post_parts(service, EDITS, fields, DRY)).json
+        assert (told["routes"][0]["price"], told["routes"][0]["price_source"], told["cost"]) == (None, "unknown", None)
 
 
 EDIT = {"prompt": f"a hat {TAG}", "model": "dall-e-3", "images": [{"image_url": data_url(picture())}]}
@@ -163,7 +176,7 @@ async def test_it_tells_that_the_call_would_join_an_earlier_one(service: Service
     assert (await service.post(GENERATIONS, body, {**DRY, **key})).json["reattached"] is False
     assert (await service.post(GENERATIONS, body, key)).status == 200
     told = await service.post(GENERATIONS, body, {**DRY, **key})
-    assert told.json["reattached"] is True
+    assert (told.json["reattached"], told.json["cost"]) == (True, "0")
     assert "x-images-reattached" not in told.headers
     other = await service.post(GENERATIONS, {**body, "prompt": "a cow"}, {**DRY, **key})
     assert (other.status, other.code) == (422, "idempotency_key_reused")

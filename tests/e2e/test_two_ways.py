@@ -1,5 +1,6 @@
 """The two ways in which Prodia v2 starts a job, and the price that it tells in both."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ pytestmark = pytest.mark.anyio
 FAST = "prodia/inference.flux-fast.schnell.txt2img.v2"
 FLEX = "prodia/inference.flux-2.flex.txt2img.v1"
 KLEIN = "prodia/inference.flux-2.klein.4b.txt2img.v1"
+UNPUBLISHED = "prodia/inference.flux-fast.dev.txt2img.v1"
+"""It has a price, which only the provider knows."""
 V1 = "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
 
 
@@ -77,3 +80,75 @@ async def test_an_edit_tells_its_price_too() -> None:
         assert (await service.post("/v1/images/edits", values)).status == 200
         generation = max(service.engine.generations, key=lambda each: each.number)
         assert [(each.price.amount, each.price.source) for each in generation.pictures] == [(39_000_000, "provider")]
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "n", "cost", "source"),
+    [
+        (FAST, 1, "0.0025", "provider"),
+        (FLEX, 3, "0.18", "provider"),
+        (V1, 2, "0", "table"),
+        (KLEIN, 2, None, "unknown"),
+    ],
+)
+async def test_an_answer_says_what_its_pictures_cost(model: str, n: int, cost: str | None, source: str) -> None:
+    async with running() as service:
+        answer = await service.generate("fox", {"origin": service.url}, model=model, n=n)
+        exposed = answer.headers["access-control-expose-headers"].split(", ")
+        assert {"x-images-cost", "x-images-cost-source"} <= set(exposed)
+        chat = {"model": model, "n": n, "messages": [{"role": "user", "content": "fox"}]}
+        said = await service.post("/v1/chat/completions", chat)
+    for each in (answer, said):
+        assert (each.headers.get("x-images-cost"), each.headers["x-images-cost-source"]) == (cost, source)
+        assert each.json["usage"].get("cost") == (None if cost is None else float(cost))
+
+
+async def test_a_repeat_and_a_stream_tell_the_cost_too() -> None:
+    async with running(providers={"prices": {"flux-2.klein.4b.txt2img.v1": 0.0043}}) as service:
+        for _ in range(2):
+            answer = await service.generate("fox", {"idempotency-key": "k"}, model=KLEIN)
+            assert (answer.headers["x-images-cost"], answer.headers["x-images-cost-source"]) == ("0.0043", "config")
+        streamed = await service.generate("hen", model=KLEIN, stream=True)
+        assert b'"cost":0.0043' in streamed.body
+
+
+async def test_a_failure_tells_no_cost() -> None:
+    async with running() as service:
+        failed = await service.generate("fox [fault:failed]", model=FAST)
+    assert failed.status == 502
+    assert not {"x-images-cost", "x-images-cost-source"} & {name.lower() for name in failed.headers}
+
+
+async def test_a_dry_run_tells_the_price() -> None:
+    async with running() as service:
+        for model, price in ((FAST, "0.0025"), (KLEIN, None), (V1, "0")):
+            told = await service.generate("fox", {"x-images-dry-run": "true"}, model=model)
+            assert [route["price"] for route in told.json["routes"]] == [price]
+
+
+async def test_what_was_told_outlives_the_process(tmp_path: Path) -> None:
+    kept: dict[str, Any] = {"state": {"path": f"{tmp_path}/state.sqlite3"}, "images": {"directory": f"{tmp_path}/all"}}
+    key = {"idempotency-key": "k"}
+    async with running(**kept) as service:
+        first = await service.generate("fox [tag:x]", key, model=UNPUBLISHED)
+        assert (first.headers["x-images-cost"], first.headers["x-images-cost-source"]) == ("0.008", "provider")
+        assert (await service.counts("x"))["polls"] > 0
+    async with running(**kept) as service:
+        again = await service.generate("fox [tag:x]", key, model=UNPUBLISHED)
+        assert again.headers["x-images-reattached"] == "true"
+        assert again.json["usage"] == first.json["usage"]
+        for name in ("x-images-cost", "x-images-cost-source"):
+            assert again.headers[name] == first.headers[name]
+        told = await service.generate("hen", {"x-images-dry-run": "true"}, model=UNPUBLISHED)
+        assert told.json["routes"][0]["price"] == "0.008"
+        await service.generate("hen [tag:y]", model=UNPUBLISHED)
+        counts = await service.counts("y")
+        assert (counts["submits"], counts["polls"]) == (1, 0), "cheap, as is known from then"
+        everything = await service.engine.journal.state.everything()
+        assert [(job.price, job.price_source, job.cost) for job in everything.jobs] == [
+            (None, "provider", 8_000_000),
+            (8_000_000, "provider", 8_000_000),
+        ]

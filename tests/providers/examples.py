@@ -160,7 +160,7 @@ def reply(body: object = b"", status: int = 200, **headers: str) -> Reply:
 
 def streamed(body: bytes, content_type: str, piece: int = 7) -> Reply:
     """Return the reply as ``upstream`` makes it of a multipart body; where a file's path would be, its bytes are."""
-    written: list[bytes] = []
+    written: list[bytes | memoryview] = []
     parts = Parts(content_type, "output", written.append)
     for start in range(0, len(body), piece):
         parts.feed(body[start : start + piece])

@@ -1,4 +1,4 @@
-"""A process that works on a state and is killed: ``python -m tests.state.process FILE what``.
+"""A process that works on a state and is killed: ``python -m tests.state.process FILE-OR-URL what [lease in ms]``.
 
 Each line on its standard output is an operation that has returned: ``step generation``.
 """
@@ -11,8 +11,9 @@ from pathlib import Path
 
 from proxy.state.checker import problems
 from proxy.state.money import Limit
-from proxy.state.operations import State, StateUnavailable
+from proxy.state.operations import LEASE_MS, State, StateUnavailable
 from proxy.state.outcomes import Started
+from proxy.state.postgres.engine import open_postgres
 from proxy.state.records import JobId, generation_id
 from proxy.state.sqlite.engine import open_sqlite
 from tests.state.parts import ANN, PRICE, ROUTE, wanted
@@ -73,7 +74,12 @@ async def load(state: State, holder: str) -> None:
                 tell("finish", str(job))
             await state.deliver(start.id, 0)
 
-    await asyncio.gather(*(caller(number) for number in range(8)))
+    async def beat() -> None:
+        while True:
+            await state.beat(holder)
+            await asyncio.sleep(0.2)
+
+    await asyncio.gather(beat(), *(caller(number) for number in range(8)))
 
 
 async def full(state: State, holder: str) -> None:
@@ -100,13 +106,50 @@ async def full(state: State, holder: str) -> None:
     tell("works", "-")
 
 
+async def rush(state: State, holder: str) -> None:
+    """Ask for five hundred pictures at once; tells how many were granted."""
+    sys.stdin.readline()
+    starts = [wanted(ANN, id=generation_id(int(time.time() * 1000)), holder=holder, submit=1) for _ in range(500)]
+    outcomes = await asyncio.gather(*(state.start(start) for start in starts))
+    tell("granted", str(sum(isinstance(outcome, Started) for outcome in outcomes)))
+    await state.close()
+
+
+async def sleeper(state: State, holder: str) -> None:
+    """Submit one and accept another; be frozen; then try to go on as if nothing had happened."""
+    first, second = (wanted(ANN, id=generation_id(int(time.time() * 1000)), holder=holder, submit=1) for _ in range(2))
+    for start in (first, second):
+        assert isinstance(await state.start(start), Started)
+    await state.accept(JobId(second.id, 0), 0, holder, '{"id": 2}')
+    tell("frozen", f"{first.id},{second.id}")
+    sys.stdin.readline()
+    started = await state.start(wanted(ANN, id=generation_id(int(time.time() * 1000)), holder=holder))
+    tell("start", type(started).__name__)
+    tell("beat", str(await state.beat(holder)))
+    tell("doubt", str((await state.end(JobId(first.id, 0), 0, "doubt")).applied))
+    late = await state.accept(JobId(first.id, 0), 0, holder, '{"id": 1}')
+    tell("evidence", f"{late.applied},{late.epoch}")
+    await state.register(holder + "-anew")
+    started = await state.start(wanted(ANN, id=generation_id(int(time.time() * 1000)), holder=holder + "-anew"))
+    tell("anew", type(started).__name__)
+    await state.close()
+
+
+async def opened(where: str, lease_ms: int) -> State:
+    """Serve from a file, or as a replica on a database."""
+    if "://" in where:
+        return await open_postgres(where, lease_ms=lease_ms)
+    return open_sqlite(Path(where), exclusive=True)
+
+
 if __name__ == "__main__":
     name = f"{sys.argv[2]}-{time.time_ns()}"
 
     async def main() -> None:
-        """Serve from the file."""
-        state = open_sqlite(Path(sys.argv[1]), exclusive=True)
+        """Work."""
+        state = await opened(sys.argv[1], int(sys.argv[3]) if len(sys.argv) > 3 else LEASE_MS)
         await state.register(name)
-        await {"points": points, "load": load, "full": full}[sys.argv[2]](state, name)
+        works = {"points": points, "load": load, "full": full, "rush": rush, "sleeper": sleeper}
+        await works[sys.argv[2]](state, name)
 
     asyncio.run(main())

@@ -1,18 +1,29 @@
 """Any order of events, on the engine and on a model of a few lines: the same states, the same money."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from proxy.state.checker import problems
 from proxy.state.money import Balance
+from proxy.state.operations import State
 from proxy.state.outcomes import Change, Exists, OverLimit, Started
 from proxy.state.records import JobId
-from proxy.state.sqlite.engine import SqliteState, open_sqlite
+from proxy.state.sqlite.engine import open_sqlite
+from tests.state import database
 from tests.state.parts import ANN, DEARER, PRICE, ROUTE, Wall, dollars, pictures, wanted
 
 ROOM, ROOM_PICTURES = 6 * PRICE, 8
@@ -62,16 +73,22 @@ class Model:
         self.cost = self.price
 
 
+async def in_memory(wall: Wall) -> State:
+    """Open an empty state."""
+    return open_sqlite(None, wall=wall)
+
+
 class Orders(RuleBasedStateMachine):
     """One account with room for so much, and whatever may befall its jobs, with right and with wrong epochs."""
 
     jobs: Bundle[JobId] = Bundle("jobs")
+    open: Callable[[Wall], Awaitable[State]] = staticmethod(in_memory)
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.wall = Wall()
-        self.state: SqliteState = open_sqlite(None, wall=self.wall)
+        self.state = self.loop.run_until_complete(self.open(self.wall))
         self.model: dict[JobId, Model] = {}
         self.ends: dict[str, str] = {}
         self.keyed: dict[str, str] = {}
@@ -182,6 +199,7 @@ class Orders(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """The process dies; the next one takes up what is open."""
+        self.do("retire", self.holder)
         self.holder = f"h{int(self.holder[1:]) + 1}"
         self.do("register", self.holder)
         recovered = self.do("recover", self.holder, [])
@@ -206,7 +224,17 @@ class Orders(RuleBasedStateMachine):
             assert standing.balance == Balance(*(sum(of) for of in zip(*sums, strict=True)))
 
 
-TestAnyOrder = Orders.TestCase
-TestAnyOrder.settings = settings(
+SETTINGS = settings(
     max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
+
+
+def test_any_order() -> None:
+    run_state_machine_as_test(Orders, settings=SETTINGS)
+
+
+def test_any_order_in_a_database(database_url: str) -> None:
+    class InDatabase(Orders):
+        open = staticmethod(partial(database.emptied, database_url))
+
+    run_state_machine_as_test(InDatabase, settings=settings(SETTINGS, max_examples=5))

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 KILLS = 3
 
 
-def process(file: Path, what: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.state.process", str(file), what]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def process(where: Path | str, what: str, *more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.state.process", str(where), what, *more]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 async def test_killed_after_each_write(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from proxy.state.money import Balance, Entry, KeyChange, KeyRow, Limit, SpendRow
 from proxy.state.operations import LEASE_MS, StateUnavailable, StateUnusable
 from proxy.state.outcomes import NotLiving
 from proxy.state.records import GenerationRow, Holder, JobId, JobRow
-from proxy.state.sqlite import housekeeping, recovery, repeats, rows, starts, steps
+from proxy.state.sqlite import housekeeping, repeats, rows, tables
 from proxy.state.sqlite.engine import SqliteState, open_sqlite
 from proxy.state.sqlite.file import migrate
 from tests.state.parts import ME, ROUTE, Life, Wall, dollars, total, wanted
@@ -133,13 +133,13 @@ def test_the_records_are_the_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        starts._FAILED_EQUALS,
-        starts._OPEN_NOW,
+        tables._FAILED_EQUALS,
+        tables._OPEN_NOW,
         repeats._NOT_TOLD,
         repeats._TOLD,
         rows.BY_IDEMPOTENCY_KEY,
-        recovery._OPEN,
-        steps._FIND,
+        tables._UNFOLLOWED,
+        tables._PRESENT,
         housekeeping._OLD,
     ],
 )
@@ -263,6 +263,24 @@ async def test_a_command_recovers_only_its_own_jobs_and_serve_those_of_dead_ones
     assert not (await command.end(left.job, 0, "release")).applied
     assert await command.submit(left.job, 0, "command", ROUTE) == (False, "released", 1, "again", None)
     await command.close()
+    await state.close()
+
+
+async def test_nobody_else_ends_anything(file: Path) -> None:
+    state = await opened(file)
+    told: list[str] = []
+    state.on_ended(told.extend)
+    await Life(state).to("done")
+    assert told == []
+    await state.close()
+
+
+async def test_who_has_the_lock_needs_no_beat(file: Path) -> None:
+    wall = Wall()
+    state = await opened(file, exclusive=True, wall=wall)
+    wall.now += LEASE_MS / 1000
+    assert await state.beat(ME)
+    await Life(state).to("done")
     await state.close()
 
 

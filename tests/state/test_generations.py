@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.state.operations import LEASE_MS, State
+from proxy.state.operations import State
 from proxy.state.outcomes import Exists, NotLiving, OverLimit, OverPace, Pace, Started
 from proxy.state.records import Account, JobId
 from tests.state.parts import ANN, BOB, DEARER, ME, PRICE, ROUTE, Life, Wall, dollars, fingerprint, total, wanted
@@ -321,12 +321,3 @@ async def test_evidence_of_a_frozen_holder_counts_its_decisions_dont(state: Stat
     late = await life.accept()
     assert (late.applied, late.epoch) == (True, 2)
     await state.register(ME)
-
-
-async def test_a_lease_runs_out(state: State, wall: Wall) -> None:
-    """Only without the lock: who has it is alone."""
-    await state.register("holder-2")
-    beats = await state.beat("holder-2")
-    wall.now += LEASE_MS / 1000
-    assert beats
-    assert await state.beat("holder-2")

@@ -22,7 +22,7 @@ from proxy.config import (
 from proxy.pictures.store import ImageSettings
 from proxy.providers.prodia import ProdiaSettings
 from proxy.providers.registry import KINDS
-from proxy.requests.routing import ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings
 
 _ROOT = Path(__file__).parents[2]
 _EXAMPLE = _ROOT / "config.example.toml"
@@ -91,6 +91,7 @@ def test_the_example_file_has_one_table_for_each_thing_and_in_it_every_key() -> 
     assert set(example["server"]) == set(ServerSettings.model_fields)
     assert set(example["timeouts"]) == set(Timeouts.model_fields)
     assert set(example["images"]) == set(ImageSettings.model_fields)
+    assert set(example["chat"]) == set(ChatSettings.model_fields)
     assert set(example["providers"]) == set(KINDS)
     for kind, table in example["providers"].items():
         assert set(table) == set(KINDS[kind].settings.model_fields), kind
@@ -105,6 +106,18 @@ def test_every_key_of_the_example_has_a_comment_where_it_first_stands() -> None:
         if found and not key.startswith("#") and key not in seen:
             seen.add(key)
             assert "#" in rest, line
+
+
+def test_what_is_listed_is_what_the_file_names() -> None:
+    models: dict[str, Any] = {"mine": {}, "dall-e-3": {}, "other-*": {}}
+    assert compose({"models": models}, {}).listed is None
+    only = {"server": {"list_models": "configured"}}
+    assert compose({**only, "models": models}, {}).listed == ("mine", "dall-e-3")
+    built_in = compose(only, {}).listed
+    assert built_in is not None
+    assert {"dall-e-2", "dall-e-3", "gpt-image-1"} < set(built_in)
+    assert compose({**only, "models": {"other-*": {}}}, {}).listed == built_in
+    assert not any("*" in name for name in built_in)
 
 
 def test_a_file_adds_key_by_key() -> None:
@@ -258,7 +271,10 @@ def test_every_problem_is_told_at_once() -> None:
         ({"server": {"max_inflight": 1}}, "server.max_inflight: unknown key; did you mean 'max_in_flight'?"),
         ({"timeout": {}}, "timeout: unknown key; did you mean 'timeouts'?"),
         ({"timeouts": {"lifespan": 1}}, "timeouts.lifespan: unknown key; did you mean 'lifetime'?"),
-        ({"images": {"zzz": 1}}, "images.zzz: unknown key; known are directory, keep, max_bytes, max_pixels, copies"),
+        (
+            {"images": {"zzz": 1}},
+            "images.zzz: unknown key; known are store, directory, keep, max_bytes, max_pixels, copies",
+        ),
         ({"providers": {"prodia": {"url": "x"}}}, "providers.prodia.url: unknown key; did you mean 'base_url'?"),
         ({"models": {"dall-e-3": {"route": []}}}, "models.dall-e-3.route: unknown key; did you mean 'routes'?"),
         ({"providers": {"prodia": {"mod": 1}}}, "providers.prodia.mod: unknown key; did you mean 'mode'?"),
@@ -284,6 +300,41 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
     assert _problems(values) == [problem]
 
 
+_NO_ADDRESSES = [
+    *(
+        "bucket/prefix",
+        "https://bucket.s3.amazonaws.com",
+        "s3:/bucket",
+        "s3://",
+        "s3://b",
+        "s3:///prefix",
+        "S3://bucket",
+    ),
+    *(
+        "s3://bucket/..",
+        "s3://bucket/../other",
+        "s3://bucket/a//b",
+        "s3://bucket/./a",
+        "s3://bucket/a?b",
+        "s3://-bucket",
+    ),
+    *("s3://user:secret@host/a", "s3://bucket/a b", "s3://bucket/a%2fb", "s3://bucket/a\n", " s3://bucket"),
+]
+
+
+@pytest.mark.parametrize("address", ["s3://bucket", "s3://my.bucket-1/", "s3://bucket/a/b_c/d.e/", "s3://bucket/..a"])
+def test_a_store_is_a_bucket_with_or_without_folders(address: str) -> None:
+    assert compose({"images": {"store": address}}, {}).settings.images.store == address
+
+
+def test_a_store_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.pictures.store.find_spec", lambda _: None)
+    assert _problems({"images": {"store": "s3://bucket"}}) == [
+        "images.store: needs obstore, which comes with: pip install 'images-proxy[s3]'"
+    ]
+    assert compose({}, {}).settings.images.store == ""
+
+
 @pytest.mark.parametrize(
     ("values", "place"),
     [
@@ -296,7 +347,11 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
         ({"server": {"public_url": "pics.example"}}, "server.public_url"),
         ({"server": {"trusted_proxies": ["10.0.0.0/8", "here"]}}, "server.trusted_proxies"),
         ({"images": {"keep": float("inf")}}, "images.keep"),
-        ({"images": {"keep": 0}}, "images.keep"),
+        ({"images": {"keep": -1}}, "images.keep"),
+        ({"chat": {"form": "picture"}}, "chat.form"),
+        ({"models": {"x": {"chat_form": "picture"}}}, "models.x.chat_form"),
+        ({"server": {"list_models": "some"}}, "server.list_models"),
+        *(({"images": {"store": address}}, "images.store") for address in _NO_ADDRESSES),
         ({"timeouts": {"heartbeat": float("inf")}}, "timeouts.heartbeat"),
         ({"timeouts": {"hold": float("nan")}}, "timeouts.hold"),
         ({"models": {"x": {"routes": ["imagelabs/sdxl-turbo"], "defaults": {"n": 2}}}}, "models.x.defaults"),

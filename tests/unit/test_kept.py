@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxy.api import kept
-from proxy.api.kept import Responses, Said
+from proxy.api.responses import kept
+from proxy.api.responses.kept import Responses, Said
 from proxy.clock import Clock, Deadline
 from proxy.errors import JobLost
 from proxy.generations.record import Generation

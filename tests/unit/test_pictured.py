@@ -14,7 +14,7 @@ from starlette.types import Message
 
 from proxy.api import pictured
 from proxy.api.body import PIECE_BYTES, decode_json
-from proxy.api.pictured import BASE64_TOO, DATA_URLS, Cuts, Cutter, Pictured, is_reference, read_pictured
+from proxy.api.pictured import Cutter, Pictured, is_reference, read_pictured
 from proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge
 
 _MUCH = 10**9
@@ -22,14 +22,10 @@ _HEAD = "data:image/png;base64,"
 
 
 def cut(
-    body: bytes,
-    sizes: Sequence[int] = (),
-    max_text: int = _MUCH,
-    max_picture: int = _MUCH,
-    cuts: Cuts = DATA_URLS,
+    body: bytes, sizes: Sequence[int] = (), max_text: int = _MUCH, max_picture: int = _MUCH, *, bare: bool = False
 ) -> Cutter:
     """Feed a body in pieces of these sizes, the rest at once."""
-    cutter, at = Cutter(max_text, max_picture, cuts), 0
+    cutter, at = Cutter(max_text, max_picture, bare=bare), 0
     for size in (*sizes, len(body)):
         cutter.feed(body[at : at + size])
         at += size
@@ -72,8 +68,8 @@ def parsed_whole(value: Any) -> Any:
         return None
 
 
-def pictures_in(body: bytes, sizes: Sequence[int] = (), cuts: Cuts = DATA_URLS) -> Any:
-    cutter = cut(body, sizes, cuts=cuts)
+def pictures_in(body: bytes, sizes: Sequence[int] = (), *, bare: bool = False) -> Any:
+    cutter = cut(body, sizes, bare=bare)
     body_left = Pictured(decode_json(bytes(cutter.text)), cutter.pictures)
     return read_back(body_left.values, body_left)
 
@@ -103,46 +99,15 @@ def test_every_way_to_cut_and_spell_gives_what_parsing_whole_gives(
     assert pictures_in(text.encode(), sizes) == parsed_whole(values)
 
 
-_MAGIC = st.sampled_from([b"\x89PNG\r\n\x1a\n\0", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xdb", b"RIFF\1\2\3\4"])
-_ALONE = st.tuples(_MAGIC, st.binary(max_size=20)).map(lambda both: base64.b64encode(both[0] + both[1]).decode())
-_MIXED = st.recursive(
-    _ALONE | _URLS | st.sampled_from(["iVBORw0KGg", "/9j", "UklG", "/9j/ä", 'UklGR"', "\\/9j/", "x/9j/4"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4),
-    max_leaves=12,
-)
-
-
-def alone(value: Any) -> Any:
-    """Return what ``parsed_whole`` does, with the pictures that are base64 alone as bytes too."""
-    if isinstance(value, dict):
-        return {key: alone(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [alone(each) for each in value]
-    if isinstance(value, str) and value.startswith(("iVBORw0KGgo", "/9j/", "UklGR")):
-        return parsed_whole(f"{_HEAD}{value}")
-    return parsed_whole(value)
-
-
-@given(st.dictionaries(_TEXTS, _MIXED, max_size=4), st.lists(st.integers(1, 40), max_size=40), st.booleans())
-def test_base64_alone_is_cut_out_only_where_it_may_stand(
-    values: dict[str, Any], sizes: list[int], escaped: bool
-) -> None:
-    text = json.dumps(values)
-    body = (text.replace("/", "\\/") if escaped else text).encode()
-    assert pictures_in(body, sizes, BASE64_TOO) == alone(values)
-    assert pictures_in(body, sizes) == parsed_whole(values)
-
-
 @given(
     st.binary(max_size=80) | st.text('"\\u0dat:;bse64,{}[]', max_size=80).map(str.encode), st.lists(st.integers(1, 9))
 )
 def test_any_bytes_are_read_or_refused(body: bytes, sizes: list[int]) -> None:
-    for cuts in (DATA_URLS, BASE64_TOO):
-        try:
-            pictures_in(body, sizes, cuts)
-        except InvalidJson:
-            continue
-        json.loads(body)
+    try:
+        pictures_in(body, sizes)
+    except InvalidJson:
+        return
+    json.loads(body)
 
 
 def test_every_split_of_one_body() -> None:
@@ -151,6 +116,27 @@ def test_every_split_of_one_body() -> None:
     assert whole == {'a"': [base64.b64decode("YW+jZ/=="), b"", "\\"], "b": "data:x"}
     assert all(pictures_in(body, [size]) == whole for size in range(1, len(body)))
     assert pictures_in(body, [1] * len(body)) == whole
+
+
+@pytest.mark.parametrize("slash", ["/", "\\/", "\\u002F"])
+@pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n\x00", b"\xff\xd8\xff\xe0", b"RIFF\x01\x02\x03\x04WEBP"])
+def test_every_split_of_a_body_with_bare_pictures(head: bytes, slash: str) -> None:
+    picture = head + bytes(range(200, 256))
+    values = {"init_images": [base64.b64encode(picture).decode()] * 2, "mask": "iVBORw0KGg", "b": ["/9", "Ukl", "\\"]}
+    spelt = json.dumps(values)
+    body = (spelt if head.startswith(b"\xff") and slash == "\\u002F" else spelt.replace("/", slash)).encode()
+    whole = pictures_in(body, bare=True)
+    assert whole == {**values, "init_images": [picture] * 2}
+    assert all(pictures_in(body, [size], bare=True) == whole for size in range(1, len(body)))
+    assert pictures_in(body, [1] * len(body), bare=True) == whole
+    assert pictures_in(body) == values
+
+
+def test_a_bare_picture_has_the_limit_of_pictures() -> None:
+    body = json.dumps({"mask": base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(3000)).decode()}).encode()
+    assert len(cut(body, max_text=100, bare=True).text) <= 100
+    with pytest.raises(RequestTooLarge):
+        cut(body, max_text=100)
 
 
 @pytest.mark.parametrize(
@@ -199,26 +185,27 @@ _FORMS = {
     "letters as escapes": lambda size: b'{"a": "data:;base64,' + b"\\u0041" * (size // 6) + b'"}',
     "many pictures": lambda size: b"[" + b'"data:;base64,",' * (size // 16),
     "almost pictures": lambda size: b"[" + b'"data:","data:image/png;base64",' * (size // 32),
-    "many that are base64 alone": lambda size: b"[" + b'"/9j/4AAQ",' * (size // 11),
-    "almost such ones": lambda size: b"[" + b'"/9j","iVBORw0KGg",' * (size // 19),
     "quotes": lambda size: b'"' * size,
     "backslashes": lambda size: b'"' + b"\\" * size,
     "brackets": lambda size: b"[" * size,
     "a string without an end": lambda size: b'["' + b"x" * size,
+    "many bare pictures": lambda size: b"[" + b'"iVBORw0KGgo=",' * (size // 15),
+    "almost bare pictures": lambda size: b"[" + b'"/9j","UklG","iVBORw0KGg",' * (size // 26),
 }
 
 
-@pytest.mark.parametrize("cuts", [DATA_URLS, BASE64_TOO], ids=["data URLs", "base64 too"])
 @pytest.mark.parametrize("form", _FORMS)
-def test_twice_the_body_is_twice_the_work(form: str, cuts: Cuts, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, head, rest = (Counting(each) for each in (cuts.plain, cuts.head, pictured._REST_OF_STRING))
-    monkeypatch.setattr(pictured, "_REST_OF_STRING", rest)
-    counted: Any = Cuts(plain, head, cuts.beginnings)  # type: ignore[arg-type]
+def test_twice_the_body_is_twice_the_work(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = "bare" in form
+    names = ("_PLAIN_WITH_BARE" if bare else "_PLAIN", "_REST_OF_STRING", "_HEAD")
+    counters = {name: Counting(getattr(pictured, name)) for name in names}
+    for name, counter in counters.items():
+        monkeypatch.setattr(pictured, name, counter)
     work = []
     for size in (300_000, 600_000):
-        body, before = _FORMS[form](size), plain.count + head.count + rest.count
-        cut(body, [PIECE_BYTES] * (size // PIECE_BYTES), cuts=counted)
-        work.append(plain.count + head.count + rest.count - before)
+        body, before = _FORMS[form](size), sum(counter.count for counter in counters.values())
+        cut(body, [PIECE_BYTES] * (size // PIECE_BYTES), bare=bare)
+        work.append(sum(counter.count for counter in counters.values()) - before)
     assert work[1] <= 2.5 * work[0]
     assert work[1] <= 3 * 600_000
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from proxy.accounts.prices import Price, known_price, price_name
+from proxy.accounts.prices import UNKNOWN, Price, known_price, price_name, price_of, total
 from proxy.config import compose
 from proxy.engine import Engine
 from proxy.providers.registry import KINDS, build
@@ -60,6 +60,27 @@ def test_what_the_provider_tells_of_the_job_itself_wins() -> None:
     assert known.settled(None) is known
     assert known.settled(0) == Price(0, "provider", "x")
     assert Price().settled(7) == Price(7, "provider")
+
+
+def test_pictures_together_cost_what_is_known_of_each_by_the_weakest_word() -> None:
+    told, published = Price(5, "provider"), Price(0, "table")
+    assert total([told, told]) == Price(10, "provider")
+    assert total([told, published, told]) == Price(10, "table")
+    assert total([told, UNKNOWN]) == total([]) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("amount", "source", "price"),
+    [
+        (0, "config", Price(0, "config")),
+        (7, "provider", Price(7, "provider")),
+        (None, "table", UNKNOWN),
+        (7, "unknown", UNKNOWN),
+        (7, "a later version's word", UNKNOWN),
+    ],
+)
+def test_a_price_that_was_written_down_is_read_back(amount: int | None, source: str, price: Price) -> None:
+    assert price_of(amount, source) == price
 
 
 def test_only_prodias_v2_asks_money_for_each_picture() -> None:

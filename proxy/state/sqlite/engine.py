@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
+from proxy.state import recovery, starts, steps
 from proxy.state.money import Entry, KeyChange, KeyRow, Limit
 from proxy.state.operations import By, Ending, StateUnavailable
 from proxy.state.outcomes import (
@@ -26,9 +27,9 @@ from proxy.state.outcomes import (
     Usage,
 )
 from proxy.state.records import Account, Everything, Generation, JobId, JobRow, Route
-from proxy.state.sqlite import housekeeping, keys, recovery, repeats, reports, starts, steps
+from proxy.state.sqlite import holders, housekeeping, keys, repeats, reports, tables
 from proxy.state.sqlite.file import Lock, Synchronous, connect, explain, migrate, prepare
-from proxy.state.sqlite.session import Session
+from proxy.state.sqlite.tables import SqliteTables
 from proxy.state.sqlite.writer import Inline, Observe, Transactions, Writer
 
 
@@ -85,7 +86,7 @@ class SqliteState:
         self._path = path
         self._lock = lock
         self._exclusive = exclusive
-        work = Transactions(Session(connection, wall), path, "BEGIN IMMEDIATE", observe)
+        work = Transactions(SqliteTables(connection, wall), path, "BEGIN IMMEDIATE", observe)
         self._writer: Writer | Inline
         self._reader: Writer | Inline
         if path is None:  # what is in memory is behind one connection, and waits for no disk
@@ -94,7 +95,7 @@ class SqliteState:
             self._writer = Writer(work)
             reading = connect(path, "normal")
             reading.execute("PRAGMA query_only = 1")
-            self._reader = Writer(Transactions(Session(reading, wall), path, "BEGIN", None))
+            self._reader = Writer(Transactions(SqliteTables(reading, wall), path, "BEGIN", None))
 
     @property
     def pending(self) -> int:
@@ -110,17 +111,20 @@ class SqliteState:
             self._lock.release()
             self._lock = None
 
+    def on_ended(self, told: Callable[[Collection[str]], None]) -> None:
+        """See State; there are no others."""
+
     def register(self, holder: str) -> Awaitable[None]:
         """See State."""
-        return self._writer.ask(recovery.register, holder, self._exclusive)
+        return self._writer.ask(holders.register, holder, self._exclusive)
 
     def beat(self, holder: str) -> Awaitable[bool]:
         """See State."""
-        return self._writer.ask(recovery.beat, holder)
+        return self._writer.ask(holders.beat, holder)
 
     def retire(self, holder: str) -> Awaitable[None]:
         """See State."""
-        return self._writer.ask(recovery.retire, holder)
+        return self._writer.ask(holders.retire, holder)
 
     def start(self, start: Start) -> Awaitable[Started | Exists | OverLimit | OverPace | NotLiving]:
         """See State."""
@@ -132,7 +136,7 @@ class SqliteState:
 
     def accept(self, job: JobId, epoch: int, holder: str, handle: str, expires: int | None = None) -> Awaitable[Change]:
         """See State."""
-        return self._writer.ask(steps.accept, job, epoch, holder, handle, expires)
+        return self._writer.ask(tables.accept, job, epoch, holder, handle, expires)
 
     def finish(
         self,

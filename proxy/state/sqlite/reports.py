@@ -2,13 +2,14 @@
 
 from typing import Final
 
+from proxy.state import balances
 from proxy.state.money import Balance, Entry, SpendRow
 from proxy.state.operations import By
 from proxy.state.outcomes import Standing, Usage
 from proxy.state.periods import day_of, period_end, period_start
 from proxy.state.records import Account, Everything, GenerationRow, JobId, JobRow
-from proxy.state.sqlite import balances
 from proxy.state.sqlite.session import Session
+from proxy.state.sqlite.tables import SqliteTables
 
 _COLUMNS: Final[dict[By, str]] = {
     "key": "key_name",
@@ -20,7 +21,7 @@ _COLUMNS: Final[dict[By, str]] = {
 }
 
 
-def standing(session: Session, account: Account) -> tuple[Standing, ...]:
+def standing(session: SqliteTables, account: Account) -> tuple[Standing, ...]:
     """Return every limit that holds for an account, with what is used of it."""
     session.write_balances()
     day = day_of(session.now)
@@ -30,9 +31,7 @@ def standing(session: Session, account: Account) -> tuple[Standing, ...]:
             "SELECT * FROM spend WHERE scope = ? AND period = ? AND start = ?",
             (counted.scope, counted.period, period_start(counted.period, day)),
         ).fetchone()
-        balance = (
-            balances.summed(session, counted.scope, counted.period, day) if kept is None else SpendRow(*kept).balance
-        )
+        balance = session.summed(counted, day) if kept is None else SpendRow(*kept).balance
         resets = period_end(counted.period, day)
         found += (
             Standing(limit, balance, balances.remaining(limit, balance, session.now), resets)

@@ -3,7 +3,7 @@
 from typing import Final
 
 from proxy.state.operations import LEASE_MS
-from proxy.state.records import Generation, GenerationRow, JobId, JobRow
+from proxy.state.records import Generation, GenerationRow, JobRow
 from proxy.state.sqlite.session import Session
 
 BY_IDEMPOTENCY_KEY: Final = "SELECT * FROM generations WHERE key = ? AND idempotency_key = ?"
@@ -26,12 +26,6 @@ def by_idempotency_key(session: Session, key: str, idempotency_key: str) -> Gene
     """Return the generation that an Idempotency-Key of one key stands for."""
     row = session.execute(BY_IDEMPOTENCY_KEY, (key, idempotency_key)).fetchone()
     return None if row is None else GenerationRow(*row)
-
-
-def job(session: Session, wanted: JobId) -> JobRow | None:
-    """Return one job."""
-    row = session.execute("SELECT * FROM jobs WHERE generation = ? AND number = ?", wanted).fetchone()
-    return None if row is None else JobRow(*row)
 
 
 def lives(session: Session, holder: str) -> bool:

@@ -2,24 +2,15 @@
 
 import sqlite3
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from proxy.state.money import Balance, Limit
 from proxy.state.periods import Period
 from proxy.state.records import Account
-
-
-class Counted(NamedTuple):
-    """A balance that has to be kept: of which scope, in which kind of period, under which limits."""
-
-    scope: str
-    period: Period
-    limits: tuple[Limit, ...]
-
+from proxy.state.tables import Counted, counted
 
 Place = tuple[str, Period, int]
 """Of a balance: its scope, its period, and the period's first day."""
-_NONE: Final[tuple[Counted, ...]] = ()
 _MOST_BALANCES: Final = 10_000
 
 
@@ -59,7 +50,7 @@ class Session:
         self._changed.clear()
         self.days.clear()
 
-    def keep(self, place: Place, balance: Balance) -> None:
+    def keep_balance(self, place: Place, balance: Balance) -> None:
         """Change a balance; it is written with the others of the same transaction."""
         self.balances[place] = balance
         self._changed.add(place)
@@ -87,22 +78,4 @@ class Session:
             limits = self._limits = {}
             for row in self.execute("SELECT * FROM limits ORDER BY scope, period, unit"):
                 limits.setdefault(row[0], []).append(Limit(*row))
-        if not limits:
-            return _NONE
-        found: list[Counted] = []
-        for scope, limited_by in scopes(account):
-            by_period: dict[Period, list[Limit]] = {}
-            for limit in limits.get(limited_by, ()):
-                by_period.setdefault(limit.period, []).append(limit)
-            found += (Counted(scope, period, tuple(several)) for period, several in by_period.items())
-        return tuple(found)
-
-
-def scopes(account: Account) -> list[tuple[str, str]]:
-    """Return the scopes in which an account's money counts, each with the scope that its limits are written under."""
-    found = [(scope, scope) for scope in ("all", f"key:{account.key}")]
-    if account.owner:
-        found.append((f"owner:{account.owner}", f"owner:{account.owner}"))
-    if account.user:
-        found.append((f"user:{account.key}:{account.user}", f"users:{account.key}"))
-    return found
+        return counted(limits, account)

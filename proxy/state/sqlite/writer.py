@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from proxy.state.operations import StateUnavailable, StateUnusable
 from proxy.state.sqlite.file import explain
-from proxy.state.sqlite.session import Session
+from proxy.state.sqlite.tables import SqliteTables
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Transactions:
     ``begin``: the statement that opens it. ``observe``: is told of each group.
     """
 
-    def __init__(self, session: Session, path: Path | None, begin: str, observe: Observe | None) -> None:
+    def __init__(self, session: SqliteTables, path: Path | None, begin: str, observe: Observe | None) -> None:
         self._session = session
         self._path = path
         self._file = _identity(path)
@@ -95,7 +95,7 @@ class Transactions:
             self._take_back()
             return self._failed(group, explain(error, self._path))
 
-    def _attempt(self, group: list[_Task], do: Callable[[Session, _Task], _Outcome]) -> list[_Outcome]:
+    def _attempt(self, group: list[_Task], do: Callable[[SqliteTables, _Task], _Outcome]) -> list[_Outcome]:
         if _identity(self._path) != self._file:
             raise StateUnusable(f"The state {self._path} was moved or removed. Put it back, or start again without it.")
         self._session.begin(self._begin)
@@ -113,7 +113,7 @@ class Transactions:
     def _failed(self, group: list[_Task], error: StateUnavailable) -> list[_Outcome]:
         return [_Outcome(task.future, None, error) for task in group]
 
-    def _alone(self, session: Session, task: _Task) -> _Outcome:
+    def _alone(self, session: SqliteTables, task: _Task) -> _Outcome:
         """Do one operation; its failure takes back its own writes only. Raises sqlite3.Error if all are taken back."""
         session.execute("SAVEPOINT one")
         try:
@@ -256,11 +256,11 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     return None if found is None else (found.st_dev, found.st_ino)
 
 
-def _nothing(_session: Session) -> None:
+def _nothing(_session: SqliteTables) -> None:
     """Only wakes the thread up."""
 
 
-def _plainly(session: Session, task: _Task) -> _Outcome:
+def _plainly(session: SqliteTables, task: _Task) -> _Outcome:
     return _Outcome(task.future, task.work(session, *task.arguments), None)
 
 

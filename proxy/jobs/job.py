@@ -1,4 +1,4 @@
-"""A job as it is ordered from a provider: what it is, what kind it is, and in which of two ways it is started."""
+"""A job before it is submitted: what it is, what kind it is, and in which of two ways it is started."""
 
 from proxy.accounts.prices import Price
 from proxy.jobs.schedule import Key, classify

@@ -8,9 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.api.kept import Head, Said, Status
-from proxy.api.renderings import MARK, PicturesBody, facts, image_address, open_pictures
-from proxy.api.response_input import CALL
+from proxy.api.renderings import MARK, PicturesBody, cost, facts, image_address, open_pictures
+from proxy.api.responses.asked import CALL
+from proxy.api.responses.kept import Head, Said, Status
 from proxy.api.streaming import event, picture_event
 from proxy.errors import Failure
 from proxy.generations.results import Picture
@@ -105,6 +105,7 @@ class Answer:
             "output_tokens": made,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": given + made,
+            **(cost(pictures) if pictures else {}),
         }
 
 

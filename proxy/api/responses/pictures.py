@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.api.kept import Kept, Responses
 from proxy.api.pictured import Pictured
-from proxy.api.response_input import Asked
+from proxy.api.responses.asked import Asked
+from proxy.api.responses.kept import Kept, Responses
 from proxy.api.uploads import MAX_PICTURES, check_mask, picture_of, readable_mask
 from proxy.engine import Engine
 from proxy.errors import InvalidRequest, NotConfigured, NotFound, UnknownModel

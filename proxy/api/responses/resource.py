@@ -1,4 +1,4 @@
-"""POST /v1/responses as far as its image_generation tool goes, and each response's own resource."""
+"""POST /v1/responses, and each response's own resource."""
 
 import asyncio
 import re
@@ -10,12 +10,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from proxy.api.context import RequestContext
-from proxy.api.kept import Head, Kept, Responses, Said
-from proxy.api.pictured import BASE64_TOO, Pictured, read_pictured
+from proxy.api.pictured import Pictured, read_pictured
 from proxy.api.renderings import ImagesResponse
-from proxy.api.response_input import TOOL, Asked, read
-from proxy.api.response_output import Answer, Events, finished_body, written
-from proxy.api.response_pictures import resolve
+from proxy.api.responses.asked import TOOL, Asked, read
+from proxy.api.responses.kept import Head, Kept, Responses, Said
+from proxy.api.responses.output import Answer, Events, finished_body, written
+from proxy.api.responses.pictures import resolve
 from proxy.api.streaming import HeldStream, Previews, Stream, WholeStream, each
 from proxy.api.waiting import Waiting, describe
 from proxy.errors import Failure, InvalidRequest, JobLost, NotFound
@@ -44,7 +44,7 @@ async def create_response(request: Request) -> ASGIApp:
     server = waiting.engine.settings.server
     waiting.admit(request)
     with waiting.admission.hold(context.owner):
-        body = await read_pictured(request, server.max_body, server.max_upload, BASE64_TOO)
+        body = await read_pictured(request, server.max_body, server.max_upload, bare=True)
         context.name_model(body.values)
         # In a thread: a conversation can be long.
         asked, text = await asyncio.to_thread(_read, body)
