@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from proxy.api import chat, health, images, models, openapi, page, pictures
+from proxy.api import chat, health, images, models, openapi, page, pictures, previews
 from proxy.api.access import Access
 from proxy.api.dry_run import DryRun, on_dry_run
 from proxy.api.edge import Edge
@@ -30,6 +30,7 @@ ROUTES = (
     Route("/v1/images/edits", images.edit_image, name="edit_image", methods=["POST"]),
     Route("/v1/images/variations", images.vary_image, name="vary_image", methods=["POST"]),
     Route("/v1/images/generations/{id}", images.generation, name="generation", methods=["GET", "DELETE"]),
+    Route("/v1/images/generations/{id}/preview", previews.get_preview, name="preview", methods=["GET"]),
     Route("/v1/models", models.list_models, name="list_models", methods=["GET"]),
     Route("/v1/models/{id:path}", models.get_model, name="get_model", methods=["GET"]),
     Route("/v1/chat/completions", chat.complete_chat, name="complete_chat", methods=["POST"]),

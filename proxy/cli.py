@@ -21,6 +21,7 @@ _COMMANDS = {
     "generate": ("generate", "make pictures from the command line"),
     "models": ("models", "list the models and whether they can be used"),
     "check": ("check", "check the configuration and ask each provider"),
+    "state": ("state", "copy the state of a service that runs"),
 }
 
 

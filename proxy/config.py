@@ -143,7 +143,10 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name; ``repr`` shows no secret. ``listed``: as ``Routing`` takes it."""
+    """Settings with the secrets they name, none in ``repr``.
+
+    ``listed``: as ``Routing`` takes it. ``demo``: all providers are simulated.
+    """
 
     settings: Settings
     listed: tuple[str, ...] | None = None
@@ -151,6 +154,7 @@ class Configuration:
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     state_file: Path | None = None
     database_url: str = field(default="", repr=False)
+    demo: bool = False
 
     @property
     def directory(self) -> Path:

@@ -108,9 +108,15 @@ class Studio:
     jobs: list[Job] = field(default_factory=list)
     finished: list[Job] = field(default_factory=list)
     undeliverable: Failure | None = None
+    spacious: bool = False
+    taken: list[Place] = field(default_factory=list)
 
-    async def places(self, _resolved: ResolvedRequest, _count: int, /) -> list[Place]:
-        return []
+    async def places(self, _resolved: ResolvedRequest, count: int, /) -> list[Place]:
+        runtime = _ENGINE.runtimes["imagelabs"]
+        self.taken += [Place(runtime) for _ in range(count if self.spacious else 0)]
+        for _ in self.taken[-count:] if self.spacious else ():
+            await runtime.slots.acquire()
+        return self.taken[-count:] if self.spacious else []
 
     def routes(self, resolved: ResolvedRequest, /) -> dict[tuple[str, str], Route]:
         route = resolved.candidates[0].route
@@ -714,6 +720,20 @@ async def test_pictures_of_a_failed_generation_are_kept_for_the_repeat(runs: Run
     assert second.generation.pictures[2] == jobs[2].picture
     seeds = [picture.origin.seed for picture in second.generation.pictures]
     assert seeds == [first.generation.seed, first.generation.seed + 1, first.generation.seed + 2]
+
+
+async def test_places_that_inherited_pictures_do_not_need_are_free_at_once(runs: Runs) -> None:
+    first = await runs.join(checked(n=3))
+    runs.studio.jobs[0].finish()
+    runs.studio.jobs[1].finish()
+    runs.studio.jobs[2].finish(GenerationFailed("no"))
+    await runs.settle()
+    runs.generations.leave(first, delivered=True)
+    runs.studio.spacious = True
+    second = await runs.join(checked(n=3))
+    assert [place.free for place in runs.studio.taken] == [True, False, False]
+    await runs.end(second.generation)
+    assert not any(place.free for place in runs.studio.taken)
 
 
 async def test_salvage_survive_a_second_failure_and_go_with_time(runs: Runs) -> None:

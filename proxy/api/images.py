@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.body import read_json
 from proxy.api.context import RequestContext
+from proxy.api.previews import preview_address
 from proxy.api.renderings import AnswerBroken, Blanks, ImagesResponse, images_body
 from proxy.api.streaming import image_stream
 from proxy.api.uploads import read_upload, readable_mask
@@ -159,7 +160,6 @@ def _state(generation: Generation, context: RequestContext) -> Response:
     describe(context, generation)
     states = [progress.state for progress in generation.progress]
     parts = fractions(generation)
-    previews = [progress.preview for progress in generation.progress if progress.preview and progress.state != "done"]
     running = any(state in ("generating", "done") for state in states)
     body: dict[str, Any] = {
         "id": generation.id,
@@ -171,8 +171,8 @@ def _state(generation: Generation, context: RequestContext) -> Response:
         "finished": states.count("done"),
         "url": f"{context.origin}{address(generation)}",
     }
-    if previews:
-        body["preview"] = previews[0]
+    if preview := preview_address(generation, context):
+        body["preview"] = preview
     return JSONResponse(body, 202, {"location": address(generation), "retry-after": "1"})
 
 

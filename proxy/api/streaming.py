@@ -18,16 +18,16 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.context import RequestContext
+from proxy.api.previews import fetch_preview
 from proxy.api.renderings import MARK, PicturesBody, departure, facts, open_pictures, usage
 from proxy.api.waiting import Surface, Waiting
 from proxy.errors import Failure
 from proxy.generations.record import Generation
 from proxy.generations.runner import Joined
 from proxy.jobs.runtime import ProviderRuntime
-from proxy.pictures.codec import Facts, NotAPicture, inspect_file
+from proxy.pictures.codec import Facts
 from proxy.pictures.drafts import remove
 from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore, open_file
-from proxy.upstream.client import Upstream
 
 BEAT_S = 10.0
 """Well below the 60 s of silence after which nginx and many balancers cut a connection."""
@@ -171,9 +171,10 @@ class Previews:
             None,
             self._last,
         )
-        if wanted and self._fetching is None and progress.provider:
+        # A job of before a restart may be at a provider that the configuration no longer names.
+        if wanted and self._fetching is None and progress.provider in self._runtimes:
             self._last = progress.preview
-            work = self._fetch(self._runtimes[progress.provider].upstream, str(progress.preview))
+            work = fetch_preview(self._runtimes[progress.provider].upstream, str(progress.preview))
             self._fetching = asyncio.get_running_loop().create_task(work)
             # Wakes the wait, which calls this again, and then the preview is sent.
             self._fetching.add_done_callback(lambda _: self._generation.changed())
@@ -181,24 +182,11 @@ class Previews:
     def close(self) -> None:
         """Give up what is still being fetched, and what came too late to be shown."""
         task = self._fetching
-        # cancel() is true for a task that still runs; _fetch then removes its own file.
+        # cancel() is true for a task that still runs; fetch_preview then removes its own file.
         if task is None or task.cancel() or task.cancelled() or task.exception() is not None:
             return
         if fetched := task.result():
             remove(fetched[0])
-
-    async def _fetch(self, upstream: Upstream, address: str) -> tuple[Path, Facts] | None:
-        """Return the picture at ``address`` and its facts; None when it can't be fetched or read."""
-        with contextlib.suppress(Failure, NotAPicture, OSError):
-            path = await upstream.fetch(address)
-            if isinstance(path, bytes):  # no file can be written, and a preview is not worth more
-                return None
-            try:
-                return path, inspect_file(path)
-            except BaseException:
-                remove(path)
-                raise
-        return None
 
     async def _show(self, stream: Stream, path: Path, seen: Facts) -> None:
         """Send a fetched picture and remove its file."""

@@ -1,7 +1,7 @@
 """What is done for one generation, from the first write to its end: its jobs made, carried on with, or waited for."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from proxy.clock import Clock, Deadline
@@ -73,12 +73,14 @@ class Work:
             routes = self._making.routes(resolved)
             started = await self._write_start(generation, routes, len(places))
             if isinstance(started, Exists):
+                _give_back(places)
                 await self.mirror(generation, started.generation)
                 return
             rows = started.jobs
             steps = self._steps(generation, rows, routes)
             free = iter(places)
             given = {row.number: next(free) for row in rows if row.state == "submitting"}
+            _give_back(free)  # inherited pictures need none
             works = {
                 row.number: self._picture(generation, resolved, steps[row.number], given.get(row.number), row.number)
                 for row in rows
@@ -90,8 +92,7 @@ class Work:
             await self._collect(generation, pictures, {}, works, steps)
         finally:
             generation.written.set()
-            for place in places:
-                place.give_back()
+            _give_back(places)
 
     async def _write_start(
         self, generation: Generation, routes: Mapping[tuple[str, str], Route], places: int
@@ -255,3 +256,8 @@ class Work:
             raise
         await steps.done(dump_picture(picture), finished.price)
         return picture
+
+
+def _give_back(places: Iterable[Place]) -> None:
+    for place in places:
+        place.give_back()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from proxy.errors import InvalidRequest, NotConfigured, UnknownModel
-from proxy.providers.boundary import Model, Operation
+from proxy.providers.boundary import Model
 from proxy.requests.image_request import PROVIDER_FIELDS, parse
 
 _MAX_SHOWN = 100
@@ -155,13 +155,12 @@ class Routing:
         except (NotConfigured, UnknownModel):
             return ""
 
-    def operations(self, name: str) -> frozenset[Operation]:
-        """Return what the usable routes of a name can do; nothing if it has none."""
+    def usable(self, name: str) -> tuple[Route, ...]:
+        """Return the usable routes of a name; none if it has none."""
         try:
-            routes = self.resolve(name).routes
+            return self.resolve(name).routes
         except (NotConfigured, UnknownModel):
-            return frozenset()
-        return frozenset().union(*(route.model.operations for route in routes))
+            return ()
 
     def configured(self) -> Iterable[tuple[str, ModelSettings]]:
         """Yield the configured names, patterns included, with their settings."""

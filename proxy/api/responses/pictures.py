@@ -29,7 +29,7 @@ async def resolve(asked: Asked, body: Pictured, responses: Responses, engine: En
     images, ignored = await inputs.attached(asked), asked.ignored()
     if not images and action != "generate":
         images = await inputs.earlier(asked)
-        if images and action != "edit" and "edit" not in engine.routing.operations(model or _default(engine)):
+        if images and action != "edit" and not _can_edit(engine, model):
             # A conversation goes on, even if this model can't see what it is about.
             images, ignored = (), [*ignored, "previous_response_id" if asked.call is None else "image_generation_call"]
     if action == "edit" and not images:
@@ -52,8 +52,9 @@ async def resolve(asked: Asked, body: Pictured, responses: Responses, engine: En
     return resolved.with_mask(await readable_mask(engine.converter, mask)) if mask else resolved
 
 
-def _default(engine: Engine) -> str:
-    return engine.settings.server.default_model
+def _can_edit(engine: Engine, model: str | None) -> bool:
+    routes = engine.routing.usable(model or engine.settings.server.default_model)
+    return any("edit" in route.model.operations for route in routes)
 
 
 def _picture_model(asked: Asked, engine: Engine) -> str | None:

@@ -44,7 +44,7 @@ async def txt2img(request: Request) -> ASGIApp:
 
 
 async def img2img(request: Request) -> ASGIApp:
-    """Make pictures from the first of ``init_images``, within ``mask`` if there is one."""
+    """Make pictures from ``init_images``, within ``mask`` if there is one."""
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
     waiting.admit(request)
