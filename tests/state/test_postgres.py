@@ -9,6 +9,7 @@ import pytest
 
 from proxy.state import schema
 from proxy.state.checker import problems
+from proxy.state.money import Limit
 from proxy.state.operations import LEASE_MS, StateUnavailable, StateUnusable
 from proxy.state.outcomes import NotLiving, OverLimit, Started
 from proxy.state.postgres.client import connect
@@ -38,9 +39,10 @@ async def state(database_url: str) -> AsyncIterator[PostgresState]:
 @pytest.fixture
 async def other(database_url: str, state: PostgresState) -> AsyncIterator[PostgresState]:
     """A second replica."""
-    assert state.pending == 0
     other = await open_postgres(database_url)
     await other.register("other")
+    for each, holder in ((state, ME), (other, "other")):  # both are connected, and know the limits
+        await Life(each).start(holder=holder, what="something else")
     yield other
     await other.close()
 
@@ -154,7 +156,7 @@ def test_every_table_is_translated() -> None:
 
 
 async def test_an_old_server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.state.postgres.engine._LEAST_SERVER", 990_000)
+    monkeypatch.setattr("proxy.state.postgres.schema._LEAST_SERVER", 990_000)
     with pytest.raises(StateUnusable, match="too old"):
         await open_postgres(database_url)
 
@@ -205,13 +207,17 @@ async def test_a_lease_that_ends_between_look_and_write(database_url: str) -> No
     await (await database.emptied(database_url, wall)).close()
     state = await open_postgres(database_url, wall=wall)
     await state.register(ME)
-    started = asyncio.ensure_future(state.start(wanted()))
+    await Life(state).start()
     lock = await connect(database_url)
     await lock.execute("BEGIN; LOCK TABLE images_proxy.ledger IN SHARE MODE")
-    await asyncio.sleep(0.05)
+    started = asyncio.ensure_future(state.start(wanted()))
+    for _ in range(500):  # until it waits
+        if await lock.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            break
+        await asyncio.sleep(0.01)
     await lock.execute("DELETE FROM images_proxy.holders; COMMIT")
     assert await started == NotLiving(ME)
-    assert (await state.everything()).generations == ()
+    assert len((await state.everything()).generations) == 1
     await lock.close()
     await state.close()
 
@@ -295,26 +301,36 @@ async def test_an_idempotency_key_is_taken_by_one_of_two(state: PostgresState, o
             other.start(wanted(idempotency_key=f"k{number}", holder="other")),
         )
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Exists", "Started"]
-    assert len((await state.everything()).generations) == 10
+    assert len((await state.everything()).generations) == 12
 
 
-async def test_a_budget_that_another_has_used_up_in_between(state: PostgresState, other: PostgresState) -> None:
-    await state.set_limits([dollars("all", 10 * PRICE), pictures("key:k1", 12)])
-    outcomes = await asyncio.gather(
-        *(each.start(wanted(holder=holder)) for each, holder in ((state, ME), (other, "other")) for _ in range(20))
-    )
-    assert sum(isinstance(outcome, Started) for outcome in outcomes) == 10
-    assert sum(isinstance(outcome, OverLimit) for outcome in outcomes) == 30
-    assert (await total(state)).reserved_pictures == 10
+@pytest.mark.parametrize("limit", [dollars("all", 10 * PRICE), pictures("owner:family", 10)])
+async def test_a_budget_that_another_has_used_up_in_between(
+    state: PostgresState, other: PostgresState, limit: Limit
+) -> None:
+    used = (await total(state)).reserved_pictures
+    for more in range(10, 40, 10):
+        allowed = used + more if limit.unit == "pictures" else (used + more) * PRICE
+        await state.set_limits([limit._replace(amount=allowed)])
+        outcomes = await asyncio.gather(
+            *(each.start(wanted(holder=holder)) for each, holder in ((state, ME), (other, "other")) for _ in range(20))
+        )
+        assert sum(isinstance(outcome, Started) for outcome in outcomes) == 10
+        assert sum(isinstance(outcome, OverLimit) for outcome in outcomes) == 30
+        assert (await total(state)).reserved_pictures == used + more
 
 
 async def test_the_same_picture_is_inherited_once(state: PostgresState, other: PostgresState) -> None:
-    first = (await state.start(wanted(n=2, submit=2))).generation.row.id  # type: ignore[union-attr]
-    await state.finish(JobId(first, 0), 0, "p")
-    await state.end(JobId(first, 1), 0, "not_started")
-    anew = await asyncio.gather(state.start(wanted(n=2)), other.start(wanted(n=2, holder="other")))
-    inherited = [job.inherited for outcome in anew for job in outcome.generation.jobs]  # type: ignore[union-attr]
-    assert sorted(map(str, inherited)) == sorted(["None", "None", "None", first])
+    for number in range(10):
+        what = f"fox {number}"
+        first = (await state.start(wanted(what=what, n=2, submit=2))).generation.row.id  # type: ignore[union-attr]
+        await state.finish(JobId(first, 0), 0, "p")
+        await state.end(JobId(first, 1), 0, "not_started")
+        anew = await asyncio.gather(
+            state.start(wanted(what=what, n=2)), other.start(wanted(what=what, n=2, holder="other"))
+        )
+        inherited = [job.inherited for outcome in anew for job in outcome.generation.jobs]  # type: ignore[union-attr]
+        assert sorted(map(str, inherited)) == sorted(["None", "None", "None", first])
 
 
 async def test_sweeping_is_one_replicas_work_at_a_time(database_url: str) -> None:

@@ -1,7 +1,8 @@
 """The rows that a group of operations has looked at, with the group's own changes laid over them."""
 
 from collections.abc import Collection
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 from proxy.state.money import Balance, Entry, Limit
 from proxy.state.periods import period_start
@@ -9,6 +10,25 @@ from proxy.state.postgres.look import Limits, Looked, Place, Unfollowed, Wants
 from proxy.state.records import Account, Generation, GenerationRow, JobId, JobRow
 from proxy.state.tables import Charge, Counted, Present, Six
 from proxy.state.transitions import OPEN, End, JobState, Kind
+
+R = TypeVar("R", GenerationRow, JobRow)
+_PLACES: Final[dict[type, dict[str, int]]] = {
+    record: {column: number for number, column in enumerate(record._fields)} for record in (GenerationRow, JobRow)
+}
+
+
+_AT: Final = Present._fields.index("n")
+_OF_JOB: Final = attrgetter(*Present._fields[:_AT])
+_OF_GENERATION: Final = attrgetter(*Present._fields[_AT:])
+"""Where the columns of ``Present`` come from."""
+
+
+def changed(row: R, values: dict[str, Any]) -> R:
+    """Return a row with other values, in half the time of ``_replace``."""
+    places, columns = _PLACES[type(row)], list(row)
+    for column, value in values.items():
+        columns[places[column]] = value
+    return tuple.__new__(type(row), columns)
 
 
 class Missing(Exception):
@@ -73,30 +93,7 @@ class PostgresTables:
     def present(self, job: JobId) -> Present | None:
         """See Tables."""
         row, found = self.row(job.generation), self.job(job)
-        if row is None or found is None:
-            return None
-        return Present(
-            found.state,
-            found.epoch,
-            found.holder,
-            found.handle,
-            found.picture,
-            found.price,
-            found.price_source,
-            found.submits,
-            found.day,
-            found.reserved,
-            found.inherited,
-            found.resolved,
-            found.provider,
-            found.model,
-            row.n,
-            row.ended_as,
-            row.key,
-            row.key_name,
-            row.owner,
-            row.end_user,
-        )
+        return None if row is None or found is None else Present._make((*_OF_JOB(found), *_OF_GENERATION(row)))
 
     def states(self, generation: str) -> list[JobState]:
         """See Tables."""
@@ -217,7 +214,7 @@ class PostgresTables:
         """See Tables; where there are several jobs, their generation says that one of them has changed."""
         found = self.job(job)
         if found is not None:
-            self.jobs[job] = found._replace(**values)
+            self.jobs[job] = changed(found, values)
         if present.n > 1:
             self._replace(job.generation)
 
@@ -243,7 +240,7 @@ class PostgresTables:
     def _replace(self, generation: str, **values: Any) -> None:
         row = self.row(generation)
         if row is not None:
-            self.generations[generation] = row._replace(**values) if values else row
+            self.generations[generation] = changed(row, values) if values else row
 
     def count(self, scope: str, minute: int) -> None:
         """See Tables."""
