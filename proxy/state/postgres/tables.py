@@ -52,6 +52,7 @@ class PostgresTables:
         self.jobs: dict[JobId, JobRow] = {}
         self.added: set[str] = set()
         self._keyed: dict[tuple[str, str], str] = {}
+        self._counted: tuple[Counted, ...] = ()
         self.balances: dict[Place, Balance] = {}
         self.granted: dict[tuple[Place, str], tuple[int, int]] = {}
         self.entries: list[Entry] = []
@@ -163,19 +164,25 @@ class PostgresTables:
 
     def counted(self, account: Account) -> tuple[Counted, ...]:
         """See Tables."""
-        return self.limits.counted(account)
+        self._counted = self.limits.counted(account)
+        return self._counted
 
     def balance(self, counted: Counted, day: int) -> Balance:
-        """See Tables."""
-        place = (counted.scope, counted.period, period_start(counted.period, day))
-        balance = self.balances.get(place) or self.looked.spend.get(place) or self.looked.sums.get(place)
+        """See Tables; with one that is missing all of its account are looked for."""
+        balance = self._balance(_place(counted, day))
         if balance is None:
-            if place in self.looked.wants.places:
-                self.wants.sums.add((place, day))
-            else:
-                self.wants.places.add(place)
+            for one in {counted, *self._counted}:
+                place = _place(one, day)
+                if self._balance(place) is None:
+                    if place in self.looked.wants.places:
+                        self.wants.sums.add((place, day))
+                    else:
+                        self.wants.places.add(place)
             raise Missing
         return balance
+
+    def _balance(self, place: Place) -> Balance | None:
+        return self.balances.get(place) or self.looked.spend.get(place) or self.looked.sums.get(place)
 
     def unfollowed(self, holder: str, tasks: Collection[JobId], limit: int, *, adopt: bool) -> list[JobId]:
         """See Tables."""
@@ -248,7 +255,7 @@ class PostgresTables:
 
     def rely(self, counted: Counted, day: int, limit: Limit, used: int) -> None:
         """See Tables; others may use up what was granted before it is written."""
-        place = (counted.scope, counted.period, period_start(counted.period, day))
+        place = _place(counted, day)
         if place in self.looked.spend:
             more = used - self.looked.spend[place].used(limit.unit)
             before, _ = self.granted.get((place, limit.unit), (more, 0))
@@ -256,7 +263,7 @@ class PostgresTables:
 
     def keep(self, counted: Counted, day: int, balance: Balance) -> None:
         """See Tables."""
-        self.balances[counted.scope, counted.period, period_start(counted.period, day)] = balance
+        self.balances[_place(counted, day)] = balance
 
     def enter(self, kind: Kind, charge: Charge, change: Six, who: str) -> None:
         """See Tables."""
@@ -289,3 +296,7 @@ class PostgresTables:
     def bury(self, holder: str) -> None:
         """See Tables."""
         self.buries = holder
+
+
+def _place(counted: Counted, day: int) -> Place:
+    return (counted.scope, counted.period, period_start(counted.period, day))
