@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.accounts.accounts import Caller
 from proxy.api.pictured import Pictured
 from proxy.api.responses.asked import Asked
 from proxy.api.responses.kept import Kept, Responses
@@ -21,9 +22,11 @@ _FARTHEST = 32
 _MAX_SHOWN = 64
 
 
-async def resolve(asked: Asked, body: Pictured, responses: Responses, engine: Engine, owner: str) -> ResolvedRequest:
+async def resolve(
+    asked: Asked, body: Pictured, responses: Responses, engine: Engine, caller: Caller
+) -> ResolvedRequest:
     """Find the pictures that are meant, and the routes. Raises Failure."""
-    inputs = _Inputs(body, responses, engine.store, owner)
+    inputs = _Inputs(body, responses, engine.store, caller.key.id)
     model = _picture_model(asked, engine)
     action = asked.action()
     images, ignored = await inputs.attached(asked), asked.ignored()
@@ -43,7 +46,7 @@ async def resolve(asked: Asked, body: Pictured, responses: Responses, engine: En
     resolved = engine.resolve(
         {**asked.values(), "model": model},
         "inpaint" if mask else "edit" if images else "generate",
-        owner=owner,
+        caller=caller,
         ignored=ignored,
         pictures_param="input",
         images=images,
