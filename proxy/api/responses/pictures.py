@@ -16,7 +16,9 @@ from proxy.pictures.store import PictureStore
 from proxy.providers.boundary import InputPicture
 from proxy.requests.resolve import ResolvedRequest
 
-_OWN_PICTURE = re.compile(r"https?://[^/?#\s]+/(?:[^?#\s]*/)?images/(?P<name>(?:[0-9a-f]{8})?[0-9a-f]{32}\.(?:png|jpg|webp))\Z")
+_OWN_PICTURE = re.compile(
+    r"https?://[^/?#\s]+/(?:[^?#\s]*/)?images/(?P<name>(?:[0-9a-f]{8})?[0-9a-f]{32}\.(?:png|jpg|webp))\Z"
+)
 _FARTHEST = 32
 """Responses that are followed back in search of a picture."""
 _MAX_SHOWN = 64
