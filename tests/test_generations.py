@@ -34,10 +34,10 @@ from proxy.errors import (
     SubmitOutcomeUnknown,
 )
 from proxy.generations.journal import Journal
-from proxy.generations.record import Generation
+from proxy.generations.record import Generation, Joined
 from proxy.generations.recorded import RecordedSteps
 from proxy.generations.results import Picture
-from proxy.generations.runner import Generations, Joined
+from proxy.generations.runner import Generations
 from proxy.jobs.runtime import Place
 from proxy.jobs.steps import FinishedJob, Progress, Steps
 from proxy.metrics import Metrics

@@ -21,6 +21,8 @@ End = Literal["ok", "again", "lost", "unknown"]
 ``ok``: with its pictures. ``again``: failed, but everything bought is still here, so a repeat may start anew.
 ``lost``: a picture was bought and is gone. ``unknown``: a picture may have been bought.
 """
+Sign = Literal["key", "retry", "orphan"]
+"""What gives a request away as a repeat."""
 Happened = Callable[[], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -175,6 +177,18 @@ class Generation:
         """End the wait of everyone who waits."""
         for future in tuple(self._waiting):
             _settle(future, ending)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The generation that a request waits for. ``how``: what gave the request away as a repeat, None if it is new.
+
+    ``claim``: the generation's ``claim`` when this request joined it; a later one has taken it over since if it grew.
+    """
+
+    generation: Generation
+    how: Sign | None = None
+    claim: int = 0
 
 
 def end_of(failure: BaseException | None, *, submitted: bool) -> End:
