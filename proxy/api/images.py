@@ -14,8 +14,7 @@ from proxy.api.streaming import image_stream
 from proxy.api.uploads import read_upload, readable_mask
 from proxy.api.waiting import Waiting, address, describe, fractions
 from proxy.errors import Failure, GenerationPending, InvalidRequest, NotFound
-from proxy.generations.record import Generation
-from proxy.generations.runner import Joined
+from proxy.generations.record import Generation, Joined
 from proxy.requests.resolve import ResolvedRequest
 
 _VARIATION_PROMPT = "A variation of this picture."
@@ -25,10 +24,10 @@ async def create_image(request: Request) -> ASGIApp:
     """Make pictures from a prompt."""
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
-    waiting.admit(request)
+    await waiting.admit(request)
     values = await read_json(request, waiting.engine.settings.server.max_body)
     context.name_model(values)
-    resolved = waiting.engine.resolve(values, owner=context.owner)
+    resolved = waiting.engine.resolve(values, caller=context.caller)
     return await _serve(waiting, request, resolved, "image_generation")
 
 
@@ -73,7 +72,7 @@ async def _abandon_generation(request: Request) -> Response:
 async def _edit(request: Request, **defaults: str) -> ASGIApp:
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
-    waiting.admit(request)
+    await waiting.admit(request)
     server = waiting.engine.settings.server
     with waiting.admission.hold(context.owner):
         upload = await read_upload(request, server.max_upload, server.max_body)
@@ -83,7 +82,7 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
         resolved = waiting.engine.resolve(
             values,
             "inpaint" if upload.mask else "edit",
-            owner=context.owner,
+            caller=context.caller,
             pictures_param=upload.param,
             images=upload.images,
             mask=upload.mask,

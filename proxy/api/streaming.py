@@ -22,8 +22,7 @@ from proxy.api.previews import fetch_preview
 from proxy.api.renderings import MARK, PicturesBody, departure, facts, open_pictures, usage
 from proxy.api.waiting import Surface, Waiting
 from proxy.errors import Failure
-from proxy.generations.record import Generation
-from proxy.generations.runner import Joined
+from proxy.generations.record import Generation, Joined
 from proxy.jobs.runtime import ProviderRuntime
 from proxy.pictures.codec import Facts
 from proxy.pictures.drafts import remove

@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 
 from proxy.clock import Clock
 from proxy.errors import IdempotencyKeyReused
-from proxy.generations.record import Generation
+from proxy.generations.record import Generation, Sign
 
 RECLAIMABLE_S = 10.0
 """Seconds for which a counted repeat may take over what was delivered: an answer that was written may not have arrived.
@@ -33,7 +33,6 @@ https://github.com/openai/openai-python/blob/main/src/openai/_constants.py
 """
 
 Standing = Literal["free", "waited", "delivered"]
-Sign = Literal["key", "retry", "orphan"]
 T = TypeVar("T")
 
 

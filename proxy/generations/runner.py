@@ -6,15 +6,15 @@ sent for it, so it outlives the process too (docs/reliability.md).
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from proxy.clock import Clock, Deadline
 from proxy.errors import Failure, InternalError, JobLost, Overloaded
 from proxy.generations.journal import Journal
-from proxy.generations.record import Generation, end_of
-from proxy.generations.registry import Registry, Sign
+from proxy.generations.record import Generation, Joined, Sign, end_of
+from proxy.generations.registry import Registry
 from proxy.generations.restored import restored
 from proxy.generations.results import Picture
 from proxy.generations.work import Making, Work
@@ -24,6 +24,7 @@ from proxy.state import records
 from proxy.state.outcomes import Recovered
 from proxy.state.records import JobId, generation_id
 
+_log = logging.getLogger("proxy")
 _ABANDONED_S = 10.0
 """Seconds that a job not yet submitted outlives the last request that waited for it; a repeat comes sooner than that.
 
@@ -32,18 +33,6 @@ OpenAI's SDKs wait at most 8 s: https://github.com/openai/openai-python/blob/mai
 _SPREAD_S, _SPREAD_PER_JOB_S = 2.0, 0.002
 """Within so many seconds the jobs that an earlier process left are asked for, at most, and for each of them."""
 _READ_AGAIN_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The generation that a request waits for. ``how``: what gave the request away as a repeat, None if it is new.
-
-    ``claim``: the generation's ``claim`` when this request joined it; a later one has taken it over since if it grew.
-    """
-
-    generation: Generation
-    how: Sign | None = None
-    claim: int = 0
 
 
 class Generations:
@@ -240,7 +229,7 @@ class Generations:
             number=next(self._numbers),
             request=resolved.summary(),
             fingerprint=resolved.fingerprint,
-            owner=resolved.checked.owner,
+            account=resolved.checked.account,
             seed=chosen if chosen is not None else self._clock.random.randrange(2**31),
             hold=Deadline.after(self._clock, self._hold_s),
             created=int(wall),
@@ -262,7 +251,12 @@ class Generations:
         for found in recovered.follow:
             generation = self._registry.get(found.row.id)
             if generation is None:
-                generation = restored(found, next(self._numbers), self._clock, self._wanted)
+                generation = self._read(found)
+                if generation is None or found.row.hidden:  # nobody would get its pictures
+                    for row in found.jobs:
+                        if row.id in ours:
+                            self._journal.later(partial(self._journal.state.end, row.id, row.epoch, "lose", "job_lost"))
+                    continue
                 self._registry.add(generation)
             elif generation.task is not None:  # it was waiting for the one that is gone
                 generation.task.cancel()
@@ -270,7 +264,9 @@ class Generations:
 
     def _restore(self, found: records.Generation) -> None:
         """Remember a generation that nobody follows here."""
-        generation = restored(found, next(self._numbers), self._clock, self._wanted)
+        generation = self._read(found)
+        if generation is None:
+            return
         self._registry.add(generation)
         if found.row.ended_as is None:
             self._run(generation, lambda: self._work.mirror(generation, found))
@@ -284,6 +280,14 @@ class Generations:
         if generation.delivered_at is None:
             for picture in (*generation.pictures, *generation.salvage.values()):
                 self._pin(picture)
+
+    def _read(self, found: records.Generation) -> Generation | None:
+        """Return a generation from its rows; None if these can't be read."""
+        try:
+            return restored(found, next(self._numbers), self._clock, self._wanted)
+        except ValueError as error:
+            _log.error("the generation %s cannot be read: %s", found.row.id, error)
+            return None
 
     def _run(self, generation: Generation, work: Callable[[], Awaitable[None]]) -> None:
         # The loop keeps weak references only: https://docs.python.org/3/library/asyncio-task.html#asyncio.create_task

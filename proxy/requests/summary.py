@@ -7,7 +7,7 @@ names of unknown parameters that may be shown in a header, and the metadata that
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from pydantic_core import from_json, to_json
@@ -71,11 +71,11 @@ class RequestSummary:
 
     @classmethod
     def load(cls, text: str) -> Self:
-        """Read what ``dump`` has written, by this version or an earlier one. Raises ValueError."""
+        """Read what ``dump`` has written, by this version or another. Raises ValueError."""
         try:
             values: dict[str, Any] = from_json(text)
-            origins = tuple(Origin(**_tuples(origin)) for origin in values.pop("origins"))
-            return cls(origins=origins, **_tuples(values))
+            origins = tuple(Origin(**_known(Origin, origin)) for origin in values["origins"])
+            return cls(**{**_known(cls, values), "origins": origins})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no summary of a request: {error}") from error
 
@@ -91,8 +91,10 @@ class RequestSummary:
         return ", ".join([*shown, f"+{more} more"] if more else shown)
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``kind``: a newer version may have written more, and during an update both read all rows."""
+    names = {each.name for each in fields(kind)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in names}
 
 
 def estimated_tokens(text: str) -> int:

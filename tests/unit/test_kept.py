@@ -13,6 +13,7 @@ from proxy.errors import JobLost
 from proxy.generations.record import Generation
 from proxy.generations.runner import Generations
 from proxy.requests.summary import RequestSummary
+from proxy.state.records import Account
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +35,7 @@ def responses(time: Time) -> Responses:
 def generation(time: Time, number: int = 0) -> Generation:
     """Return a generation that runs."""
     request = RequestSummary("m", 1, "b64_json", ())
-    return Generation(f"imggen_{number}", number, request, b"", "me", 1, Deadline.after(time.clock, 1), 0)
+    return Generation(f"imggen_{number}", number, request, b"", Account("me"), 1, Deadline.after(time.clock, 1), 0)
 
 
 def end(ended: Generation) -> None:

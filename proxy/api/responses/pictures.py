@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.accounts.accounts import Caller
 from proxy.api.pictured import Pictured
 from proxy.api.responses.asked import Asked
 from proxy.api.responses.kept import Kept, Responses
@@ -15,15 +16,19 @@ from proxy.pictures.store import PictureStore
 from proxy.providers.boundary import InputPicture
 from proxy.requests.resolve import ResolvedRequest
 
-_OWN_PICTURE = re.compile(r"https?://[^/?#\s]+/(?:[^?#\s]*/)?images/(?P<name>[0-9a-f]{32}\.(?:png|jpg|webp))\Z")
+_OWN_PICTURE = re.compile(
+    r"https?://[^/?#\s]+/(?:[^?#\s]*/)?images/(?P<name>(?:[0-9a-f]{8})?[0-9a-f]{32}\.(?:png|jpg|webp))\Z"
+)
 _FARTHEST = 32
 """Responses that are followed back in search of a picture."""
 _MAX_SHOWN = 64
 
 
-async def resolve(asked: Asked, body: Pictured, responses: Responses, engine: Engine, owner: str) -> ResolvedRequest:
+async def resolve(
+    asked: Asked, body: Pictured, responses: Responses, engine: Engine, caller: Caller
+) -> ResolvedRequest:
     """Find the pictures that are meant, and the routes. Raises Failure."""
-    inputs = _Inputs(body, responses, engine.store, owner)
+    inputs = _Inputs(body, responses, engine.store, caller.key.id)
     model = _picture_model(asked, engine)
     action = asked.action()
     images, ignored = await inputs.attached(asked), asked.ignored()
@@ -43,7 +48,7 @@ async def resolve(asked: Asked, body: Pictured, responses: Responses, engine: En
     resolved = engine.resolve(
         {**asked.values(), "model": model},
         "inpaint" if mask else "edit" if images else "generate",
-        owner=owner,
+        caller=caller,
         ignored=ignored,
         pictures_param="input",
         images=images,

@@ -19,7 +19,7 @@ from proxy.api.responses.pictures import resolve
 from proxy.api.streaming import HeldStream, Previews, Stream, WholeStream, each
 from proxy.api.waiting import Waiting, describe
 from proxy.errors import Failure, InvalidRequest, JobLost, NotFound
-from proxy.generations.runner import Joined
+from proxy.generations.record import Joined
 from proxy.requests.resolve import ResolvedRequest
 from proxy.requests.summary import estimated_tokens
 
@@ -42,14 +42,14 @@ async def create_response(request: Request) -> ASGIApp:
     context: RequestContext = request.state.context
     responses: Responses = request.app.state.responses
     server = waiting.engine.settings.server
-    waiting.admit(request)
+    await waiting.admit(request)
     with waiting.admission.hold(context.owner):
         body = await read_pictured(request, server.max_body, server.max_upload, bare=True)
         context.name_model(body.values)
         # In a thread: a conversation can be long.
         asked, text = await asyncio.to_thread(_read, body)
         if text is None:
-            resolved = await resolve(asked, body, responses, waiting.engine, context.owner)
+            resolved = await resolve(asked, body, responses, waiting.engine, context.caller)
     if text is not None:
         return _written(request, asked, text)
     said = _said(asked, resolved)
