@@ -8,10 +8,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from proxy.api import chat, health, images, models, openapi, page, pictures, sdapi
+from proxy.api import chat, health, images, models, openapi, page, pictures, previews
 from proxy.api.access import Access
+from proxy.api.dry_run import DryRun, on_dry_run
 from proxy.api.edge import Edge
 from proxy.api.errors import on_failure, on_http_exception
+from proxy.api.sdapi import pictures as sdapi
+from proxy.api.sdapi import settings as menus
+from proxy.api.sdapi.callers import Callers
 from proxy.api.waiting import Waiting
 from proxy.clock import Clock
 from proxy.config import Configuration
@@ -24,13 +28,21 @@ ROUTES = (
     Route("/v1/images/edits", images.edit_image, name="edit_image", methods=["POST"]),
     Route("/v1/images/variations", images.vary_image, name="vary_image", methods=["POST"]),
     Route("/v1/images/generations/{id}", images.generation, name="generation", methods=["GET", "DELETE"]),
+    Route("/v1/images/generations/{id}/preview", previews.get_preview, name="preview", methods=["GET"]),
     Route("/v1/models", models.list_models, name="list_models", methods=["GET"]),
     Route("/v1/models/{id:path}", models.get_model, name="get_model", methods=["GET"]),
     Route("/v1/chat/completions", chat.complete_chat, name="complete_chat", methods=["POST"]),
     Route("/sdapi/v1/txt2img", sdapi.txt2img, name="txt2img", methods=["POST"]),
-    Route("/sdapi/v1/sd-models", sdapi.list_models, name="list_sdapi_models", methods=["GET"]),
-    Route("/sdapi/v1/samplers", sdapi.list_samplers, name="list_sdapi_samplers", methods=["GET"]),
-    Route("/sdapi/v1/options", sdapi.options, name="sdapi_options", methods=["GET"]),
+    Route("/sdapi/v1/img2img", sdapi.img2img, name="img2img", methods=["POST"]),
+    Route("/sdapi/v1/progress", sdapi.progress, name="sdapi_progress", methods=["GET"]),
+    Route("/sdapi/v1/interrupt", sdapi.interrupt, name="sdapi_interrupt", methods=["POST"]),
+    Route("/sdapi/v1/options", menus.options, name="sdapi_options", methods=["GET", "POST"]),
+    Route("/sdapi/v1/sd-models", menus.list_models, name="list_sdapi_models", methods=["GET"]),
+    Route("/sdapi/v1/samplers", menus.list_samplers, name="list_sdapi_samplers", methods=["GET"]),
+    Route("/sdapi/v1/schedulers", menus.list_schedulers, name="list_sdapi_schedulers", methods=["GET"]),
+    Route("/sdapi/v1/upscalers", menus.list_upscalers, name="list_sdapi_upscalers", methods=["GET"]),
+    Route("/sdapi/v1/latent-upscale-modes", menus.list_latent_modes, name="list_sdapi_latent_modes", methods=["GET"]),
+    Route("/sdapi/v1/sd-vae", menus.list_vaes, name="list_sdapi_vaes", methods=["GET"]),
     Route("/images/{name}", pictures.get_image, name="get_image", methods=["GET"]),
     Route("/healthz", health.healthz, name="healthz", methods=["GET"]),
     Route("/readyz", health.readyz, name="readyz", methods=["GET"]),
@@ -67,9 +79,10 @@ def create_app(configuration: Configuration, clock: Clock | None = None) -> Star
                 metrics=engine.metrics,
             )
         ],
-        exception_handlers={Failure: on_failure, HTTPException: on_http_exception},
+        exception_handlers={Failure: on_failure, HTTPException: on_http_exception, DryRun: on_dry_run},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     app.state.waiting = Waiting(engine)
+    app.state.sdapi = Callers()
     return app

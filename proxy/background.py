@@ -9,13 +9,16 @@ from pathlib import Path
 
 from proxy.clock import Clock
 from proxy.errors import ProviderFailure
+from proxy.generations.journal import Journal
 from proxy.jobs.runtime import ProviderRuntime
 from proxy.jobs.schedule import Schedule
 from proxy.providers.boundary import ListsModels
 from proxy.requests.routing import ModelCatalogue
+from proxy.state.operations import StateUnavailable
 from proxy.upstream.client import MAX_CATALOGUE, Interrupted, NotSent
 
 _SWEEP_S = 5.0
+_BEAT_S = 5.0
 _CATALOGUE_S = 3600.0
 _LAG_EVERY_S, _LAG_SAMPLES = 0.5, 20
 _LEARNED_FILE = "poll-schedule.json"
@@ -28,6 +31,31 @@ async def sweep(clock: Clock, generations: Callable[[], None], pictures: Callabl
         await clock.sleep(_SWEEP_S)
         generations()
         await pictures()
+
+
+async def beat(clock: Clock, beat: Callable[[], Awaitable[None]], recover: Callable[[], Awaitable[int]]) -> None:
+    """Tell that this process lives, and carry on with jobs that nobody follows, every few seconds."""
+    while True:
+        await clock.sleep(_BEAT_S)
+        try:
+            await beat()
+            await recover()
+        except StateUnavailable as error:
+            _log.error("the state cannot be written: %s", error)
+
+
+async def sweep_state(clock: Clock, journal: Journal, *, result_s: float, keep_ledger_days: int) -> None:
+    """Remove from the state what is over, in small steps; not before what an earlier process left can be asked for."""
+    await clock.sleep(result_s)
+    while True:
+        more = True
+        while more:
+            try:
+                swept = await journal.state.sweep(result_ms=int(result_s * 1000), keep_ledger_days=keep_ledger_days)
+            except StateUnavailable:  # those who write say so
+                break
+            more = swept.more
+        await clock.sleep(_SWEEP_S)
 
 
 async def watch_loop(clock: Clock, report: Callable[[float], None]) -> None:

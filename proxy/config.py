@@ -19,7 +19,8 @@ from proxy.config_problems import describe, read_what_is_right
 from proxy.pictures.store import ImageSettings
 from proxy.providers.registry import KINDS, build, known_keys, read_settings, with_defaults
 from proxy.providers.settings import ProviderSettings
-from proxy.requests.routing import ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings
+from proxy.state.settings import StateSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -68,6 +69,7 @@ class ServerSettings(BaseModel):
     allowed_hosts: tuple[str, ...] = ()
     default_model: str = "dall-e-3"
     default_routes: tuple[str, ...] = Field(default=_DEFAULT_ROUTES, min_length=1)
+    list_models: Literal["all", "configured"] = "all"
     strict_params: bool = False
     max_in_flight: int = Field(default=1000, ge=1)
     max_per_key: int = Field(default=0, ge=0)
@@ -107,7 +109,9 @@ class Settings(BaseModel):
 
     server: ServerSettings = ServerSettings()
     timeouts: Timeouts = Timeouts()
+    state: StateSettings = StateSettings()
     images: ImageSettings = ImageSettings()
+    chat: ChatSettings = ChatSettings()
     providers: Mapping[str, Annotated[ProviderSettings, BeforeValidator(read_settings)]]
     models: Mapping[str, ModelSettings]
 
@@ -139,11 +143,31 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name; ``repr`` shows no secret."""
+    """Settings with the secrets they name, none in ``repr``.
+
+    ``listed``: as ``Routing`` takes it. ``demo``: all providers are simulated.
+    """
 
     settings: Settings
+    listed: tuple[str, ...] | None = None
     key_digests: tuple[bytes, ...] = field(default=(), repr=False)
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    state_file: Path | None = None
+    database_url: str = field(default="", repr=False)
+    demo: bool = False
+
+    @property
+    def directory(self) -> Path:
+        """The folder for pictures: the one named, else beside the state's file, else under the user's cache."""
+        if self.settings.images.directory:
+            return Path(self.settings.images.directory).expanduser()
+        return self.state_file.parent / "pictures" if self.state_file is not None else _cache_directory()
+
+    def secret(self, variable: str) -> str:
+        """Return what an environment variable holds now, or held when a provider of this configuration read it."""
+        providers = self.settings.providers
+        known = (key for name, key in self.provider_keys.items() if providers[name].key_variable == variable)
+        return next(known, os.environ.get(variable, "").strip())
 
     def why_not(self, provider: str) -> str:
         """Return why a provider can't be used, in a few words; empty if it can."""
@@ -153,6 +177,19 @@ class Configuration:
         if settings.key_variable and not self.provider_keys.get(provider):
             return f"{settings.key_variable} is not set"
         return ""
+
+    def how_to_use(self, provider: str) -> str:
+        """Return what would make a provider usable that isn't."""
+        settings = self.settings.providers[provider]
+        steps = [] if settings.enabled else [f"set enabled = true in [providers.{provider}]"]
+        if settings.key_variable and not self.provider_keys.get(provider):
+            steps.append(f"set {settings.key_variable} in the environment")
+        return " and ".join(steps)
+
+
+def _cache_directory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "images-proxy"
 
 
 def find_file(path: str | None, environment: Mapping[str, str], *, look_here: bool = True) -> Path | None:
@@ -202,18 +239,32 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
     configuration = Configuration(
         settings,
+        listed=_listed(settings, values.get("models")),
         key_digests=tuple(key_digest(key.strip()) for key in keys.split(",") if key.strip()),
         provider_keys={
             name: environment.get(table.key_variable, "").strip()
             for name, table in settings.providers.items()
             if table.key_variable
         },
+        state_file=settings.state.file(environment),
+        database_url=environment.get(settings.state.database_url_env, "") if settings.state.database_url_env else "",
     )
     doubtful = frozenset(tuple(map(str, details["loc"][:2])) for details in wrong)
     problems += _contradictions(configuration, merged, doubtful)
     if problems:
         raise ConfigurationError(problems)
     return configuration
+
+
+def _listed(settings: Settings, given: object) -> tuple[str, ...] | None:
+    """Return the names to list if they are not all: those ``given`` in the file, or else the built-in ones."""
+    if settings.server.list_models == "all":
+        return None
+    mine, built_in = (
+        tuple(name for name in names if name in settings.models and not name.endswith("*"))
+        for names in (given if isinstance(given, Mapping) else (), _NAMES)
+    )
+    return mine or built_in
 
 
 def key_digest(key: str) -> bytes:

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from proxy import config
 from proxy.providers.registry import KINDS
 from proxy.server.process import serving
 from proxy.simulator import base_urls, create_simulator, demo_keys
+from proxy.state.settings import IN_MEMORY
 
 KEYS = {KINDS[kind].key_env: key for kind, key in demo_keys().items()}
 """The environment in which every provider that asks for a key has the simulator's."""
@@ -33,5 +35,13 @@ async def simulated(
             providers["prodia-legacy"]["image_base_url"] = f"{origin}/pictures"
             # A client in a container can't reach the simulator's own addresses, so pictures are always copied.
             below = {"images": {"directory": directory, "copies": "always"}}
+            # Whatever file or environment say: the demo's generations are nobody's, and must not meet real ones;
+            # nor may its pictures reach anybody's storage.
+            overrides = {
+                **overrides,
+                "state": {"path": IN_MEMORY, "database_url_env": ""},
+                "images": {**overrides.get("images", {}), "store": ""},
+            }
             # The demo's keys replace real ones, which thus never reach the simulator.
-            yield config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)
+            loaded = config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)
+            yield replace(loaded, demo=True)

@@ -1,34 +1,36 @@
 """Everything behind the HTTP surface, put together. The command line uses it, too."""
 
 import asyncio
-import os
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from proxy import background
-from proxy.clock import Clock
+from proxy.clock import Clock, Deadline
 from proxy.config import Configuration
 from proxy.errors import InvalidRequest, ProviderBadResponse
+from proxy.generations.journal import Journal
+from proxy.generations.making import PictureMaking
 from proxy.generations.results import Picture, Results
 from proxy.generations.runner import Generations
-from proxy.jobs.breaker import Breaker
+from proxy.jobs.forecast import RouteForecast, forecast
 from proxy.jobs.run import Jobs
-from proxy.jobs.runtime import Limits, ProviderRuntime
+from proxy.jobs.runtime import Limits
 from proxy.jobs.schedule import Schedule
-from proxy.jobs.steps import FinishedJob
 from proxy.metrics import Metrics
+from proxy.pictures.choice import store_for
 from proxy.pictures.codec import Converter
-from proxy.pictures.directory import PictureDirectory
-from proxy.pictures.store import PictureStore
 from proxy.providers.boundary import InputPicture, Operation, Provider
 from proxy.providers.registry import build
 from proxy.requests.image_request import parse
 from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import ModelCatalogue, Routing
-from proxy.upstream.addresses import ResultAddresses
-from proxy.upstream.client import Interrupted, NotSent, Upstream
+from proxy.runtimes import Runtimes
+from proxy.state.settings import open_state
+from proxy.upstream.client import Interrupted, NotSent
+
+_SOONEST_BACK_S, _LATEST_BACK_S = 2.0, 10.0
 
 
 class Engine:
@@ -40,49 +42,59 @@ class Engine:
         self.clock = clock = clock or Clock()
         self.metrics = Metrics()
         timeouts = settings.timeouts
-        self.directory = Path(settings.images.directory or _cache_directory()).expanduser()
-        self.store: PictureStore = PictureDirectory(
-            self.directory, keep_s=settings.images.keep, max_bytes=settings.images.max_bytes, clock=clock
-        )
-        self.runtimes = {name: self._runtime(name) for name in settings.providers if not configuration.why_not(name)}
+        self.directory = configuration.directory
+        self.store = store_for(settings.images, self.directory, clock)
+        self._providers = Runtimes(configuration, clock, self.metrics, self.store.draft)
+        self.runtimes = self._providers.current
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
-        self.routing = Routing(settings.models, list(self.catalogues.values()))
+        self.routing = Routing(settings.models, list(self.catalogues.values()), configuration.listed)
         self.schedule = Schedule(worth_s=timeouts.poll_worth, random=clock.random, now=clock.monotonic)
         self.converter = Converter()
-        limits = Limits(timeouts.submit, timeouts.poll, timeouts.lifetime)
         self._results = Results(
             self.store,
             self.converter,
-            self.runtimes,
             clock,
             always_copy=settings.images.copies == "always",
             max_pixels=settings.images.max_pixels,
         )
-        self.jobs = Jobs(
-            self.runtimes,
-            self.schedule,
-            limits,
-            clock,
-            self.metrics,
-            # By writing: it is the last check before a submit, and only a write shows what is wrong with a disk.
-            check_store=partial(self._results.check_store, by_writing=True),
-        )
-        self.generations = Generations(
-            self.jobs.make,
-            self._deliverable,
-            clock,
-            hold_s=timeouts.hold,
-            result_s=timeouts.result,
-            release=self._release,
-        )
+        self._told_prices: dict[str, int] = {}
+        self.journal = Journal(clock, self.metrics.state)
+        self.jobs = self._make_jobs()
+        self.generations = self._make_generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
+        self._fingerprint_key = secrets.token_bytes(32)
+        self._drained = Deadline.after(clock, 0.0)
         self._background: list[asyncio.Task[None]] = []
         self._told_bytes = dict.fromkeys(self.runtimes, 0)
 
-    async def open(self) -> None:
-        """Prepare the folder, load what the schedule had learned, start the background tasks. Raises OSError."""
+    async def open_state(self, *, serving: bool = True, patience_s: float = 0.0) -> None:
+        """Open the state; ``patience_s``: how long to wait for another process that serves from it.
+
+        Raises proxy.state.operations.StateUnavailable.
+        """
+        state = await open_state(
+            self.settings.state,
+            self.configuration.state_file,
+            self.clock,
+            serving=serving,
+            patience_s=patience_s,
+            observe=self.metrics.state.observe,
+        )
+        self.journal.open(state)
+        self._fingerprint_key = await state.fingerprint_key()
+        self._told_prices.update(await state.prices())
+
+    async def open(self, *, serving: bool = True) -> None:
+        """Prepare the folder, carry on with what an earlier process left, start the background tasks.
+
+        ``serving`` false: for one command beside a service that runs. Raises OSError,
+        proxy.state.operations.StateUnavailable.
+        """
         await self.store.prepare()
         background.load_learned(self.schedule, self.directory)
+        if not self.journal.is_open:
+            await self.open_state(serving=serving)
+        await self.generations.open()
         loop = asyncio.get_running_loop()
         work = (
             background.sweep(self.clock, self.generations.sweep, self.store.sweep),
@@ -90,6 +102,13 @@ class Engine:
                 self.clock, self.runtimes, self.catalogues, timeout_s=self.settings.timeouts.submit
             ),
             background.watch_loop(self.clock, self.metrics.loop_lag_seconds.set),
+            background.beat(self.clock, self.journal.beat, self.generations.recover),
+            background.sweep_state(
+                self.clock,
+                self.journal,
+                result_s=self.settings.timeouts.result,
+                keep_ledger_days=self.settings.state.keep_ledger,
+            ),
         )
         self._background = [loop.create_task(task) for task in work]
 
@@ -100,9 +119,10 @@ class Engine:
         await asyncio.gather(*self._background, return_exceptions=True)
         # Before the connections: a job whose connection is taken away would end as unknown.
         await self.generations.close()
-        for runtime in self.runtimes.values():
-            await runtime.upstream.close()
+        await self.journal.close()
+        await self._providers.close()
         self.converter.close()
+        await self.store.close()
         background.save_learned(self.schedule, self.directory)
 
     @property
@@ -117,7 +137,12 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether a stop would lose something: a running job, or an end that was handed over and not asked for yet."""
+        """Whether a stop would lose something: a job that no other process could carry on with.
+
+        With a state in memory every running job is one, and so is an end that was handed over and not asked for yet.
+        """
+        if self.configuration.state_file is not None:
+            return not self.generations.resumable
         return self.generations.running > 0 or self.generations.uncollected > 0
 
     @property
@@ -129,7 +154,16 @@ class Engine:
     def drain(self, patience_s: float) -> None:
         """Refuse new work from now on. Whoever still waits after ``patience_s`` seconds is told to repeat the call."""
         self.generations.draining = True
+        self._drained = Deadline.after(self.clock, patience_s)
         asyncio.get_running_loop().call_later(patience_s, self._send_all_away)
+
+    @property
+    def come_back_s(self) -> float:
+        """Seconds after which a call that is refused while draining should be repeated.
+
+        A repeat that comes too early is refused as well, and the callers' SDKs make only a few.
+        """
+        return min(_LATEST_BACK_S, max(_SOONEST_BACK_S, self._drained.remaining / 2))
 
     def figures(self) -> bytes:
         """Return the metrics page, with the gauges brought up to date."""
@@ -139,6 +173,7 @@ class Engine:
             received = runtime.upstream.traffic.received
             self.metrics.received_bytes.labels(runtime.name).inc(received - self._told_bytes[runtime.name])
             self._told_bytes[runtime.name] = received
+        self.metrics.state_pending.set(self.journal.pending)
         self.metrics.stored_bytes.set(self.store.used_bytes)
         return self.metrics.page()
 
@@ -151,18 +186,21 @@ class Engine:
         pictures_param: str = "image",
         images: tuple[InputPicture, ...] = (),
         mask: InputPicture | None = None,
+        strict: bool | None = None,
     ) -> ResolvedRequest:
         """Check a request's ``values`` and pictures and find its routes. Raises Failure, before any call.
 
         ``ignored``: unknown names that are not in ``values``. ``pictures_param``: the parameter that the pictures came
-        in. They are not decoded.
+        in. They are not decoded. ``strict``: another answer than the configuration's to whether a parameter that can't
+        be honoured is refused.
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
         checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, owner, arrived)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         able = [] if operation == "generate" else self.able_to(operation)
-        resolved = resolve(checked, public, strict=self.settings.server.strict_params, able=able)
+        strict = self.settings.server.strict_params if strict is None else strict
+        resolved = resolve(checked, public, self._fingerprint_key, strict=strict, able=able)
         self._refuse_larger(pictures_param, images)
         self._refuse_larger("mask", (mask,) if mask else ())
         return resolved
@@ -199,9 +237,17 @@ class Engine:
         alive = reply.status < 500 and (reply.status != 404 or reply.content_type == "application/json")
         return "" if alive else f"answers with status {reply.status}"
 
+    def forecast(self, resolved: ResolvedRequest) -> tuple[RouteForecast, ...]:
+        """Return what ``resolved`` would do at each of its routes, in their order. Nothing is sent."""
+        return forecast(resolved, self.schedule, self.jobs.price)
+
     def check_store(self, resolved: ResolvedRequest) -> None:
         """Refuse what needs a file of ours on every route while none can be written. Raises StateUnavailable."""
         self._results.check_store(resolved, resolved.candidates, by_writing=False)
+
+    def _pin(self, picture: Picture) -> None:
+        if picture.stored is not None:
+            self.store.pin(picture.stored.name)
 
     def _release(self, picture: Picture) -> None:
         if picture.stored is not None:
@@ -216,20 +262,34 @@ class Engine:
         model = self.catalogues[provider].by_name.get(name)
         return model is not None and operation in model.operations and not self.catalogues[provider].why_not
 
-    def _runtime(self, name: str) -> ProviderRuntime:
-        settings = self.settings.providers[name]
-        provider = build(settings, self.configuration.provider_keys.get(name, ""))
-        addresses = ResultAddresses(settings.image_hosts or provider.image_hosts, settings.allow_private_hosts)
-        upstream = Upstream(self.store.drafts.draft, addresses, settings.http_proxy, provider.credentials())
-        return ProviderRuntime(
-            name,
-            provider,
-            upstream,
-            settings.max_jobs,
-            submit_breaker=Breaker(self.clock),
-            poll_breaker=Breaker(self.clock),
-            figures=self.metrics.of_provider(name),
-            polls_per_second=settings.polls_per_second,
+    def _make_jobs(self) -> Jobs:
+        timeouts = self.settings.timeouts
+        return Jobs(
+            self.runtimes,
+            self.schedule,
+            Limits(timeouts.submit, timeouts.poll, timeouts.lifetime),
+            self.clock,
+            self.metrics,
+            # By writing: it is the last check before a submit, and only a write shows what is wrong with a disk.
+            check_store=partial(self._results.check_store, by_writing=True),
+            told=self._told_prices,
+        )
+
+    def _make_generations(self) -> Generations:
+        settings, clock = self.settings, self.clock
+        timeouts = settings.timeouts
+        making = PictureMaking(
+            self.jobs, self._results, self._providers, clock, self.metrics, lifetime_s=timeouts.lifetime
+        )
+        return Generations(
+            making,
+            self.journal,
+            clock,
+            hold_s=timeouts.hold,
+            result_s=timeouts.result,
+            kinds={name: provider.kind for name, provider in settings.providers.items()},
+            pin=self._pin,
+            release=self._release,
         )
 
     def _catalogue(self, name: str) -> ModelCatalogue:
@@ -238,19 +298,3 @@ class Engine:
         provider: Provider = runtime.provider if runtime else build(self.settings.providers[name], "")
         catalogue.offer(provider.models())
         return catalogue
-
-    async def _deliverable(
-        self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None]
-    ) -> Picture:
-        """Turn a finished job's picture into the form asked for; record the seconds that this service added."""
-        finished = self.clock.monotonic()
-        submitted = finished_job.lifetime.at - self.settings.timeouts.lifetime
-        picture = await self._results.deliverable(resolved, finished_job, late)
-        after_s = self.clock.monotonic() - finished
-        self.metrics.added_seconds.observe(submitted - resolved.checked.arrived + after_s)
-        return picture
-
-
-def _cache_directory() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base) / "images-proxy"

@@ -38,6 +38,21 @@ class ProviderFigures:
     job_seconds: Histogram
 
 
+@dataclass(frozen=True, slots=True)
+class StateFigures:
+    """The metrics of what is written into the state. ``resumed`` by outcome, ``unknown`` by cause."""
+
+    resumed: Counter
+    unknown: Counter
+    batch: Histogram
+    commit_seconds: Histogram
+
+    def observe(self, operations: int, seconds: float) -> None:
+        """Count a group of operations that was written as one; called in the state's own thread."""
+        self.batch.observe(operations)
+        self.commit_seconds.observe(seconds)
+
+
 class Metrics:
     """One process's metrics, in a registry of their own, so that tests can have several."""
 
@@ -47,6 +62,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._name_requests()
         self._name_jobs()
+        self.state = self._name_state()
         Info("images_proxy_build", "Version of this service.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version()}
         )
@@ -144,6 +160,38 @@ class Metrics:
             registry=registry,
         )
         self.stored_bytes = Gauge("images_proxy_stored_bytes", "Bytes of stored pictures.", registry=registry)
+
+    def _name_state(self) -> StateFigures:
+        registry = self.registry
+        self.state_pending = Gauge(
+            "images_proxy_state_pending", "Writes of the state that wait, those it refused included.", registry=registry
+        )
+        return StateFigures(
+            resumed=Counter(
+                "images_proxy_jobs_resumed",
+                "Jobs of an earlier process, by what came of them: done, or the failure's code.",
+                ("outcome",),
+                registry=registry,
+            ),
+            unknown=Counter(
+                "images_proxy_jobs_unknown",
+                "Jobs of which nobody knows whether they were bought. crash: a process ended meanwhile.",
+                ("cause",),
+                registry=registry,
+            ),
+            batch=Histogram(
+                "images_proxy_state_batch_size",
+                "Operations written in one transaction.",
+                buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+                registry=registry,
+            ),
+            commit_seconds=Histogram(
+                "images_proxy_state_commit_seconds",
+                "How long transactions of the state took.",
+                buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
+                registry=registry,
+            ),
+        )
 
     def of_provider(self, name: str) -> ProviderFigures:
         """Return one provider's metrics of accepted and finished jobs."""

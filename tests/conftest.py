@@ -1,5 +1,7 @@
 """The sizes of the suite: as it is run between edits, and ``--full`` as it is run for a long time."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -25,6 +27,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether everything runs at full size."""
     return bool(pytestconfig.getoption("--full"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a test starts may find the state of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("IMAGES_PROXY_DATABASE_URL", raising=False)
+        yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from proxy.providers.registry import KINDS
 from proxy.server.exchange import WireLimits
 from proxy.server.process import serving
 from proxy.simulator import base_urls, create_simulator
+from proxy.state.settings import IN_MEMORY
 from tests.time_skip import clock
 
 
@@ -106,6 +107,7 @@ async def running(
         upstream = f"http://127.0.0.1:{upstream_port}"
         with tempfile.TemporaryDirectory() as directory:
             images = {"directory": directory, **tables.pop("images", {})}
+            tables.setdefault("state", {"path": IN_MEMORY})
             values = {"providers": simulated_providers(upstream, **(providers or {})), "images": images, **tables}
             configuration = compose(values, {**KEYS, **(environment or {})})
             app = create_app(configuration, clock())

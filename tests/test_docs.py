@@ -33,6 +33,7 @@ _HERE = "http://127.0.0.1:8080"
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _BLOCK = re.compile(r"^<!-- run -->\n```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_TYPED = re.compile(r"^(?P<mark><!-- [^\n]* -->\n)?```(?:sh|python|js)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _INSIDE = re.compile(
     r"(?i:(?<!in[ _])(?<!in-)\bflights?\b|\bboarding\b|\bleftovers?\b|\boutlets?\b|\bsuppliers?\b|\bwish(?:es)?\b)"
@@ -167,6 +168,15 @@ def test_what_is_to_be_typed_works(
     assert '"error"' not in printed
 
 
+@pytest.mark.parametrize("path", _PAGES, ids=lambda path: path.name)
+def test_what_is_not_run_says_why(path: Path) -> None:
+    blocks = _TYPED.finditer(path.read_text(encoding="utf-8"))
+    unmarked = [
+        match["text"] for match in blocks if not re.match(r"<!-- (run|not run: \S.+) -->$", match["mark"] or "")
+    ]
+    assert unmarked == []
+
+
 def _faults() -> list[Any]:
     """Return each word that docs/operations.md offers for prompts: the word, whom to ask, and what comes of it."""
     page = (_ROOT / "docs/operations.md").read_text(encoding="utf-8")
@@ -286,13 +296,14 @@ def test_the_metrics_exist() -> None:
         assert named - names == set(), path.name
 
 
+@pytest.mark.parametrize(("status", "prompt"), [(200, "a red fox"), (502, "a red fox [fault:drop]")])
 def test_the_log_looks_like_its_samples(
-    demo: str, environment: dict[str, str], folder: Path, log: list[dict[str, Any]]
+    demo: str, environment: dict[str, str], folder: Path, log: list[dict[str, Any]], status: int, prompt: str
 ) -> None:
     page = (_ROOT / "docs/operations.md").read_text(encoding="utf-8")
     samples = [json.loads(line) for line in page.splitlines() if line.startswith('{"time"')]
-    picture = next(sample for sample in samples if sample.get("status") == 200)
-    call = f'curl -s {demo}/v1/images/generations -d \'{{"model": "dall-e-3", "prompt": "a red fox"}}\''
+    picture = next(sample for sample in samples if sample.get("status") == status)
+    call = f'curl -s {demo}/v1/images/generations -d \'{{"model": "dall-e-3", "prompt": "{prompt}"}}\''
     if shutil.which("curl") is None:
         pytest.skip("no curl on the PATH")
     before = len(log)
@@ -303,4 +314,4 @@ def test_the_log_looks_like_its_samples(
     written = log[before]
     assert list(written) == list(picture)
     assert {name: type(value) for name, value in written.items()} == {n: type(v) for n, v in picture.items()}
-    assert written["route"] == picture["route"]
+    assert [written.get(name) for name in ("route", "code")] == [picture.get(name) for name in ("route", "code")]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from starlette.types import Message
 
+from proxy.accounts.prices import Price
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
 from proxy.engine import Engine
@@ -29,15 +30,24 @@ from proxy.errors import (
     RateLimited,
     SubmitOutcomeUnknown,
 )
-from proxy.generations.record import Generation
+from proxy.generations.journal import Journal
+from proxy.generations.record import Generation, Joined
+from proxy.generations.recorded import RecordedSteps
 from proxy.generations.results import Picture
-from proxy.generations.runner import Generations, Joined
-from proxy.jobs.steps import FinishedJob, Progress
+from proxy.generations.runner import Generations
+from proxy.jobs.runtime import Place
+from proxy.jobs.steps import FinishedJob, Progress, Steps
+from proxy.metrics import Metrics
+from proxy.providers.boundary import Finished
 from proxy.requests.resolve import ResolvedRequest
+from proxy.requests.summary import RequestSummary
+from proxy.state.records import JobRow, Route
+from proxy.state.sqlite.engine import open_sqlite
 
 T = TypeVar("T")
 RESULT_S = 120.0
 _ENGINE = Engine(compose({}, {}))
+_UPSTREAM = _ENGINE.runtimes["imagelabs"].upstream
 
 
 def checked(prompt: str = "a fox", owner: str = "", **values: Any) -> ResolvedRequest:
@@ -63,7 +73,8 @@ class Job:
     progress: Progress
     end: asyncio.Future[None]
     brought: bool = False
-    name: str = "1.png"
+    picture: Picture | None = None
+    price: Price = field(default_factory=lambda: Price(5, "config"))
 
     def finish(self, failure: Exception | None = None) -> None:
         if self.end.done():
@@ -74,33 +85,85 @@ class Job:
             self.end.set_exception(failure)
 
 
+async def told(steps: Steps, failure: Failure) -> None:
+    """Report a failure as a job does."""
+    code = failure.code or failure.type
+    if isinstance(failure, SubmitOutcomeUnknown):
+        await steps.unknown(code)
+    elif isinstance(failure, GenerationFailed):
+        await steps.failed(code)
+    elif failure.should_retry or not steps.submitted or isinstance(failure, ProviderRejected):
+        if steps.submitted:
+            await steps.not_started(code, sent=True)
+        await steps.released(code)
+    else:
+        await steps.lost(code)
+
+
 @dataclass
 class Studio:
     """Stands for jobs and results."""
 
     submitting: bool = True
     jobs: list[Job] = field(default_factory=list)
+    finished: list[Job] = field(default_factory=list)
     undeliverable: Failure | None = None
+    spacious: bool = False
+    taken: list[Place] = field(default_factory=list)
 
-    async def make(self, _resolved: ResolvedRequest, seed: int, progress: Progress, _hold: Deadline) -> FinishedJob:
-        job = Job(seed, progress, asyncio.get_running_loop().create_future())
+    async def places(self, _resolved: ResolvedRequest, count: int, /) -> list[Place]:
+        runtime = _ENGINE.runtimes["imagelabs"]
+        self.taken += [Place(runtime) for _ in range(count if self.spacious else 0)]
+        for _ in self.taken[-count:] if self.spacious else ():
+            await runtime.slots.acquire()
+        return self.taken[-count:] if self.spacious else []
+
+    def routes(self, resolved: ResolvedRequest, /) -> dict[tuple[str, str], Route]:
+        route = resolved.candidates[0].route
+        return {(route.provider, route.model.name): Route(route.provider, route.model.name)}
+
+    async def make(
+        self, resolved: ResolvedRequest, seed: int, steps: Steps, _hold: Deadline, _place: Place | None, /
+    ) -> FinishedJob:
+        assert isinstance(steps, RecordedSteps)
+        job = Job(seed, steps.progress_of, asyncio.get_running_loop().create_future())
         self.jobs.append(job)
+        route = resolved.candidates[0].route
         if self.submitting:
-            progress.submits, progress.submitted = 1, True
-        await job.end
-        progress.progress("done", 1.0)
-        return job  # type: ignore[return-value]
+            await steps.submitting(route.provider, route.model.name)
+        try:
+            await job.end
+        except Failure as failure:
+            await told(steps, failure)
+            raise
+        steps.progress("done", 1.0)
+        origin = resolved.candidates[0].origin().seeded(seed)
+        self.finished.append(job)
+        return FinishedJob(Finished(f"https://provider/{len(self.finished)}.png"), origin, _hold, _UPSTREAM)
 
-    async def deliverable(self, _resolved: ResolvedRequest, finished_job: FinishedJob, _late: object) -> Picture:
-        assert isinstance(finished_job, Job)
+    async def follow(self, row: JobRow, _request: RequestSummary, _steps: Steps, /) -> FinishedJob:
+        raise AssertionError(row)
+
+    async def deliverable(
+        self, _request: RequestSummary, finished: FinishedJob, _late: Callable[[], None], /
+    ) -> Picture:
         if self.undeliverable is not None:
             raise self.undeliverable
-        finished_job.brought = True
-        return finished_job  # type: ignore[return-value]
+        address = str(finished.finished.image)
+        job = self.finished[int(address.rpartition("/")[2].partition(".")[0]) - 1]
+        job.brought, job.picture = True, Picture(finished.origin, 8, 8, "png", address)
+        return job.picture
 
     @property
     def submits(self) -> int:
         return sum(job.progress.submits for job in self.jobs)
+
+
+def generations_of(studio: Studio, clock: Clock, result_s: float = RESULT_S, **values: Any) -> Generations:
+    """Return generations with a state in memory."""
+    journal = Journal(clock, Metrics().state)
+    journal.open(open_sqlite(None, wall=clock.wall))
+    return Generations(studio, journal, clock, hold_s=60.0, result_s=result_s, kinds={}, **values)
 
 
 @dataclass
@@ -113,17 +176,19 @@ class Runs:
     generations: Generations = field(init=False)
 
     def __post_init__(self) -> None:
-        clock = self.time.clock()
-        self.generations = Generations(
-            self.studio.make, self.studio.deliverable, clock, hold_s=60.0, result_s=self.result_s
-        )
+        self.generations = generations_of(self.studio, self.time.clock(), self.result_s)
+
+    async def open(self) -> None:
+        if not self.generations._journal.holder:
+            await self.generations.open()
 
     async def settle(self) -> None:
         """Let everything run that can."""
-        for _ in range(8):
+        for _ in range(12):
             await asyncio.sleep(0)
 
     async def join(self, resolved: ResolvedRequest, *, key: str | None = None, attempt: int = 0) -> Joined:
+        await self.open()
         joined = self.generations.join(resolved, key=key, attempt=attempt)
         await self.settle()
         return joined
@@ -137,7 +202,7 @@ class Runs:
     def assert_nothing_is_kept(self) -> None:
         generations, registry = self.generations, self.generations._registry
         kept = (registry._by_id, registry._by_key, registry._equals, registry._places, registry._ended)
-        assert not any((*kept, registry._open_of, registry._given_of, generations._salvages, generations._uncollected))
+        assert not any((*kept, registry._open_of, registry._given_of, generations._uncollected))
         assert generations.running == 0
 
 
@@ -175,6 +240,9 @@ class Traffic(RuleBasedStateMachine):
         self.callers: list[Caller] = []
         self.intents = 0
         self.keys: dict[str, str] = {}
+
+    async def leave(self, joined: Joined, *, delivered: bool) -> None:
+        self.runs.generations.leave(joined, delivered=delivered)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(coroutine)
@@ -216,7 +284,7 @@ class Traffic(RuleBasedStateMachine):
     def cut(self, data: st.DataObject) -> None:
         caller = data.draw(st.sampled_from(self.waiting()))
         caller.waiting = False
-        self.runs.generations.leave(caller.joined, delivered=False)
+        self.run(self.leave(caller.joined, delivered=False))
 
     @precondition(lambda self: bool(self.waiting()))
     @rule(data=st.data(), well=st.booleans())
@@ -229,7 +297,7 @@ class Traffic(RuleBasedStateMachine):
     def collect(self, data: st.DataObject) -> None:
         caller = data.draw(st.sampled_from(self.waiting()))
         if caller.generation.done:
-            self.runs.generations.leave(caller.joined, delivered=True)
+            self.run(self.leave(caller.joined, delivered=True))
             self.callers.remove(caller)
 
     @precondition(lambda self: bool(self.waiting()))
@@ -237,7 +305,7 @@ class Traffic(RuleBasedStateMachine):
     def lose_the_answer(self, data: st.DataObject) -> None:
         caller = data.draw(st.sampled_from(self.waiting()))
         if caller.generation.done:
-            self.runs.generations.leave(caller.joined, delivered=True)
+            self.run(self.leave(caller.joined, delivered=True))
             caller.waiting, caller.lost_at = False, self.runs.time.now
 
     @precondition(lambda self: bool(self.may_repeat()))
@@ -412,8 +480,6 @@ async def test_who_repeats_whom(runs: Runs, row: Row, sign: str) -> None:
 async def test_the_worst_of_several_failures_is_the_generations(runs: Runs, failures: list[Failure], told: int) -> None:
     first = await runs.join(checked(n=2))
     for job, failure in zip(list(runs.studio.jobs), failures, strict=True):
-        job.progress.submitted = isinstance(failure, SubmitOutcomeUnknown | JobLost)
-    for job, failure in zip(list(runs.studio.jobs), failures, strict=True):
         job.finish(failure)
     await runs.settle()
     ended = first.generation.failure
@@ -454,7 +520,7 @@ async def test_what_was_handed_over_is_uncollected_from_its_end_until_it_was_rea
     generations.lose(handed[0])
     assert generations.uncollected == 3
     generations.deliver(handed[0].generation)
-    generations.abandon(handed[1].generation)
+    await generations.abandon(handed[1].generation)
     assert generations.uncollected == 1
     runs.time.now += RESULT_S
     generations.sweep()
@@ -650,10 +716,24 @@ async def test_pictures_of_a_failed_generation_are_kept_for_the_repeat(runs: Run
     await runs.end(second.generation)
     await runs.end(third.generation)
     assert (first.generation.submits, second.generation.submits, third.generation.submits) == (3, 1, 3)
-    assert second.generation.pictures[0] is jobs[0]  # type: ignore[comparison-overlap]
-    assert second.generation.pictures[2] is jobs[2]  # type: ignore[comparison-overlap]
-    seeds = [picture.seed for picture in second.generation.pictures]  # type: ignore[attr-defined]
+    assert second.generation.pictures[0] == jobs[0].picture
+    assert second.generation.pictures[2] == jobs[2].picture
+    seeds = [picture.origin.seed for picture in second.generation.pictures]
     assert seeds == [first.generation.seed, first.generation.seed + 1, first.generation.seed + 2]
+
+
+async def test_places_that_inherited_pictures_do_not_need_are_free_at_once(runs: Runs) -> None:
+    first = await runs.join(checked(n=3))
+    runs.studio.jobs[0].finish()
+    runs.studio.jobs[1].finish()
+    runs.studio.jobs[2].finish(GenerationFailed("no"))
+    await runs.settle()
+    runs.generations.leave(first, delivered=True)
+    runs.studio.spacious = True
+    second = await runs.join(checked(n=3))
+    assert [place.free for place in runs.studio.taken] == [True, False, False]
+    await runs.end(second.generation)
+    assert not any(place.free for place in runs.studio.taken)
 
 
 async def test_salvage_survive_a_second_failure_and_go_with_time(runs: Runs) -> None:
@@ -672,6 +752,7 @@ async def test_salvage_survive_a_second_failure_and_go_with_time(runs: Runs) -> 
     await runs.settle()
     runs.generations.leave(third, delivered=True)
     runs.time.now += RESULT_S
+    await runs.generations._journal.state.sweep(result_ms=int(RESULT_S * 1000))
     fourth = await runs.join(checked(n=2))
     assert fourth.generation.submits == 2
 
@@ -806,11 +887,12 @@ def under_way(request: pytest.FixtureRequest) -> bool:
 
 
 async def test_an_abandoned_generation_is_forgotten_and_not_to_be_bought_again(runs: Runs, under_way: bool) -> None:
+    await runs.open()
     generation = runs.generations.join(checked(), key="k").generation
     if under_way:
         await runs.settle()
     waiting = waits(runs, generation, Line())
-    runs.generations.abandon(generation)
+    await runs.generations.abandon(generation)
     new = runs.generations.join(checked(), key="k")
     assert new.how is None
     assert await waiting == "done"
@@ -819,7 +901,7 @@ async def test_an_abandoned_generation_is_forgotten_and_not_to_be_bought_again(r
     assert all(progress.state == "failed" for progress in generation.progress)
     assert runs.generations.find(generation.id, "") is None
     assert (await runs.join(checked(), key="k")).generation is new.generation
-    runs.generations.abandon(new.generation)
+    await runs.generations.abandon(new.generation)
     await runs.settle()
     runs.assert_nothing_is_kept()
 
@@ -827,24 +909,23 @@ async def test_an_abandoned_generation_is_forgotten_and_not_to_be_bought_again(r
 async def test_a_landed_generation_can_be_abandoned(runs: Runs) -> None:
     generation = (await runs.join(checked())).generation
     await runs.end(generation)
-    runs.generations.abandon(generation)
+    await runs.generations.abandon(generation)
     assert generation.failure is None
     assert (await runs.join(checked())).how is None
 
 
 async def test_the_finished_pictures_of_an_abandoned_generation_are_let_go(runs: Runs) -> None:
     gone: list[Picture] = []
-    make, deliverable, clock = runs.studio.make, runs.studio.deliverable, runs.time.clock()
-    generations = Generations(make, deliverable, clock, hold_s=60.0, result_s=RESULT_S, release=gone.append)
+    generations = generations_of(runs.studio, runs.time.clock(), release=gone.append)
+    await generations.open()
     generation = generations.join(checked(n=2)).generation
     await runs.settle()
     first, _ = runs.studio.jobs
     first.finish()
     await runs.settle()
-    generations.abandon(generation)
+    await generations.abandon(generation)
     await runs.settle()
-    assert len(gone) == 1
-    assert gone[0] is first  # type: ignore[comparison-overlap]
+    assert gone == [first.picture]
     await generations.close()
 
 
@@ -859,12 +940,13 @@ async def test_a_job_is_found_by_its_caller_only(runs: Runs) -> None:
 
 
 async def test_closing_ends_every_job_and_waits_for_it(runs: Runs, under_way: bool) -> None:
+    await runs.open()
     several = runs.generations.join(checked(n=2)).generation
     one = runs.generations.join(checked()).generation
     gone = runs.generations.join(checked("gone")).generation
     if under_way:
         await runs.settle()
-    runs.generations.abandon(gone)
+    await runs.generations.abandon(gone)
     await runs.generations.close()
     assert runs.generations.running == 0
     assert all(job.end.cancelled() for job in runs.studio.jobs)
@@ -883,31 +965,16 @@ async def test_an_unforeseen_error_lands_the_generation_with_its_cause(runs: Run
     assert "a prompt" not in internal.value.message
 
 
-class Heard(Progress):
-    """Progress that writes down how the job ended."""
-
-    ends: ClassVar[list[tuple[str, str]]] = []
-
-    async def done(self, picture: str, cost: int | None = None, /) -> None:
-        self.ends.append(("done", picture))
-        await super().done(picture, cost)
-
-    async def lost(self, code: str, /) -> None:
-        self.ends.append(("lost", code))
-
-
-async def test_a_job_is_done_when_its_picture_is_stored_and_lost_when_it_cannot_be(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("proxy.generations.runner.Progress", Heard)
-    monkeypatch.setattr(Heard, "ends", [])
+async def test_a_job_is_done_when_its_picture_is_stored_and_lost_when_it_cannot_be(runs: Runs) -> None:
     stored = (await runs.join(checked("a"))).generation
-    assert Heard.ends == []
+    state = runs.generations._journal.state
+    assert [job.state for job in (await state.everything()).jobs] == ["submitting"]
     await runs.end(stored)
-    assert (stored.done, Heard.ends) == (True, [("done", "1.png")])
+    assert [job.state for job in (await state.everything()).jobs] == ["done"]
 
     runs.studio.undeliverable = ProviderBadResult("The finished picture is no picture.")
     spoilt = (await runs.join(checked("b"))).generation
     await runs.end(spoilt)
     assert isinstance(spoilt.failure, ProviderBadResult)
-    assert Heard.ends[1:] == [("lost", "provider_bad_result")]
+    ended = {job.generation: (job.state, job.failure) for job in (await state.everything()).jobs}
+    assert ended == {stored.id: ("done", ""), spoilt.id: ("lost", "provider_bad_result")}

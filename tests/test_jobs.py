@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
 
@@ -32,22 +32,25 @@ from proxy.jobs.breaker import Breaker
 from proxy.jobs.run import Jobs
 from proxy.jobs.runtime import Limits, ProviderRuntime
 from proxy.jobs.schedule import Schedule
-from proxy.jobs.steps import FinishedJob, Origin, Progress
+from proxy.jobs.steps import FinishedJob, Progress
 from proxy.metrics import Metrics
 from proxy.providers.boundary import Call, Finished, Handle, Job, Pending, Provider, Reply, UnreadableReply
 from proxy.requests.resolve import ResolvedRequest
+from proxy.requests.summary import RequestSummary
 from proxy.upstream.client import Interrupted, NotSent, Upstream
 
 pytestmark = pytest.mark.anyio
 
 _ENGINE = Engine(compose({}, {"PRODIA_TOKEN": "t"}))
 FIRST, SECOND = "prodia", "imagelabs"
+CHEAP, DEAR = "inference.flux-fast.schnell.txt2img.v2", "inference.flux-2.flex.txt2img.v1"
+UNPRICED = "inference.flux-2.klein.4b.txt2img.v1"
 LIFETIME_S = 300.0
 
 
-def resolved() -> ResolvedRequest:
-    """Return an order with two routes: FIRST, then SECOND."""
-    return _ENGINE.resolve({"prompt": "a fox", "model": "dall-e-3"})
+def resolved(model: str = "dall-e-3") -> ResolvedRequest:
+    """Return an order; that of ``dall-e-3`` has two routes: FIRST, then SECOND."""
+    return _ENGINE.resolve({"prompt": "a fox", "model": model})
 
 
 @dataclass
@@ -66,9 +69,16 @@ class Time:
 
 
 class Dialect:
-    """JSON in plain words: ``{"job": …}``, ``{"done": …}``, ``{"failed": …}``."""
+    """JSON in plain words: ``{"job": …}``, ``{"done": …}``, ``{"failed": …}``, ``{"extra": …}``, ``{"cost": …}``.
+
+    ``durable``: what was wanted of each submit.
+    """
+
+    def __init__(self) -> None:
+        self.durable: list[bool] = []
 
     def submit(self, job: Job) -> Call:
+        self.durable.append(job.durable)
         return Call("POST", "http://provider/jobs", json={"prompt": job.prompt})
 
     def ask(self, handle: Handle) -> Call:
@@ -80,12 +90,19 @@ class Dialect:
             return Finished("https://provider/1.png")
         if "failed" in answer:
             raise GenerationFailed("no")
+        if "extra" in answer:
+            return Pending(Handle("extra", "1"), "generating", at_once=True, otherwise=Handle("job", "1"))
+        if "cost" in answer:
+            return Finished("https://provider/1.png", cost=answer["cost"])
         if "job" not in answer:
             raise UnreadableReply
         return Pending(Handle("job", "1"), answer["job"], answer.get("progress"))
 
     def refusal(self, reply: Reply) -> str:
         return reply.body.decode()
+
+    def only_at_once(self, reply: Reply) -> bool:
+        return "async" in self.refusal(reply)
 
 
 @dataclass
@@ -96,9 +113,11 @@ class Scripted:
     time: Time
     calls: list[tuple[str, float, float]] = field(default_factory=list)
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    takes_s: float = 0.0
 
     async def send(self, call: Call, timeout_s: float, max_bytes: int = 0) -> Reply:  # noqa: ARG002
         self.calls.append((call.method, timeout_s, self.time.now))
+        self.time.now += self.takes_s
         line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if line == "hang":
             await self.hanging.wait()
@@ -132,7 +151,9 @@ class Studio:
         *,
         max_jobs: int = 1,
         real_time: bool = False,
+        model: str = "dall-e-3",
     ) -> None:
+        self.wanted = resolved(model)
         self.time = Time()
         played = Clock(lambda: self.time.now, lambda: self.time.now, self.time.sleep, Random(5))  # noqa: S311
         self.clock = Clock() if real_time else played
@@ -141,10 +162,11 @@ class Studio:
             SECOND: Scripted(list(second), self.time),
         }
         metrics = Metrics()
+        self.dialects = {name: Dialect() for name in self.upstreams}
         self.runtimes = {
             name: ProviderRuntime(
                 name,
-                cast("Provider", Dialect()),
+                cast("Provider", self.dialects[name]),
                 cast("Upstream", upstream),
                 max_jobs,
                 submit_breaker=Breaker(self.clock),
@@ -157,9 +179,13 @@ class Studio:
         self.jobs = Jobs(self.runtimes, schedule, Limits(15.0, 5.0, LIFETIME_S), self.clock, metrics)
         self.progress = Progress(lambda: None)
 
+    async def follow(self, told: "Told") -> Finished:
+        lifetime = Deadline.after(self.clock, LIFETIME_S)
+        return await self.jobs.follow(self.runtimes[FIRST], Handle("job", "1"), told, lifetime)
+
     async def make(self, hold_s: float = 280.0) -> FinishedJob:
         self.progress = Progress(lambda: None)
-        return await self.jobs.make(resolved(), 7, self.progress, Deadline.after(self.clock, hold_s))
+        return await self.jobs.make(self.wanted, 7, self.progress, Deadline.after(self.clock, hold_s))
 
     async def fail(self, kind: type[Failure], hold_s: float = 280.0) -> Failure:
         with pytest.raises(kind) as caught:
@@ -190,7 +216,8 @@ async def test_the_first_route_makes_the_picture() -> None:
 
 async def test_where_a_finished_job_comes_from_can_be_written_down() -> None:
     origin = (await Studio([{"done": 1}]).make()).origin
-    assert Origin(**{**json.loads(json.dumps(asdict(origin))), "mapped": (), "dropped": ()}) == origin
+    summary = RequestSummary("m", 1, "url", (origin,))
+    assert RequestSummary.load(summary.dump()) == summary
     assert (origin.provider, origin.seed, origin.width, origin.height) == (FIRST, 7, 1024, 1024)
 
 
@@ -384,6 +411,118 @@ async def test_a_job_that_failed_is_told_at_once() -> None:
     caught = await studio.fail(GenerationFailed)
     assert (caught.status, caught.code) == (502, "image_generation_failed")
     assert studio.runtimes[FIRST].poll_breaker.state == "closed"
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        refused(404),
+        refused(500),
+        refused(429, "60"),
+        refused(401),
+        NotSent("DNS"),
+        Interrupted("x"),
+        "<",
+        {"failed": 1},
+    ],
+    ids=str,
+)
+async def test_what_is_good_to_know_is_asked_once_and_never_costs_the_picture(trouble: Any) -> None:
+    studio = Studio([{"job": "queued"}, {"extra": 1}, trouble, {"done": 1}])
+    await studio.make()
+    upstream = studio.upstreams[FIRST]
+    assert (upstream.submits, upstream.polls) == (1, 3)
+    assert [at for _, _, at in upstream.calls[2:]] == [studio.time.now] * 2, "the picture doesn't wait"
+    assert upstream.calls[2][1] < upstream.calls[3][1]
+
+
+# --- prices ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_price_is_the_providers_word_or_what_was_known_before() -> None:
+    studio = Studio([{"cost": 7_000_000}, {"done": 1}])
+    told = (await studio.make()).price
+    assert (told.amount, told.source) == (7_000_000, "provider")
+    known = (await studio.make()).price
+    assert (known.amount, known.source) == (2_500_000, "table")
+    studio.runtimes[FIRST].prices = {"flux-schnell": 0}
+    configured = (await studio.make()).price
+    assert (configured.amount, configured.source) == (0, "config")
+
+
+async def test_what_was_told_once_is_known_for_the_next_of_its_kind() -> None:
+    studio = Studio([{"job": "queued"}, {"cost": 4_000_000}, {"done": 1}], model=f"prodia/{UNPRICED}")
+    candidate = studio.wanted.candidates[0]
+    assert studio.jobs.price(candidate).amount is None
+    await studio.make()
+    known = studio.jobs.price(candidate)
+    assert (known.amount, known.source) == (4_000_000, "table")
+    assert (await studio.make()).price == known
+    assert studio.dialects[FIRST].durable == [True, False], "dear until it is known to be cheap"
+
+
+# --- two ways to start a job ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "prices", "durable"),
+    [
+        (CHEAP, {}, False),
+        (CHEAP, {CHEAP: 9_999_999}, False),
+        (CHEAP, {CHEAP: 10_000_000}, True),
+        (UNPRICED, {}, True),
+        (UNPRICED, {UNPRICED: 0}, False),
+        (DEAR, {}, True),
+        (DEAR, {DEAR: 0}, True),  # free, but said to take twenty seconds
+    ],
+)
+async def test_what_would_be_missed_is_started_so_that_it_survives(
+    model: str, prices: dict[str, int], durable: bool
+) -> None:
+    studio = Studio([{"done": 1}], model=f"prodia/{model}")
+    studio.runtimes[FIRST].prices = prices
+    await studio.make()
+    assert studio.dialects[FIRST].durable == [durable]
+
+
+async def test_a_model_that_turns_out_to_be_slow_is_started_so_that_it_survives() -> None:
+    studio = Studio([{"done": 1}], model=f"prodia/{CHEAP}")
+    durable = studio.dialects[FIRST].durable
+    for took_s, changed in ((2.6, True), (0.5, False)):
+        studio.upstreams[FIRST].takes_s = took_s
+        for _ in range(60):
+            await studio.make()
+        assert durable[-1] is changed
+    assert durable[: durable.index(True)] == [False] * 8
+
+
+async def test_a_model_that_cannot_be_durable_is_made_at_once_and_that_is_remembered() -> None:
+    studio = Studio([refused(400, body="no async"), {"done": 1}], model=f"prodia/{UNPRICED}")
+    told = Told(studio)
+    made = await studio.jobs.make(studio.wanted, 7, told, Deadline.after(studio.clock, 280.0))
+    assert made.origin.provider == FIRST
+    assert told.events == [
+        (0, "submitting", FIRST),
+        (1, "not_started", "provider_rejected", True),
+        (1, "submitting", FIRST),
+    ]
+    await studio.make()
+    assert studio.dialects[FIRST].durable == [True, False, False]
+    studio.assert_slots_are_free()
+
+
+async def test_a_refusal_that_only_sounds_like_that_is_not_remembered() -> None:
+    quoted = refused(400, body="prompt: an async fox")
+    studio = Studio([quoted, quoted, {"done": 1}], model=f"prodia/{UNPRICED}")
+    await studio.fail(ProviderRejected)
+    await studio.make()
+    assert studio.dialects[FIRST].durable == [True, False, True]
+
+
+async def test_a_second_submit_whose_outcome_is_unknown_is_the_last() -> None:
+    studio = Studio([refused(400, body="no async"), Interrupted("x"), {"done": 1}], model=f"prodia/{UNPRICED}")
+    await studio.fail(SubmitOutcomeUnknown)
+    assert studio.submits() == (2, 0)
 
 
 # --- breakers -------------------------------------------------------------------------------------------------
@@ -580,7 +719,7 @@ async def test_nothing_is_sent_while_it_cannot_be_told() -> None:
 async def _follow(studio: Studio, lifetime_s: float = LIFETIME_S) -> tuple[Finished, Told]:
     told = Told(studio)
     handle = Handle.load(Handle("job", "1").dump())
-    finished = await studio.jobs.follow(handle, FIRST, told, Deadline.after(studio.clock, lifetime_s))
+    finished = await studio.jobs.follow(studio.runtimes[FIRST], handle, told, Deadline.after(studio.clock, lifetime_s))
     studio.assert_slots_are_free()
     return finished, told
 
@@ -601,7 +740,7 @@ async def test_a_running_job_is_followed_though_all_places_are_taken() -> None:
     await asyncio.sleep(0.01)
     studio.upstreams[FIRST].script = [{"done": 1}]
     told = Told(studio)
-    await studio.jobs.follow(Handle("job", "1"), FIRST, told, Deadline.after(studio.clock, LIFETIME_S))
+    await studio.follow(told)
     assert studio.runtimes[FIRST].slots.locked()
     studio.upstreams[FIRST].hanging.set()
     await busy
@@ -621,13 +760,7 @@ async def test_a_followed_job_that_is_lost_is_told() -> None:
     studio = Studio([refused(404)])
     told = Told(studio)
     with pytest.raises(JobLost):
-        await studio.jobs.follow(Handle("job", "1"), FIRST, told, Deadline.after(studio.clock, LIFETIME_S))
+        await studio.jobs.follow(
+            studio.runtimes[FIRST], Handle("job", "1"), told, Deadline.after(studio.clock, LIFETIME_S)
+        )
     assert [event[1:] for event in told.events] == [("lost", "job_lost")]
-
-
-async def test_a_job_of_a_provider_that_is_not_in_operation_is_left_alone() -> None:
-    studio = Studio([{"done": 1}])
-    told = Told(studio)
-    with pytest.raises(ProviderUnavailable):
-        await studio.jobs.follow(Handle("job", "1"), "gone", told, Deadline.after(studio.clock, LIFETIME_S))
-    assert told.events == []

@@ -129,7 +129,8 @@ async def test_bytes_are_counted_as_they_come() -> None:
         after = await figures(service)
     name = key("provider_received_bytes_total", provider="prodia")
     assert 290_000 < after[name] - before.get(name, 0) < 310_000
-    assert after[key("stored_bytes")] == after[name]
+    # The picture stands in an answer that tells more of its job.
+    assert 0 < after[name] - after[key("stored_bytes")] < 2_000
 
 
 async def test_what_runs_and_what_waits_is_told() -> None:

@@ -90,7 +90,8 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
         upstream = f"http://127.0.0.1:{upstream_port}"
         values = {
             "providers": simulated_providers(upstream, max_jobs=100),
-            "images": {"directory": str(tmp_path)},
+            "images": {"directory": str(tmp_path / "pictures")},
+            "state": {"path": str(tmp_path / "state.sqlite3")},
             "timeouts": {"hold": 2},
         }
         environment = {"PRODIA_TOKEN": TOKEN, "PRODIA_API_KEY": OTHER_TOKEN, "IMAGES_PROXY_KEYS": f"{KEY},spare"}
@@ -106,7 +107,7 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
             async def fail(*_: object) -> None:
                 raise ValueError(PROMPT)
 
-            monkeypatch.setattr(engine.generations, "_deliverable", fail)
+            monkeypatch.setattr(engine._results, "deliverable", fail)
             await witness.generate(MODELS[0], f"{PROMPT} [seconds:0] again")
             await witness.ask("GET", "/metrics")
             shown = [
@@ -115,14 +116,24 @@ async def test_nothing_secret_is_ever_said(log: io.StringIO, tmp_path: Path, mon
                 repr(configuration),
                 repr(configuration.settings),
             ]
-            shown += [repr(vars(part)) for part in (app.state.waiting, engine.generations, engine.jobs, engine.routing)]
+            parts = (app.state.waiting, engine.generations, engine.journal, engine._results, engine.routing)
+            shown += [repr(vars(part)) for part in parts]
+            kept = await engine.journal.state.everything()
+            files = _written(tmp_path)
             shown += [repr(runtime) for runtime in engine.runtimes.values()]
     assert {200, 400, 401, 404, 429, 500, 502} <= witness.statuses
-    said = {"log": log.getvalue(), "answers": "\n".join(witness.heard), "repr": "\n".join(shown)}
+    said = {"log": log.getvalue(), "answers": "\n".join(witness.heard), "repr": "\n".join(shown), "state": files}
+    assert len(kept.jobs) > len(MODELS) * len(FAULTS) / 2
+    assert all(row.id in files for row in kept.generations), "nothing that was written is left out of the search"
     assert said["log"].count("create_image") > len(MODELS) * len(FAULTS)
     assert "ValueError" in said["log"], "the cause of what was unforeseen is told, without its words"
     found = [(place, canary) for place, text in said.items() for canary in CANARIES if canary in text]
     assert not found
+
+
+def _written(folder: Path) -> str:
+    """Return the state's files as they are on the disk, what was removed included."""
+    return "".join(path.read_bytes().decode("latin-1") for path in folder.glob("state.sqlite3*"))
 
 
 async def _be_a_nuisance(witness: Witness) -> None:

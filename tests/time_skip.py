@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from proxy.clock import Clock
+from proxy.state.sqlite.writer import Writer
 
 _SURELY_IDLE_S = 0.001
 """Real seconds without an event before time is skipped: the loopback may be late on a busy machine."""
@@ -74,12 +75,33 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Run in a thread; nothing is skipped until it is done."""
         future = super().run_in_executor(executor, func, *args)
+        self.wait_for_thread(future)
+        return future
+
+    def wait_for_thread(self, future: asyncio.Future[Any]) -> None:
+        """Skip nothing until a thread has brought the result."""
         self._own.threads_at_work += 1
         future.add_done_callback(self._end_thread)
-        return future
 
     def _end_thread(self, _: object) -> None:
         self._own.threads_at_work -= 1
+
+
+def _count_writes(real: Callable[..., asyncio.Future[Any]]) -> Callable[..., asyncio.Future[Any]]:
+    """Make time go on as it does while a state's thread is at work."""
+
+    def ask(*arguments: Any) -> asyncio.Future[Any]:
+        future = real(*arguments)
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, SkippingLoop):
+            loop.wait_for_thread(future)
+        return future
+
+    return ask
+
+
+for _name in ("ask", "ask_later"):
+    setattr(Writer, _name, _count_writes(getattr(Writer, _name)))
 
 
 def backend(*, skip: bool = True) -> tuple[str, dict[str, Any]]:

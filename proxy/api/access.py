@@ -4,6 +4,7 @@ Without keys a service spends its owner's money for whoever reaches it, includin
 a form post needs no preflight, and DNS can be rebound to this machine. So a foreign Origin or Host is refused.
 """
 
+import base64
 import hashlib
 import hmac
 import re
@@ -31,11 +32,18 @@ class Access:
         self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
         self._public_host = urlsplit(server.public_url).netloc.lower()
 
-    def owner(self, headers: Headers) -> str:
-        """Return a short name for the caller's key, empty on a service without keys. Raises NotAuthenticated."""
+    def owner(self, headers: Headers, *, basic: bool = False) -> str:
+        """Return a short name for the caller's key, empty on a service without keys.
+
+        ``basic``: the key may also come as the password of HTTP Basic. Raises NotAuthenticated, OriginNotAllowed.
+        """
         if not self._digests:
             return ""
-        key = _key(headers)
+        password = _password(headers) if basic else None
+        if password is not None:
+            # A browser that knows a password adds it to the calls of any page, unlike a key: RFC 7617, 2.2.
+            self.check_origin(origin_of(headers), headers.get("host", ""), ambient=True)
+        key = _key(headers) if password is None else password
         if not key:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
         digest = hashlib.sha256(key).digest()
@@ -54,9 +62,12 @@ class Access:
             message = f"This service does not answer to the host '{_shown(host)}'. Add it to server.allowed_hosts."
             raise OriginNotAllowed(message)
 
-    def check_origin(self, origin: str | None, host: str) -> None:
-        """Raise OriginNotAllowed when a page of another origin calls a service without keys."""
-        if self._digests or origin is None or self._is_known_origin(origin.lower(), host.lower()):
+    def check_origin(self, origin: str | None, host: str, *, ambient: bool = False) -> None:
+        """Raise OriginNotAllowed when a page of another origin calls a service without keys.
+
+        ``ambient``: or one with keys, if the browser may have added the key without the page knowing it.
+        """
+        if (self._digests and not ambient) or origin is None or self._is_known_origin(origin.lower(), host.lower()):
             return
         message = f"Pages of the origin '{_shown(origin)}' may not call this service. Add it to server.cors_origins."
         raise OriginNotAllowed(message)
@@ -103,6 +114,27 @@ def _key(headers: Headers) -> bytes:
         return value.strip(_BLANKS).encode("latin-1") if len(given) == 1 and scheme.lower() == "bearer" else _NO_KEY
     keys = headers.getlist("api-key")
     return keys[0].strip(_BLANKS).encode("latin-1") if len(keys) == 1 else b""
+
+
+def _password(headers: Headers) -> bytes | None:
+    """Return the password of ``Authorization: Basic`` (RFC 7617), or its user if that is all; None for another scheme.
+
+    Automatic1111 asks for both: https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/API
+    """
+    given = headers.getlist("authorization")
+    scheme, _, value = given[0].strip(_BLANKS).partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, _, password = base64.b64decode(value.strip(_BLANKS), validate=True).partition(b":")
+    except ValueError:
+        return _NO_KEY
+    return password or user
+
+
+def origin_of(headers: Headers) -> str | None:
+    """Return the Origin of a call. Two of them joined are no known origin; an empty one says no more than none."""
+    return ", ".join(headers.getlist("origin")) or None
 
 
 def _shown(value: str) -> str:

@@ -1,14 +1,15 @@
 """POST /v1/chat/completions: the last user message becomes a picture, for frontends that only chat.
 
 The picture goes into the text as Markdown with an absolute address, which nearly every frontend draws, or as base64
-into ``images`` if ``modalities`` contains "image". Never both: some frontends would draw it twice.
+into ``images`` if ``modalities`` contains "image", unless the configuration decides. Never both: some frontends would
+draw it twice.
 """
 
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import to_json
@@ -19,17 +20,18 @@ from starlette.types import ASGIApp
 from proxy.api import housekeeping
 from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, is_reference, read_pictured
-from proxy.api.responses import MARK, PicturesBody, estimated_tokens, image_address, open_pictures, usage
+from proxy.api.responses import MARK, PicturesBody, cost, image_address, open_pictures, usage
 from proxy.api.streaming import HeldStream, Stream
 from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.waiting import Waiting
+from proxy.engine import Engine
 from proxy.errors import Failure, InvalidRequest
 from proxy.generations.record import Generation
 from proxy.generations.results import Picture
 from proxy.pictures.store import Opened, PictureStore
 from proxy.providers.boundary import InputPicture
 from proxy.requests.image_request import ALIASES, ImageRequest
-from proxy.requests.resolve import ResolvedRequest
+from proxy.requests.summary import estimated_tokens
 
 # Without those that chat gives another meaning: its response_format describes JSON, and the prompt is a message.
 _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
@@ -71,6 +73,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     if text is not None:
         return _Text(talk, text).response(waiting, request)
     _refuse_forced_tool(body.values)
+    talk = replace(talk, wants_images=_wants_images(waiting.engine, talk))
     resolved = waiting.engine.resolve(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
@@ -80,11 +83,18 @@ async def complete_chat(request: Request) -> ASGIApp:
     )
     joined = await waiting.join(request, resolved)
     generation = joined.generation
-    reply = _Reply(talk, resolved, generation, context, waiting.engine.store)
+    reply = _Reply(talk, generation, context, waiting.engine.store)
     if talk.stream:
         return HeldStream(waiting, request, joined, "chat", finished=reply.pictures, failed=reply.failure)
     await waiting.hold(request, joined, "chat")
     return await waiting.answer(joined, reply.answer)
+
+
+def _wants_images(engine: Engine, talk: Conversation) -> bool:
+    """Whether the answer carries base64, as the model's table says, or the service's, or the request itself."""
+    settings = engine.settings
+    form = engine.routing.chat_form(talk.values.get("model") or settings.server.default_model) or settings.chat.form
+    return talk.wants_images if form == "auto" else form == "images"
 
 
 def _read(body: Pictured) -> tuple[Conversation, str | None]:
@@ -222,14 +232,13 @@ class _Reply(_Completion):
     def __init__(
         self,
         talk: Conversation,
-        resolved: ResolvedRequest,
         generation: Generation,
         context: RequestContext,
         store: PictureStore,
     ) -> None:
-        super().__init__(talk, resolved.public.name, generation.created, resolved.request.n)
+        super().__init__(talk, generation.request.model, generation.created, generation.request.n)
         self._store = store
-        self._resolved, self._generation, self._context = resolved, generation, context
+        self._generation, self._context = generation, context
 
     async def pictures(self) -> AsyncGenerator[bytes, None]:
         """Yield the finished pictures as chunks; the Markdown of each is never split.
@@ -273,11 +282,12 @@ class _Reply(_Completion):
         return {"images": [{"type": "image_url", "index": 0, "image_url": {"url": url}}]}
 
     def _usage(self) -> dict[str, Any]:
-        counts = usage(self._resolved, self._generation.pictures)
+        counts = usage(self._generation.request, self._generation.pictures)
         return {
             "prompt_tokens": counts["input_tokens"],
             "completion_tokens": counts["output_tokens"],
             "total_tokens": counts["total_tokens"],
+            **cost(self._generation.pictures),
         }
 
 

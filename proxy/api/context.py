@@ -29,6 +29,8 @@ _GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|sdapi)(?:/|\Z))")
 _MAX_PATH = 1024
 """No resource has a longer path, so a longer one is not worth matching against the expressions above."""
 _BARE = re.compile(r"/(?:images/(?:generations(?:/[^/]+)?|edits|variations)|models(?:/.+)?|chat/completions)\Z")
+DRY_RUN = "x-images-dry-run"
+"""A request's header, and the one that marks its answer."""
 _HAS_LEFT = "images_proxy.has_left"
 """An ASGI extension that our server offers: a function that says whether the peer has hung up."""
 
@@ -60,6 +62,7 @@ class RequestContext:
     model: str = ""
     provider: str = ""
     attempts: int = 0
+    generation: str = ""
     reattached: bool = False
     left: bool = False
     closed: bool = False
@@ -95,6 +98,12 @@ class RequestContext:
             message = f"The Idempotency-Key must have 1 to {_MAX_KEY} characters."
             raise InvalidRequest(message, param="Idempotency-Key")
         return key
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether the caller only wants to know what the call would do."""
+        # Whatever isn't a plain no counts as a yes: in doubt nothing is bought.
+        return self.asked.get(DRY_RUN, "").strip().lower() not in ("", "0", "false", "no")
 
     def name_model(self, values: dict[str, Any]) -> None:
         """Put the model that the path names into a request's values, unless they name one themselves."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from proxy.api.access import Access
+from proxy.api.access import Access, origin_of
 from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext, canonical
 from proxy.api.errors import respond
@@ -27,7 +27,7 @@ from proxy.metrics import Metrics
 _EXPOSED = (
     b"x-request-id, openai-processing-ms, x-should-retry, retry-after, location, x-images-provider, x-images-model, "
     b"x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-generation, "
-    b"x-images-fallback, x-images-seed"
+    b"x-images-fallback, x-images-seed, x-images-cost, x-images-cost-source, x-images-dry-run"
 )
 _UNMATCHED = "unmatched"
 _HEALTH = frozenset({"/healthz", "/readyz"})
@@ -108,11 +108,10 @@ class Edge:
         picture = path.startswith("/images/") and scope["method"] in ("GET", "HEAD")
         if not picture and path not in _HEALTH:
             self._check_host(host)
-            # Two Origin headers joined are no known origin; an empty one says no more than none.
-            self._access.check_origin(", ".join(headers.getlist("origin")) or None, host)
+            self._access.check_origin(origin_of(headers), host)
         if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
             return
-        context.owner = self._access.owner(headers)
+        context.owner = self._access.owner(headers, basic=path.startswith("/sdapi/"))
         if headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise UnsupportedContentEncoding("Compressed request bodies are not accepted.")
 

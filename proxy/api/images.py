@@ -8,15 +8,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.body import read_json
 from proxy.api.context import RequestContext
+from proxy.api.previews import preview_address
 from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, images_body
 from proxy.api.streaming import image_stream
-from proxy.api.uploads import read_upload
-from proxy.api.waiting import Waiting, address, describe
+from proxy.api.uploads import read_upload, readable_mask
+from proxy.api.waiting import Waiting, address, describe, fractions
 from proxy.errors import Failure, GenerationPending, InvalidRequest, NotFound
-from proxy.generations.record import Generation
-from proxy.generations.runner import Joined
-from proxy.pictures.codec import NotAPicture, luminance
-from proxy.providers.boundary import InputPicture
+from proxy.generations.record import Generation, Joined
 from proxy.requests.resolve import ResolvedRequest
 
 _VARIATION_PROMPT = "A variation of this picture."
@@ -67,7 +65,7 @@ async def _get_generation(request: Request) -> ASGIApp:
 async def _abandon_generation(request: Request) -> Response:
     """Stop following a generation and forget it; the provider may finish its jobs all the same."""
     waiting: Waiting = request.app.state.waiting
-    waiting.engine.generations.abandon(_generation(request))
+    await waiting.engine.generations.abandon(_generation(request))
     return Response(status_code=204)
 
 
@@ -90,18 +88,8 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
             mask=upload.mask,
         )
         if upload.mask is not None:  # decoding is costly, so only now that a model is known to take a mask
-            resolved = resolved.with_mask(await _readable(waiting, upload.mask))
+            resolved = resolved.with_mask(await readable_mask(waiting.engine.converter, upload.mask))
     return await _serve(waiting, request, resolved, "image_edit")
-
-
-async def _readable(waiting: Waiting, given: InputPicture) -> InputPicture:
-    """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
-    try:
-        data = await waiting.engine.converter.run(lambda: luminance(given.data))
-    except NotAPicture as problem:
-        message = f"The file in 'mask' cannot be used: {problem}."
-        raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
-    return InputPicture(data, "png", given.width, given.height, given.digest)
 
 
 async def _serve(waiting: Waiting, request: Request, resolved: ResolvedRequest, kind: str) -> ASGIApp:
@@ -137,7 +125,7 @@ async def _answer(waiting: Waiting, request: Request, joined: Joined) -> ImagesR
     generation, origin = joined.generation, request.state.context.origin
     store = waiting.engine.store
     return await waiting.answer(
-        joined, lambda: images_body(generation.resolved, generation.pictures, generation.created, origin, store)
+        joined, lambda: images_body(generation.request, generation.pictures, generation.created, origin, store)
     )
 
 
@@ -170,21 +158,20 @@ def _state(generation: Generation, context: RequestContext) -> Response:
     """Return 202 with the state of the generation."""
     describe(context, generation)
     states = [progress.state for progress in generation.progress]
-    fractions = [1.0 if p.state == "done" else p.fraction or 0.0 for p in generation.progress]
-    previews = [progress.preview for progress in generation.progress if progress.preview and progress.state != "done"]
+    parts = fractions(generation)
     running = any(state in ("generating", "done") for state in states)
     body: dict[str, Any] = {
         "id": generation.id,
         "object": "image.generation",
         "created_at": generation.created,
         "status": "in_progress" if running else "queued",
-        "progress": round(sum(fractions) / len(fractions), 3),
-        "n": generation.resolved.request.n,
+        "progress": round(sum(parts) / len(parts), 3),
+        "n": generation.request.n,
         "finished": states.count("done"),
         "url": f"{context.origin}{address(generation)}",
     }
-    if previews:
-        body["preview"] = previews[0]
+    if preview := preview_address(generation, context):
+        body["preview"] = preview
     return JSONResponse(body, 202, {"location": address(generation), "retry-after": "1"})
 
 

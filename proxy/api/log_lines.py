@@ -8,8 +8,9 @@ from proxy.generations.record import Generation
 
 _requests = logging.getLogger("proxy.requests")
 _generations = logging.getLogger("proxy.generations")
-_QUIET = frozenset({"healthz", "readyz", "asset", "icon"})
-_POLL = "generation"
+_SHOWN_OF_ID = len("imggen_") + 12
+"""Characters of a generation's id: enough to find its lines by, too few to ask for it or to abandon it."""
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def log_request(context: RequestContext, method: str, status: int, milliseconds: int) -> None:
@@ -30,18 +31,22 @@ def log_request(context: RequestContext, method: str, status: int, milliseconds:
         "provider": context.provider,
         "key": context.owner,
         "submits": context.attempts,
+        "generation": context.generation[:_SHOWN_OF_ID],
         "reattached": context.reattached,
+        "dry_run": context.dry_run,
     }
     fields.update((name, value) for name, value in optional.items() if value)
     _requests.log(level, "request", exc_info=context.cause, extra={"fields": fields})
 
 
 def _level(context: RequestContext, method: str, status: int) -> int:
-    """Return the level of a request's line: what comes every second and went well is for debugging only."""
+    """Return the level of a request's line: what only reads and goes well, or is given up, is for debugging only.
+
+    So a line at info is a request for pictures, a change, or a refusal.
+    """
     if context.cause is not None:
         return logging.ERROR
-    quiet = context.route in _QUIET or (context.route == _POLL and method != "DELETE")
-    return logging.DEBUG if quiet and status < 400 else logging.INFO
+    return logging.DEBUG if method in _READING and (status < 400 or status == 499) else logging.INFO
 
 
 def log_unattended_end(engine: Engine, generation: Generation, context: RequestContext) -> None:
@@ -68,6 +73,7 @@ def log_unattended_end(engine: Engine, generation: Generation, context: RequestC
             "provider": _provider(generation),
             "key": generation.owner,
             "submits": generation.submits,
+            "generation": generation.id[:_SHOWN_OF_ID],
         }
         fields = {name: value for name, value in fields.items() if value}
         level = logging.INFO if cause is None else logging.ERROR

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from proxy import __version__
+from proxy.api.context import DRY_RUN
 from proxy.requests.image_request import ALIASES, ImageRequest
 
 
@@ -37,16 +38,22 @@ def document() -> dict[str, Any]:
         "info": {"title": "images-proxy", "version": __version__, "license": {"name": "MIT"}},
         "security": [{"key": []}, {}],
         "paths": {
-            "/v1/images/generations": {"post": _operation("Make pictures", _body("ImageRequest"))},
-            "/v1/images/edits": {"post": _operation("Edit pictures", _form("ImageEdit"))},
-            "/v1/images/variations": {"post": _operation("Vary a picture", _form("ImageEdit"))},
+            "/v1/images/generations": {"post": _making("Make pictures", _body("ImageRequest"))},
+            "/v1/images/edits": {"post": _making("Edit pictures", _form("ImageEdit"))},
+            "/v1/images/variations": {"post": _making("Vary a picture", _form("ImageEdit"))},
             "/v1/images/generations/{id}": {"get": _job("State or answer of a job"), "delete": _job("Abandon a job")},
             "/v1/models": {"get": _operation("List models")},
             "/v1/chat/completions": {"post": _operation("Answer a chat with a picture")},
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"ImageRequest": schema, "ImageEdit": edit, "ImagesResponse": _ANSWER, "Error": _ERROR},
+            "schemas": {
+                "ImageRequest": schema,
+                "ImageEdit": edit,
+                "ImagesResponse": _ANSWER,
+                "DryRun": _DRY_RUN,
+                "Error": _ERROR,
+            },
         },
     }
 
@@ -55,6 +62,15 @@ def _operation(summary: str, body: dict[str, Any] | None = None) -> dict[str, An
     answers = {"200": _content("ImagesResponse", "Done"), "default": _content("Error", "Failed")}
     operation: dict[str, Any] = {"summary": summary, "responses": answers}
     return {**operation, "requestBody": body} if body else operation
+
+
+def _making(summary: str, body: dict[str, Any]) -> dict[str, Any]:
+    operation = _operation(summary, body)
+    references = [_reference(name)["schema"] for name in ("ImagesResponse", "DryRun")]
+    operation["responses"]["200"]["content"]["application/json"]["schema"] = {"oneOf": references}
+    description = "true: answer with a DryRun, which says what the call would do, and do nothing"
+    header = {"name": DRY_RUN, "in": "header", "required": False, "schema": _STRING, "description": description}
+    return {**operation, "parameters": [header]}
 
 
 def _job(summary: str) -> dict[str, Any]:
@@ -89,6 +105,33 @@ _ANSWER = {
         "usage": {"type": "object"},
     },
 }
+_STRINGS = {"type": "array", "items": _STRING}
+_DRY_RUN_ROUTE: dict[str, Any] = {
+    "provider": _STRING,
+    "model": _STRING,
+    "size": _STRING,
+    "mapped": _STRINGS,
+    "dropped": _STRINGS,
+    "price": {"type": ["string", "null"], "description": "Dollars for one picture; null: unknown."},
+    "price_source": {"enum": ["config", "table", "unknown"]},
+    "seconds": {"type": ["number", "null"], "description": "The usual time for one picture; null: unknown."},
+}
+_DRY_RUN_FIELDS: dict[str, Any] = {
+    "object": {"const": "image.dry_run"},
+    "model": _STRING,
+    "operation": {"enum": ["generate", "edit", "inpaint"]},
+    "n": {"type": "integer"},
+    "response_format": {"enum": ["url", "b64_json"]},
+    "reattached": {"type": "boolean", "description": "The call would join an earlier one and buy nothing."},
+    "cost": {"type": ["string", "null"], "description": "Dollars for all pictures by the first route; null: unknown."},
+    "ignored": {**_STRINGS, "description": "Parameters that nobody here knows."},
+    "routes": {
+        "type": "array",
+        "description": "In the order in which they would be tried.",
+        "items": {"type": "object", "properties": _DRY_RUN_ROUTE, "required": list(_DRY_RUN_ROUTE)},
+    },
+}
+_DRY_RUN = {"type": "object", "properties": _DRY_RUN_FIELDS, "required": list(_DRY_RUN_FIELDS)}
 _ERROR = {
     "type": "object",
     "required": ["error"],

@@ -23,10 +23,22 @@ from proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge
 # https://docs.python.org/3/library/re.html#regular-expression-syntax
 _STRING = rb'[^"\\]*+(?:\\(?:[^u]|u[0-9a-fA-F]{4})[^"\\]*+)*+'
 _REST_OF_STRING = re.compile(_STRING, re.DOTALL)
-_PLAIN = re.compile(rb'(?:[^"]*+"(?!data:)' + _STRING + rb'")*+', re.DOTALL)
-"""Whole strings that are no data URLs, and what is between them."""
+_BARE = re.compile(rb"iVBORw0KGgo|\\?/9j\\?/|UklGR")
+"""How the base64 of a PNG, JPEG or WebP begins, for surfaces that take it without the head of a data URL."""
+
+
+def _plain(picture: bytes) -> re.Pattern[bytes]:
+    """Return what matches whole strings that don't begin as a picture does, and what is between them."""
+    return re.compile(rb'(?:[^"]*+"(?!' + picture + rb")" + _STRING + rb'")*+', re.DOTALL)
+
+
+_PLAIN = _plain(rb"data:")
+_PLAIN_WITH_BARE = _plain(rb"data:|" + _BARE.pattern)
 _HEAD = re.compile(rb"data:(?:[\w.+-]|\\?/)*+;base64,")
-_BEGINNING = b"data:"
+_BEGINNINGS = (b"data:",)
+_BEGINNINGS_WITH_BARE = (*_BEGINNINGS, b"iVBORw0KGgo", b"/9j/", rb"/9j\/", rb"\/9j/", rb"\/9j\/", b"UklGR")
+_NO_HEAD = b"data:;base64,"
+"""Stands before the reference to a picture that came without a head, so that it reads as any other."""
 _LONGEST_HEAD = 128
 """Bytes up to the comma; whatever goes on for longer is no picture's media type."""
 _LONGEST_ESCAPE = 6
@@ -138,12 +150,16 @@ def _unescaped(encoded: bytes) -> bytes:
 class Cutter:
     """Takes JSON in pieces and cuts the pictures out: ``text`` is what is left. Each byte is read about once.
 
+    ``bare``: strings that begin as a picture's base64 does are pictures as well.
     Raises InvalidJson, and RequestTooLarge when more than ``max_text`` bytes are left.
     """
 
-    def __init__(self, max_text: int, max_picture: int) -> None:
+    def __init__(self, max_text: int, max_picture: int, *, bare: bool = False) -> None:
         self.text = bytearray()
         self.pictures = Pictures(max_picture)
+        self._bare = bare
+        self._plain = _PLAIN_WITH_BARE if bare else _PLAIN
+        self._beginnings = _BEGINNINGS_WITH_BARE if bare else _BEGINNINGS
         self._max_text = max_text
         self._tail = b""
         self._step = self._between
@@ -170,7 +186,7 @@ class Cutter:
             )
 
     def _between(self, data: bytes, at: int) -> int:
-        plain = _PLAIN.match(data, at)
+        plain = self._plain.match(data, at)
         quote = data.find(b'"', plain.end() if plain else at)
         end = quote + 1 or len(data)
         self._keep(data[at:end])
@@ -184,8 +200,12 @@ class Cutter:
             self._keep(head[0].replace(rb"\/", b"/") + self.pictures.begin().encode())
             self._step = self._picture
             return at + head.end()
+        if self._bare and _BARE.match(start):
+            self._keep(_NO_HEAD + self.pictures.begin().encode())
+            self._step = self._picture
+            return at
         undecided = len(start) < _LONGEST_HEAD and _QUOTE not in start
-        if not (undecided and start.startswith(_BEGINNING[: len(start)])):
+        if not (undecided and any(start.startswith(each[: len(start)]) for each in self._beginnings)):
             self._step = self._string
         return at
 
@@ -248,12 +268,13 @@ def is_reference(text: str) -> bool:
     return _REFERENCE.match(text) is not None
 
 
-async def read_pictured(request: Request, max_text: int, max_picture: int) -> Pictured:
+async def read_pictured(request: Request, max_text: int, max_picture: int, *, bare: bool = False) -> Pictured:
     """Read a JSON object of ``max_text`` bytes and its pictures, which together may be as large as one picture may.
 
+    ``bare``: a picture's base64 may come without the head of a data URL.
     Raises InvalidJson, InvalidRequest, RequestTooLarge, CallerLeft.
     """
-    cutter = Cutter(max_text, max_picture)
+    cutter = Cutter(max_text, max_picture, bare=bare)
     try:
         # A data URL holds four characters for three bytes.
         async for piece in arriving(request, max_text + max_picture * 4 // 3):

@@ -13,22 +13,25 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.engine import Engine
-from proxy.errors import NotFound
-from proxy.pictures.store import Found, Opened
+from proxy.errors import NotFound, StateUnavailable
+from proxy.pictures.store import Found, Opened, cache_control
 
+_RETRY_S = 5.0
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})\Z")
 
 
 async def get_image(request: Request) -> ASGIApp:
-    """Send a stored picture, or the range of it that the request names. Raises NotFound."""
+    """Send a stored picture, or the range of it that the request names. Raises NotFound, StateUnavailable."""
     engine: Engine = request.app.state.waiting.engine
     name = request.path_params["name"]
-    found = await engine.store.find(name)
+    try:
+        found = await engine.store.find(name)
+    except OSError:
+        raise StateUnavailable("The store of pictures cannot be reached now.", retry_after=_RETRY_S) from None
     if found is None:
         raise _not_found()
     headers = {
-        # "immutable": a name is never used for another picture (RFC 8246).
-        "cache-control": f"public, max-age={int(engine.settings.images.keep)}, immutable",
+        "cache-control": cache_control(engine.settings.images.keep),
         "x-content-type-options": "nosniff",
         "cross-origin-resource-policy": "cross-origin",  # or frontends that isolate themselves (COEP) can't show it
         "content-security-policy": "default-src 'none'; sandbox",  # nothing in a picture may run under our origin
@@ -48,7 +51,7 @@ async def get_image(request: Request) -> ASGIApp:
     if request.method == "HEAD" or not found.size_bytes:
         return start
     try:
-        return _Sent(start, await engine.store.open(name, span))
+        return _Sent(start, await engine.store.open(name, span or (0, found.size_bytes)))
     except OSError:  # removed a moment ago
         raise _not_found() from None
 

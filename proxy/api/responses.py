@@ -11,11 +11,12 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
+from proxy.accounts.prices import total
 from proxy.errors import Failure, ProviderBadResult
 from proxy.generations.record import until_left
 from proxy.generations.results import Picture
 from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore
-from proxy.requests.resolve import ResolvedRequest
+from proxy.requests.summary import RequestSummary, pixel_tokens
 
 MARK = secrets.token_hex(16)
 """Stands for a picture's base64 in an answer. It is secret, so no caller can put it into a prompt."""
@@ -29,23 +30,27 @@ def image_address(origin: str, picture: Picture) -> str:
     return f"{origin}/images/{picture.stored.name}"
 
 
-def estimated_tokens(text: str) -> int:
-    """Return how many tokens a text may be: four characters to each, at least one."""
-    return max(1, math.ceil(len(text) / 4))
+def usage(request: RequestSummary, pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Return token counts, all of OpenAI's fields, and ``cost`` in dollars where it is known.
 
-
-def usage(resolved: ResolvedRequest, pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Return token counts, all of OpenAI's fields. Estimates: a token is four characters, or a thousand pixels."""
-    text = estimated_tokens(resolved.request.prompt)
-    inputs = sum(math.ceil(image.width * image.height / 1000) for image in resolved.checked.images)
-    made = sum(math.ceil(picture.width * picture.height / 1000) for picture in pictures)
+    The counts are estimates: a token is four characters, or a thousand pixels.
+    """
+    text, inputs = request.text_tokens, request.image_tokens
+    made = sum(pixel_tokens(picture.width, picture.height) for picture in pictures)
     return {
         "input_tokens": text + inputs,
         "output_tokens": made,
         "total_tokens": text + inputs + made,
         "input_tokens_details": {"text_tokens": text, "image_tokens": inputs},
         "output_tokens_details": {"text_tokens": 0, "image_tokens": made},
+        **cost(pictures),
     }
+
+
+def cost(pictures: Sequence[Picture]) -> dict[str, float]:
+    """Return what ``pictures`` cost together in dollars as ``cost``; nothing if that isn't known."""
+    amount = total([picture.price for picture in pictures]).amount
+    return {} if amount is None else {"cost": amount / 10**9}
 
 
 def facts(pictures: Sequence[Picture]) -> dict[str, str]:
@@ -60,7 +65,7 @@ def facts(pictures: Sequence[Picture]) -> dict[str, str]:
 
 
 async def images_body(
-    resolved: ResolvedRequest, pictures: Sequence[Picture], created: int, origin: str, store: PictureStore
+    request: RequestSummary, pictures: Sequence[Picture], created: int, origin: str, store: PictureStore
 ) -> "PicturesBody":
     """Return the body of an ImagesResponse with exactly one of ``url`` and ``b64_json`` for each picture.
 
@@ -69,12 +74,12 @@ async def images_body(
     encoded: list[Picture] = []
     data: list[dict[str, str]] = []
     for picture in pictures:
-        if resolved.form == "b64_json" and picture.stored is not None:
+        if request.form == "b64_json" and picture.stored is not None:
             encoded.append(picture)
             data.append({"b64_json": MARK})
         else:
             data.append({"url": image_address(origin, picture)})
-    answer = {"created": created, "data": data, **facts(pictures), "usage": usage(resolved, pictures)}
+    answer = {"created": created, "data": data, **facts(pictures), "usage": usage(request, pictures)}
     return PicturesBody(answer, await open_pictures(store, encoded))
 
 

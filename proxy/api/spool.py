@@ -17,10 +17,10 @@ _BATCH_BYTES = 1_048_576
 class Spool:
     """Data waiting to be written; about a megabyte at most if ``relieve`` is awaited between additions."""
 
-    _waiting: list[tuple[BinaryIO, bytes]] = field(default_factory=list)
+    _waiting: list[tuple[BinaryIO, bytes | memoryview]] = field(default_factory=list)
     _size: int = 0
 
-    def add(self, file: BinaryIO, data: bytes) -> None:
+    def add(self, file: BinaryIO, data: bytes | memoryview) -> None:
         """Queue ``data`` to be written after what was added for the file before."""
         self._waiting.append((file, data))
         self._size += len(data)

@@ -18,16 +18,15 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.context import RequestContext
+from proxy.api.previews import fetch_preview
 from proxy.api.responses import MARK, PicturesBody, departure, facts, open_pictures, usage
 from proxy.api.waiting import Surface, Waiting
 from proxy.errors import Failure
-from proxy.generations.record import Generation
-from proxy.generations.runner import Joined
+from proxy.generations.record import Generation, Joined
 from proxy.jobs.runtime import ProviderRuntime
-from proxy.pictures.codec import Facts, NotAPicture, inspect_file
+from proxy.pictures.codec import Facts
 from proxy.pictures.drafts import remove
 from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore, open_file
-from proxy.upstream.client import Upstream
 
 BEAT_S = 10.0
 """Well below the 60 s of silence after which nginx and many balancers cut a connection."""
@@ -141,13 +140,14 @@ class Previews:
             if fetched is not None:
                 await self._show(stream, *fetched)
         progress = self._generation.progress[0]  # only requests for one picture are streamed
-        wanted = self._sent < self._generation.resolved.request.partial_images and progress.preview not in (
+        wanted = self._sent < self._generation.request.partial_images and progress.preview not in (
             None,
             self._last,
         )
-        if wanted and self._fetching is None and progress.provider:
+        # A job of before a restart may be at a provider that the configuration no longer names.
+        if wanted and self._fetching is None and progress.provider in self._runtimes:
             self._last = progress.preview
-            work = self._fetch(self._runtimes[progress.provider].upstream, str(progress.preview))
+            work = fetch_preview(self._runtimes[progress.provider].upstream, str(progress.preview))
             self._fetching = asyncio.get_running_loop().create_task(work)
             # Wakes the wait, which calls this again, and then the preview is sent.
             self._fetching.add_done_callback(lambda _: self._generation.changed())
@@ -155,24 +155,11 @@ class Previews:
     def close(self) -> None:
         """Give up what is still being fetched, and what came too late to be shown."""
         task = self._fetching
-        # cancel() is true for a task that still runs; _fetch then removes its own file.
+        # cancel() is true for a task that still runs; fetch_preview then removes its own file.
         if task is None or task.cancel() or task.cancelled() or task.exception() is not None:
             return
         if fetched := task.result():
             remove(fetched[0])
-
-    async def _fetch(self, upstream: Upstream, address: str) -> tuple[Path, Facts] | None:
-        """Return the picture at ``address`` and its facts; None when it can't be fetched or read."""
-        with contextlib.suppress(Failure, NotAPicture, OSError):
-            path = await upstream.fetch(address)
-            if isinstance(path, bytes):  # no file can be written, and a preview is not worth more
-                return None
-            try:
-                return path, inspect_file(path)
-            except BaseException:
-                remove(path)
-                raise
-        return None
 
     async def _show(self, stream: Stream, path: Path, seen: Facts) -> None:
         """Send a fetched picture and remove its file."""
@@ -181,7 +168,7 @@ class Previews:
             "created_at": self._generation.created,
             "partial_image_index": self._sent,
             "background": "opaque",
-            "quality": self._generation.resolved.candidates[0].translation.quality,
+            "quality": self._generation.request.origins[0].quality,
             "size": f"{seen.width}x{seen.height}",
             "output_format": seen.format,
         }
@@ -203,7 +190,7 @@ def _removed(path: Path) -> Iterator[None]:
 
 async def completed(store: PictureStore, generation: Generation, kind: str) -> AsyncGenerator[bytes, None]:
     """Yield the event that carries the finished picture, in pieces. Raises ProviderBadResult when it is gone."""
-    counts = usage(generation.resolved, generation.pictures)
+    counts = usage(generation.request, generation.pictures)
     del counts["output_tokens_details"]  # OpenAI's events don't have it
     values = {
         "type": f"{kind}.completed",

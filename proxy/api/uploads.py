@@ -9,8 +9,8 @@ import hashlib
 import io
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from starlette.requests import Request
@@ -20,7 +20,7 @@ from proxy.api.pictured import Pictured, read_pictured
 from proxy.api.spool import Spool, view
 from proxy.errors import InvalidRequest, RequestTooLarge
 from proxy.multipart import FORM, BrokenMultipart, MultipartReader
-from proxy.pictures.codec import NotAPicture, inspect
+from proxy.pictures.codec import Converter, NotAPicture, inspect, luminance
 from proxy.pictures.completeness import is_cut
 from proxy.providers.boundary import InputPicture
 
@@ -83,7 +83,7 @@ class _Form:
         # An unnamed file leaves nothing behind, even after a crash. Text is short and gets no descriptor of its own.
         self.parts.append(_Part(name, is_file, tempfile.TemporaryFile() if is_file else io.BytesIO()))  # noqa: SIM115
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: memoryview) -> None:
         """Add to the part that was begun last. Raises RequestTooLarge."""
         part = self.parts[-1]
         part.size += len(data)
@@ -132,7 +132,7 @@ def _read_parts(form: _Form) -> Upload:
             images.append(picture_of(view(part.file, part.size), "image"))
         else:
             raise InvalidRequest(f"No file is expected in '{part.name[:64]}'; send 'image'.", param=part.name[:64])
-    return _complete(fields, images, mask)
+    return complete(fields, images, mask)
 
 
 def _text(name: str, data: bytes) -> str:
@@ -156,15 +156,33 @@ def picture_of(data: bytes | memoryview, param: str) -> InputPicture:
     return InputPicture(data, facts.format, facts.width, facts.height, hashlib.blake2b(data).digest())
 
 
-def _complete(fields: dict[str, Any], images: list[InputPicture], mask: InputPicture | None) -> Upload:
+async def readable_mask(
+    converter: Converter, given: InputPicture, read: Callable[[bytes | memoryview], bytes] = luminance
+) -> InputPicture:
+    """Return the mask as the providers read it, decoded away from the event loop. Raises InvalidRequest."""
+    try:
+        data = await converter.run(lambda: read(given.data))
+    except NotAPicture as problem:
+        message = f"The file in 'mask' cannot be used: {problem}."
+        raise InvalidRequest(message, param="mask", code="invalid_image_file") from None
+    return InputPicture(data, "png", given.width, given.height, given.digest)
+
+
+def complete(
+    fields: dict[str, Any], images: list[InputPicture], mask: InputPicture | None, param: str = "image"
+) -> Upload:
+    """Return the upload; ``param`` is where its pictures stood.
+
+    Raises InvalidRequest if it has no or too many pictures, or a mask that doesn't fit.
+    """
     if not images:
-        message = "Missing required parameter: 'image'."
-        raise InvalidRequest(message, param="image", code="missing_required_parameter")
+        message = f"Missing required parameter: '{param}'."
+        raise InvalidRequest(message, param=param, code="missing_required_parameter")
     if len(images) > MAX_PICTURES:
-        raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param="image")
+        raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param=param)
     if mask and (mask.width, mask.height) != (images[0].width, images[0].height):
         raise InvalidRequest("The mask must have the size of the first picture.", param="mask")
-    return Upload(fields, tuple(images), mask)
+    return Upload(fields, tuple(images), mask, param)
 
 
 def _from_json(body: Pictured) -> Upload:
@@ -182,7 +200,7 @@ def _from_json(body: Pictured) -> Upload:
     images = [_referenced(body, item, "images") for item in given]
     mask = values.get("mask")
     seen = _referenced(body, mask, "mask") if mask else None
-    return replace(_complete(fields, images, seen), param="images")
+    return complete(fields, images, seen, "images")
 
 
 def _referenced(body: Pictured, item: Any, param: str) -> InputPicture:

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Literal
@@ -10,17 +9,18 @@ from weakref import WeakSet
 
 from starlette.requests import Request
 
+from proxy.accounts.prices import total
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext
+from proxy.api.dry_run import DryRun
 from proxy.api.log_lines import log_unattended_end
 from proxy.api.responses import ImagesResponse, PicturesBody
 from proxy.clock import Deadline
+from proxy.dollars import decimal_text
 from proxy.engine import Engine
 from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
-from proxy.generations.record import Ending, Generation, Happened
-from proxy.generations.runner import Joined
-from proxy.jobs.steps import Origin
+from proxy.generations.record import Ending, Generation, Happened, Joined
 from proxy.requests.resolve import ResolvedRequest
 
 Surface = Literal["images", "stream", "chat", "sdapi"]
@@ -30,8 +30,6 @@ _TURNS = 20
 """Turns of the event loop that are enough to accept, read and start handling whatever has arrived."""
 _ARRIVAL_S, _LOOK_AGAIN_S = 1.0, 0.005
 """Longest wait, in seconds, for requests whose bodies are still being read, and the time between two checks."""
-_SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
-_MAX_DROPPED_SHOWN = 20
 
 
 class Waiting:
@@ -53,7 +51,7 @@ class Waiting:
         self._arriving.add(context)
         try:
             if self.engine.draining:
-                raise Overloaded("This service is shutting down.", retry_after=2.0)
+                raise Overloaded("This service is shutting down.", retry_after=self.engine.come_back_s)
             self._may_start(context.owner)
         except (Overloaded, RateLimited):
             # A retry of a generation that exists starts nothing, and its picture may be paid for: it must pass.
@@ -62,15 +60,24 @@ class Waiting:
                 raise
 
     async def join(self, request: Request, resolved: ResolvedRequest) -> Joined:
-        """Find or start the request's generation. Raises Failure; CallerLeft if the caller is gone before it starts."""
+        """Find or start the request's generation.
+
+        Raises Failure; CallerLeft if the caller is gone before it starts; DryRun if it only asks what would happen.
+        """
         context: RequestContext = request.state.context
         key, attempt = context.idempotency_key, context.attempt
         self._arriving.discard(context)
+        if context.dry_run:
+            raise self._dry_run(context, resolved)
         if attempt and not self.engine.generations.knows(resolved, key=key, attempt=attempt):
             await self._let_arrivals_be_read(context.owner)
         joined = self.engine.generations.join(
             resolved, key=key, attempt=attempt, may_start=lambda: self._may_start_for(context, resolved)
         )
+        # Nobody is told of a generation, by its address or by an answer that begins, before it is written.
+        if not joined.generation.written.is_set():
+            await joined.generation.written.wait()
+        context.generation = joined.generation.id
         metrics = self.engine.metrics
         if joined.how is not None:
             context.reattached = True
@@ -78,11 +85,23 @@ class Waiting:
             metrics.duplicates_avoided.inc(resolved.request.n)
             if joined.how == "orphan":
                 metrics.orphans_rescued.inc()
-        # A caller's own words must not become labels of metrics: each new one is a series that stays.
-        context.model = resolved.public.name if resolved.public.name in self.engine.listed_names else "other"
+        self._name_model(context, resolved)
         if joined.how is None:
             log_unattended_end(self.engine, joined.generation, context)
         return joined
+
+    def _dry_run(self, context: RequestContext, resolved: ResolvedRequest) -> DryRun:
+        """Return the answer to a call that is not to start anything. Raises the Failure that would refuse the call."""
+        key, attempt = context.idempotency_key, context.attempt
+        reattached = self.engine.generations.knows(resolved, key=key, attempt=attempt)
+        if not reattached:
+            self._may_start_for(context, resolved)
+        self._name_model(context, resolved)
+        return DryRun(resolved, self.engine.forecast(resolved), reattached=reattached)
+
+    def _name_model(self, context: RequestContext, resolved: ResolvedRequest) -> None:
+        # A caller's own words must not become labels of metrics: each new one is a series that stays.
+        context.model = resolved.public.name if resolved.public.name in self.engine.listed_names else "other"
 
     async def _let_arrivals_be_read(self, owner: str) -> None:
         """Let the requests that have already arrived find or start their generations.
@@ -173,19 +192,9 @@ class Waiting:
         return ImagesResponse(await body(), lambda: self.engine.generations.lose(joined))
 
 
-def _origin(generation: Generation) -> Origin:
-    """Return the origin of the first picture; without one, the route that was tried last or comes first."""
-    if generation.pictures:
-        return generation.pictures[0].origin
-    asked = {progress.provider for progress in generation.progress}
-    candidates = generation.resolved.candidates
-    candidate = next((one for one in reversed(candidates) if one.route.provider in asked), candidates[0])
-    return Origin.of(candidate, generation.seed)
-
-
 def describe(context: RequestContext, generation: Generation) -> None:
-    """Describe the generation in the answer's headers: provider, model, submits, and what became of the parameters."""
-    origin = _origin(generation)
+    """Describe the generation in the answer's headers: provider, model, submits, cost, what became of parameters."""
+    origin = generation.origin()
     context.attempts = generation.submits
     headers = context.headers
     headers["x-images-attempts"] = str(generation.submits)
@@ -195,27 +204,29 @@ def describe(context: RequestContext, generation: Generation) -> None:
         headers["x-images-model"] = origin.model
         if origin.seed is not None:
             headers["x-images-seed"] = str(origin.seed)
+    if generation.pictures:
+        price = total([picture.price for picture in generation.pictures])
+        headers["x-images-cost-source"] = price.source
+        if price.amount is not None:
+            headers["x-images-cost"] = decimal_text(price.amount)
     passed_over = [pair for progress in generation.progress for pair in progress.passed_over.values()]
     headers.pop("x-images-fallback", None)  # a route that was passed over may have been tried again since
     if passed_over:
         headers["x-images-fallback"] = "; ".join(dict.fromkeys(f"{provider}: {code}" for provider, code in passed_over))
     if origin.mapped:
         headers["x-images-mapped"] = "; ".join(origin.mapped)
-    dropped = shown_names((*origin.dropped, *generation.resolved.checked.unknown))
+    dropped = generation.request.told_dropped(origin)
     if dropped:
         headers["x-images-dropped"] = dropped
     if context.reattached:
         headers["x-images-reattached"] = "true"
 
 
-def shown_names(names: tuple[str, ...]) -> str:
-    """Return parameter names for a header: at most 20 of those that can be shown, and how many more there are."""
-    # They are the caller's words: a line break in one would forge a header, and thousands would overflow it.
-    showable = [name for name in names if _SHOWABLE.match(name)][:_MAX_DROPPED_SHOWN]
-    more = len(names) - len(showable)
-    return ", ".join([*showable, f"+{more} more"] if more else showable)
-
-
 def address(generation: Generation) -> str:
     """Return the path of a generation's own resource."""
     return f"/v1/images/generations/{generation.id}"
+
+
+def fractions(generation: Generation) -> list[float]:
+    """Return how far each job has come, from 0 to 1, as far as its provider says."""
+    return [1.0 if each.state == "done" else each.fraction or 0.0 for each in generation.progress]

@@ -11,7 +11,7 @@ from proxy.clock import Deadline
 from proxy.errors import Failure, SubmitOutcomeUnknown
 from proxy.generations.results import Picture
 from proxy.jobs.steps import Progress
-from proxy.requests.resolve import ResolvedRequest
+from proxy.requests.summary import Origin, RequestSummary
 
 Ending = Literal["done", "left", "late"]
 End = Literal["ok", "again", "lost", "unknown"]
@@ -20,6 +20,8 @@ End = Literal["ok", "again", "lost", "unknown"]
 ``ok``: with its pictures. ``again``: failed, but everything bought is still here, so a repeat may start anew.
 ``lost``: a picture was bought and is gone. ``unknown``: a picture may have been bought.
 """
+Sign = Literal["key", "retry", "orphan"]
+"""What gives a request away as a repeat."""
 Happened = Callable[[], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -30,12 +32,14 @@ class Generation:
 
     ``number``: counts generations in the order in which they started. ``claim``: how often a repeat has taken it over;
     only the latest one may report that it was delivered. ``unattended_at``: the moment since which nobody waits for
-    it. ``handed_over``: a caller was given its address.
+    it. ``handed_over``: a caller was given its address. ``written``: set once its start is in the state, or was
+    refused. ``salvage``: the finished pictures of a generation that failed, by number; a repeat inherits them.
     """
 
     id: str
     number: int
-    resolved: ResolvedRequest = field(repr=False)
+    request: RequestSummary
+    fingerprint: bytes = field(repr=False)
     owner: str
     seed: int
     hold: Deadline
@@ -53,6 +57,8 @@ class Generation:
     unattended_at: float | None = None
     handed_over: bool = False
     task: asyncio.Task[None] | None = None
+    written: asyncio.Event = field(default_factory=asyncio.Event)
+    salvage: dict[int, Picture] = field(default_factory=dict)
     _watching: set[Callable[[], None]] = field(default_factory=set)
     _waiting: set[asyncio.Future[Ending]] = field(default_factory=set)
 
@@ -70,6 +76,14 @@ class Generation:
     def submitted(self) -> bool:
         """Whether any picture is, or may have been, bought."""
         return any(progress.submitted for progress in self.progress)
+
+    def origin(self) -> Origin:
+        """Return the origin of the first picture; without one, the route that was tried last or comes first."""
+        if self.pictures:
+            return self.pictures[0].origin
+        asked = {progress.provider for progress in self.progress}
+        origins = self.request.origins
+        return next((one for one in reversed(origins) if one.provider in asked), origins[0]).seeded(self.seed)
 
     def result(self) -> tuple[Picture, ...]:
         """Return the pictures of a generation that has ended. Raises its Failure."""
@@ -155,6 +169,18 @@ class Generation:
         """End the wait of everyone who waits."""
         for future in tuple(self._waiting):
             _settle(future, ending)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The generation that a request waits for. ``how``: what gave the request away as a repeat, None if it is new.
+
+    ``claim``: the generation's ``claim`` when this request joined it; a later one has taken it over since if it grew.
+    """
+
+    generation: Generation
+    how: Sign | None = None
+    claim: int = 0
 
 
 def end_of(failure: BaseException | None, *, submitted: bool) -> End:

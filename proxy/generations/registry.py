@@ -18,14 +18,12 @@ gets that same end. After an end of "again" everything that was bought is kept f
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Literal, TypeVar
 
 from proxy.clock import Clock
 from proxy.errors import IdempotencyKeyReused
-from proxy.generations.record import Generation
-from proxy.generations.results import Picture
+from proxy.generations.record import Generation, Sign
 
 RECLAIMABLE_S = 10.0
 """Seconds for which a counted repeat may take over what was delivered: an answer that was written may not have arrived.
@@ -35,7 +33,6 @@ https://github.com/openai/openai-python/blob/main/src/openai/_constants.py
 """
 
 Standing = Literal["free", "waited", "delivered"]
-Sign = Literal["key", "retry", "orphan"]
 T = TypeVar("T")
 
 
@@ -117,7 +114,7 @@ class Registry:
             if known is None:
                 return None, None
             # https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ asks for a 422.
-            if known.resolved.fingerprint != fingerprint:
+            if known.fingerprint != fingerprint:
                 raise IdempotencyKeyReused("This Idempotency-Key was used with another body.")
             return known, "key"
         equals = self._equals.get(fingerprint)
@@ -153,7 +150,7 @@ class Registry:
 
     def refile(self, generation: Generation) -> None:
         """File a generation anew, after anything about it has changed."""
-        fingerprint, kind = generation.resolved.fingerprint, standing(generation)
+        fingerprint, kind = generation.fingerprint, standing(generation)
         place = (kind, generation.attempt) if kind and generation.id in self._by_id else None
         if place is not None and self._places.get(generation.id) == (fingerprint, place):
             return  # it keeps its turn
@@ -163,6 +160,14 @@ class Registry:
         self._equals.setdefault(fingerprint, _Equals()).add(place, generation)
         self._places[generation.id] = fingerprint, place
         self._given_of[generation.owner, kind] += 1
+
+    def rename(self, generation: Generation, generation_id: str) -> None:
+        """Know a generation by the id of the one that it turned out to be."""
+        self._unfile(generation)
+        self._by_id.pop(generation.id, None)
+        generation.id = generation_id
+        self._by_id[generation_id] = generation
+        self.refile(generation)
 
     def ended(self, generation: Generation) -> None:
         """Note that a generation has ended; it is remembered for another ``result_s`` seconds."""
@@ -227,49 +232,6 @@ class Registry:
         # After an end of "again" the key may have gone to a newer generation, which must keep it.
         if generation.key is not None and self._by_key.get((generation.owner, generation.key)) is generation:
             del self._by_key[generation.owner, generation.key]
-
-
-@dataclass(frozen=True, slots=True)
-class Salvage:
-    """The finished pictures of a failed generation, by number; its first seed; and how long they are kept."""
-
-    pictures: dict[int, Picture]
-    seed: int
-    until: float
-
-
-class Salvages:
-    """What is salvaged for each fingerprint, oldest first. ``release`` gets the pictures that nobody came back for."""
-
-    def __init__(self, release: Callable[[Picture], None]) -> None:
-        self._release = release
-        self._waiting: dict[bytes, deque[Salvage]] = {}
-        self._kept: deque[tuple[float, bytes]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def keep(self, fingerprint: bytes, salvage: Salvage) -> None:
-        """Keep a failed generation's pictures for an equal request; ``until`` never decreases from call to call."""
-        self._waiting.setdefault(fingerprint, deque()).append(salvage)
-        self._kept.append((salvage.until, fingerprint))
-
-    def take(self, fingerprint: bytes) -> Salvage | None:
-        """Remove and return the oldest salvage for a fingerprint: no two requests may get the same pictures."""
-        waiting = self._waiting.get(fingerprint)
-        return waiting.popleft() if waiting else None
-
-    def sweep(self, now: float) -> None:
-        """Forget what was kept until ``now``, on the monotonic clock."""
-        # ``take`` leaves its entry in ``_kept``: that one finds nothing left here, or only what is younger.
-        while self._kept and self._kept[0][0] <= now:
-            _, fingerprint = self._kept.popleft()
-            waiting = self._waiting.get(fingerprint)
-            while waiting and waiting[0].until <= now:
-                for picture in waiting.popleft().pictures.values():
-                    self._release(picture)
-            if waiting is not None and not waiting:
-                del self._waiting[fingerprint]
 
 
 def _count_out(counter: Counter[T], name: T) -> None:

@@ -4,26 +4,26 @@ The picture is paid for, so no passing trouble ends the job: fetching and storin
 until the job's lifetime is over.
 """
 
-import asyncio
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from yarl import URL
 
+from proxy.accounts.prices import UNKNOWN, Price
 from proxy.clock import Backoff, Clock, Deadline
 from proxy.errors import GenerationTimeout, ProviderBadResult
-from proxy.jobs.runtime import ProviderRuntime
-from proxy.jobs.steps import FinishedJob, Origin
+from proxy.jobs.steps import FinishedJob
 from proxy.pictures.codec import Converter, Facts, Format, NotAPicture, inspect_open
 from proxy.pictures.completeness import is_cut
 from proxy.pictures.drafts import remove
-from proxy.pictures.store import PictureStore, StoredPicture
+from proxy.pictures.store import PictureStore, StoredPicture, off_the_loop
 from proxy.requests.resolve import Candidate, ResolvedRequest
+from proxy.requests.summary import Origin, RequestSummary
 from proxy.upstream.client import ResultNotReady
 from proxy.upstream.incoming import NotWhole, unstorable
 
@@ -36,11 +36,8 @@ _FETCHING_IS_LATE = 2
 """So many failures to fetch a picture, and the log says so: hosts often have a new one a moment late."""
 _STORING_IS_LATE = 2
 """After so many failures to store a picture, waiting callers are told to come back: it may take a person to fix it."""
-_LARGE_BYTES = 1_048_576
-"""Below this, handing the work to a thread costs more than the work."""
 _FORMATS: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _log = logging.getLogger("proxy")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ class Picture:
     """One deliverable picture: either ``url`` (the provider's public address) or ``stored``.
 
     ``width`` and ``height`` in pixels: read from the picture if we have it, else as asked of the provider.
-    ``format`` is None if the provider's address doesn't show it.
+    ``format`` is None if the provider's address doesn't show it. ``price``: what it cost.
     """
 
     origin: Origin
@@ -57,6 +54,7 @@ class Picture:
     format: Format | None
     url: str | None = None
     stored: StoredPicture | None = None
+    price: Price = UNKNOWN
 
     @property
     def name(self) -> str:
@@ -71,14 +69,12 @@ class Results:
         self,
         store: PictureStore,
         converter: Converter,
-        runtimes: Mapping[str, ProviderRuntime],
         clock: Clock,
         *,
         always_copy: bool,
         max_pixels: int,
     ) -> None:
         self._store = store
-        self._runtimes = runtimes
         self._converter = converter
         self._clock = clock
         self._always_copy = always_copy
@@ -94,10 +90,7 @@ class Results:
         if not all(self._may_need_file(resolved, candidate) for candidate in candidates):
             return
         try:
-            if by_writing:
-                self._store.drafts.check()
-            else:
-                self._store.drafts.check_room()
+            self._store.check(by_writing=by_writing)
         except OSError as error:
             if self._storable:  # once for each outage, not once for each request
                 _log.error("pictures cannot be stored (%s); what needs a file is refused", error.strerror)
@@ -106,25 +99,27 @@ class Results:
         self._storable = True
 
     async def deliverable(
-        self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None] = lambda: None
+        self, request: RequestSummary, finished_job: FinishedJob, late: Callable[[], None] = lambda: None
     ) -> Picture:
-        """Return the picture of ``finished_job`` in the form that ``resolved`` wants.
+        """Return the picture of ``finished_job`` in the form that ``request`` wants.
 
         ``late`` is called when storing it takes long. Raises ProviderBadResult, or GenerationTimeout when the picture
         could not be stored within the job's lifetime.
         """
         image, origin = finished_job.finished.image, finished_job.origin
-        if isinstance(image, str) and resolved.form == "url" and not self._always_copy:
-            address = self._runtimes[origin.provider].upstream.check_result(image)
+        if isinstance(image, str) and request.form == "url" and not self._always_copy:
+            address = finished_job.upstream.check_result(image)
             # Its address is all that is known of a picture that isn't fetched.
             named = _format_of(address)
-            if resolved.request.output_format in (None, named) and resolved.request.output_compression is None:
-                return Picture(origin, origin.width, origin.height, named, url=address)
+            if request.output_format in (None, named) and request.output_compression is None:
+                size = origin.width, origin.height
+                return Picture(origin, *size, named, url=address, price=finished_job.price)
         try:
-            stored = await self._stored(resolved, finished_job, late)
+            stored = await self._stored(request, finished_job, late)
         except NotAPicture:
             raise ProviderBadResult("The provider's picture cannot be used: it is no picture, or too large.") from None
-        return Picture(origin, stored.facts.width, stored.facts.height, stored.facts.format, stored=stored)
+        facts = stored.facts
+        return Picture(origin, facts.width, facts.height, facts.format, stored=stored, price=finished_job.price)
 
     def _may_need_file(self, resolved: ResolvedRequest, candidate: Candidate) -> bool:
         """Whether the provider's own address may turn out not to do as the answer."""
@@ -138,17 +133,17 @@ class Results:
         )
 
     async def _stored(
-        self, resolved: ResolvedRequest, finished_job: FinishedJob, late: Callable[[], None]
+        self, request: RequestSummary, finished_job: FinishedJob, late: Callable[[], None]
     ) -> StoredPicture:
         """Store the picture in the type asked for. Raises NotAPicture, ProviderBadResult, GenerationTimeout."""
         image = finished_job.finished.image
         if isinstance(image, str):
             image = await self._fetch(finished_job, image)
-        elif isinstance(image, bytes) and await _off_the_loop(len(image), lambda: is_cut(image)):
+        elif isinstance(image, bytes) and await off_the_loop(len(image), lambda: is_cut(image)):
             raise NotAPicture("the picture is cut off or damaged")
         try:
             with closing(_open(image)) as file:
-                bought = await self._bring_into_form(resolved, image, file)
+                bought = await self._bring_into_form(request, image, file)
         finally:
             if isinstance(image, Path):  # gone already if it was published: that renames it
                 remove(image)
@@ -159,13 +154,13 @@ class Results:
         )
 
     async def _bring_into_form(
-        self, resolved: ResolvedRequest, image: Path | bytes, file: BinaryIO
+        self, request: RequestSummary, image: Path | bytes, file: BinaryIO
     ) -> StoredPicture | tuple[bytes, Facts]:
         """Return the picture in its final form: stored, or as bytes still to be stored. Raises NotAPicture."""
         facts = inspect_open(file)
         # OpenAI's default is png as well: https://platform.openai.com/docs/api-reference/images/create
-        wanted = resolved.request.output_format or ("png" if resolved.form == "b64_json" else None)
-        quality = resolved.request.output_compression if wanted in ("jpeg", "webp") else None
+        wanted = request.output_format or ("png" if request.form == "b64_json" else None)
+        quality = request.output_compression if wanted in ("jpeg", "webp") else None
         if wanted is not None and (quality is not None or wanted != facts.format):
             # Decoding takes some four bytes a pixel, whatever the file's size.
             if facts.width * facts.height > self._max_pixels:
@@ -181,13 +176,12 @@ class Results:
 
     async def _fetch(self, finished_job: FinishedJob, address: str) -> Path | bytes:
         """Fetch a paid picture, repeatedly until its host is ready. Raises ProviderBadResult."""
-        upstream = self._runtimes[finished_job.origin.provider].upstream
         backoff = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         cut = failures = 0
         while True:
             at_least_s, said = 0.0, "no whole picture"
             try:
-                return await upstream.fetch(address, max(_LEAST_FETCH_S, finished_job.lifetime.remaining))
+                return await finished_job.upstream.fetch(address, max(_LEAST_FETCH_S, finished_job.lifetime.remaining))
             except NotWhole as failure:
                 cut += 1
                 if cut == _FETCHES_OF_CUT_ONES:
@@ -211,11 +205,7 @@ class Results:
         failures = 0
         while True:
             try:
-                draft = await _off_the_loop(len(data), lambda: self._store.drafts.write(data))
-                try:
-                    return await self._store.publish(draft, facts)
-                finally:
-                    remove(draft)
+                return await self._store.publish_bytes(data, facts)
             except OSError as error:
                 failures += 1
                 if failures == 1:
@@ -228,11 +218,6 @@ class Results:
 
 def _open(image: Path | bytes) -> BinaryIO:
     return image.open("rb") if isinstance(image, Path) else io.BytesIO(image)
-
-
-async def _off_the_loop(size: int, work: Callable[[], T]) -> T:
-    """Return what ``work`` on ``size`` bytes returns; a thread does it if they are many."""
-    return work() if size < _LARGE_BYTES else await asyncio.to_thread(work)
 
 
 def _format_of(address: str) -> Format | None:

@@ -30,6 +30,8 @@ _BUSY_S = 2.0
 _POLL_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
 _LAST_SHARE = 0.1
 """The last poll that leaves time for a slow answer comes at most this share of the lifetime before its end."""
+_ASIDE_S = 2.0
+"""A picture that is ready doesn't wait longer than this for what would only be good to know."""
 _INSTANT_S = 0.005
 """Timers fire a little late or early: closer than this to a last poll's moment, that poll has just been made."""
 
@@ -68,7 +70,7 @@ class Follower:
             # ends it here.
             if lifetime.passed and not (pending.at_once and not at_least_s):
                 raise GenerationTimeout("The picture was not ready within the time a job is followed.")
-            answer = await self._ask(pending, lifetime)
+            answer = await self._answer(pending, lifetime)
             if isinstance(answer, Finished):
                 return answer
             if isinstance(answer, Pending):
@@ -76,6 +78,16 @@ class Follower:
                 self._strikes.clear()
             else:
                 at_least_s = answer
+
+    async def _answer(self, pending: Pending, lifetime: Deadline) -> Pending | Finished | float:
+        """Poll once, like ``_ask``. Where the answer isn't needed, what comes instead of it is no trouble."""
+        if pending.otherwise is None:
+            return await self._ask(pending, lifetime)
+        try:
+            answer = await self._ask(pending, lifetime)
+        except ProviderFailure:
+            answer = 0.0
+        return Pending(pending.otherwise, pending.state, at_once=True) if isinstance(answer, float) else answer
 
     async def _ask(self, pending: Pending, lifetime: Deadline) -> Pending | Finished | float:
         """Poll once. A float means that the answer said nothing, and is the least number of seconds to wait."""
@@ -85,6 +97,8 @@ class Follower:
         call = self.runtime.provider.ask(pending.handle)
         # An answer that is late still counts: the job may be done, and it is paid for.
         limit_s = max(FETCH_S, lifetime.remaining) if call.picture else self.limits.poll_s
+        if pending.otherwise is not None:
+            limit_s = min(limit_s, _ASIDE_S)
         try:
             reply = await self.runtime.upstream.send(call, limit_s)
             if 200 <= reply.status < 300:

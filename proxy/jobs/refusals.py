@@ -12,13 +12,17 @@ from proxy.errors import (
     ProviderUnavailable,
     SubmitOutcomeUnknown,
 )
-from proxy.providers.boundary import Job, Provider, Reply, failed_job
+from proxy.providers.boundary import Job, Provider, Reply, StartsEitherWay, failed_job
 
 # The pages of Cloudflare and CloudFront that come instead of the provider's own answer.
 _CHALLENGE = re.compile(rb"Just a moment\.\.\.|Attention Required! \| Cloudflare|cf-(?:please-wait|spinner)|cloudfront")
 _SHAPE_WORDS = {"resolution": "size", "upscale": "size"}
 """Words that a job has only because of its shape; callers know them as ``size``."""
 _WORDS = ("prompt", "width", "height", "seed", "size", "image", "mask")
+
+
+class OnlyAtOnce(ProviderRejected):
+    """The provider refuses to give this model's jobs a handle; nothing was started, and they can be made without."""
 
 
 def is_challenge(reply: Reply) -> bool:
@@ -41,6 +45,8 @@ def refused_submit(provider: Provider, name: str, job: Job, reply: Reply) -> Pro
     if status in (404, 405, 410):
         return ProviderUnavailable(f"The provider '{name}' no longer answers at its address.")
     if 400 <= status < 500:
+        if job.durable and isinstance(provider, StartsEitherWay) and provider.only_at_once(reply):
+            return OnlyAtOnce(f"The provider '{name}' makes this model's pictures in one call only.")
         return _rejected(provider.refusal(reply), name, job)
     # Any other 5xx may come from a gateway that has lost the answer of a server still at work (RFC 9110, 15.6.5).
     if status >= 500:

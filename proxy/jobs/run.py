@@ -5,10 +5,11 @@ picture. A job that was accepted is followed to its end, whatever becomes of its
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from proxy.accounts.prices import Price, known_price
 from proxy.clock import Clock, Deadline
 from proxy.errors import (
     ContentRefused,
@@ -21,13 +22,14 @@ from proxy.errors import (
     StateUnavailable,
     SubmitOutcomeUnknown,
 )
+from proxy.jobs.job import job_of, kind_of, would_be_missed
 from proxy.jobs.poll import Follower
-from proxy.jobs.refusals import refused_submit
-from proxy.jobs.runtime import Limits, ProviderRuntime
-from proxy.jobs.schedule import Key, Pace, Schedule, classify
-from proxy.jobs.steps import FinishedJob, Origin, Steps
+from proxy.jobs.refusals import OnlyAtOnce, refused_submit
+from proxy.jobs.runtime import Limits, Place, ProviderRuntime
+from proxy.jobs.schedule import Key, Pace, Schedule
+from proxy.jobs.steps import FinishedJob, Steps
 from proxy.metrics import Metrics
-from proxy.providers.boundary import SUBMIT, Finished, Handle, Job, Pending
+from proxy.providers.boundary import Finished, Handle, Job, Pending
 from proxy.requests.resolve import Candidate, ResolvedRequest
 from proxy.upstream.client import Interrupted, NotSent
 
@@ -39,7 +41,10 @@ Any later, and the caller would get "pending" for a generation that has bought n
 
 
 class Jobs:
-    """Runs jobs. Has no state but the slots and breakers of the runtimes, and what the schedule has learned."""
+    """Runs jobs. Has no state but the slots and breakers of the runtimes, and what was learned of times and prices.
+
+    ``told``: what providers last told of prices, in nano-dollars by ``Price.name``; it is added to.
+    """
 
     def __init__(
         self,
@@ -50,61 +55,69 @@ class Jobs:
         metrics: Metrics,
         *,
         check_store: Callable[[ResolvedRequest, Sequence[Candidate]], None] = lambda *_: None,
+        told: MutableMapping[str, int] | None = None,
     ) -> None:
         self.runtimes = runtimes
+        self._told = {} if told is None else told
         self._schedule = schedule
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
         self._check_store = check_store
 
-    async def make(self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline) -> FinishedJob:
+    def price(self, candidate: Candidate) -> Price:
+        """Return what a picture by this route costs, as far as it is known now."""
+        return known_price(candidate, self.runtimes[candidate.route.provider].prices, self._told)
+
+    async def places(self, resolved: ResolvedRequest, count: int) -> list[Place]:
+        """Take up to ``count`` places at the first route's provider, as far as they are free now. Does not wait."""
+        return await self.runtimes[resolved.candidates[0].route.provider].places(count)
+
+    async def make(
+        self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline, place: Place | None = None
+    ) -> FinishedJob:
         """Make one picture by the first route that accepts the job; ``hold`` bounds the wait before the submit.
 
         Routes are tried in order as long as nothing was started. If none accepts it, the one with the earliest
-        Retry-After is tried once more at that moment, if it lies within the hold. Raises Failure.
+        Retry-After is tried once more at that moment, if it lies within the hold. ``place``: taken beforehand, for
+        the first route; it is given back in any case. Raises Failure.
         """
         try:
-            return await self._make(resolved, seed, steps, hold)
+            return await self._make(resolved, seed, steps, hold, place)
         except Failure as failure:
             if not steps.submitted:
                 await steps.released(_code(failure))
             raise
+        finally:
+            if place is not None:
+                place.give_back()
 
     async def follow(
-        self, handle: Handle, provider: str, steps: Steps, lifetime: Deadline, kind: Key | None = None
+        self, runtime: ProviderRuntime, handle: Handle, steps: Steps, lifetime: Deadline, kind: Key | None = None
     ) -> Finished:
         """Follow a job that was accepted before, by its handle alone; the first poll is made at once.
 
-        ``kind``: the kind of job whose durations set the pace. Takes one of the provider's slots if one is free, but
-        waits for none, since the job is running anyway. Raises ProviderFailure (GenerationTimeout after ``lifetime``).
-        Without any report to ``steps`` it raises ProviderUnavailable when the provider isn't in operation, and
-        ValueError when the handle isn't of its dialect.
+        ``kind``: the kind of job whose durations set the pace. It takes no slot, since the job is running anyway and
+        must not be in a new caller's way. Raises ProviderFailure (GenerationTimeout after ``lifetime``), and ValueError
+        when the handle isn't of the runtime's dialect.
         """
-        runtime = self.runtimes.get(provider)
-        if runtime is None:
-            raise ProviderUnavailable(f"The provider '{provider}' is not in operation.")
-        # Unlocked, ``acquire`` returns without suspending, so no other task can take the slot in between.
-        place = not runtime.slots.locked()
-        if place:
-            await runtime.slots.acquire()
         runtime.figures.jobs_in_flight.inc()
         try:
-            pace = self._schedule.watch(kind or Key(provider, ""), runtime.polls_per_second)
+            pace = self._schedule.watch(kind or Key(runtime.name, ""), runtime.polls_per_second)
             pending = Pending(handle, "generating", at_once=True)
             finished, _ = await self._follow(runtime, pending, pace, steps, (lifetime,))
             steps.progress("done", 1.0)
             return finished
         finally:
             runtime.figures.jobs_in_flight.dec()
-            if place:
-                runtime.slots.release()
 
-    async def _make(self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline) -> FinishedJob:
+    async def _make(
+        self, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline, place: Place | None
+    ) -> FinishedJob:
         failures: list[tuple[Candidate, Failure]] = []
         hints: list[tuple[float, int]] = []
         for number, candidate in enumerate(resolved.candidates):
-            outcome = await self._try(candidate, resolved, seed, steps, hold)
+            outcome = await self._try(candidate, resolved, seed, steps, hold, place)
             if isinstance(outcome, FinishedJob):
                 return outcome
             failures.append((candidate, outcome))
@@ -126,11 +139,17 @@ class Jobs:
         raise failure
 
     async def _try(
-        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline
+        self,
+        candidate: Candidate,
+        resolved: ResolvedRequest,
+        seed: int,
+        steps: Steps,
+        hold: Deadline,
+        place: Place | None = None,
     ) -> FinishedJob | Failure:
         """Return the finished job, or a failure after which the next route may be tried. Raises any other Failure."""
         try:
-            return await self._make_at(candidate, resolved, seed, steps, hold)
+            return await self._make_at(candidate, resolved, seed, steps, hold, place)
         except (ProviderFailure, Overloaded, StateUnavailable) as failure:
             nothing_started = not isinstance(failure, ProviderFailure) or failure.nothing_started
             over = hold.remaining <= _BEFORE_HOLD_S or not steps.wanted()
@@ -140,7 +159,13 @@ class Jobs:
             return failure
 
     async def _make_at(
-        self, candidate: Candidate, resolved: ResolvedRequest, seed: int, steps: Steps, hold: Deadline
+        self,
+        candidate: Candidate,
+        resolved: ResolvedRequest,
+        seed: int,
+        steps: Steps,
+        hold: Deadline,
+        place: Place | None,
     ) -> FinishedJob:
         runtime = self.runtimes[candidate.route.provider]
         if not runtime.submit_breaker.allow():
@@ -149,7 +174,8 @@ class Jobs:
                 retry_after=max(1.0, runtime.submit_breaker.wait_s),
             )
         try:
-            await self._take_slot(runtime, hold)
+            if place is None or not place.hand_over(runtime):
+                await self._take_slot(runtime, hold)
         except BaseException:  # cancelled as well: a probe that was taken must be given back
             runtime.submit_breaker.skipped()
             raise
@@ -161,13 +187,16 @@ class Jobs:
                 raise Overloaded("Nobody waited for this picture any more when its turn came.", retry_after=1.0)
             # Begins here: the wait for a slot must not shorten the time in which the job may be made.
             lifetime = Deadline.after(self._clock, self._limits.lifetime_s)
-            job = self._job(candidate, resolved, seed)
+            price = self.price(candidate)
+            job = self._durable(runtime, job_of(candidate, resolved, seed), price)
             ensure_storable = partial(self._check_store, resolved, (candidate,))
-            finished = await self._submit_and_follow(runtime, job, steps, (hold, lifetime), ensure_storable)
-            origin = Origin.of(candidate, seed)
+            finished = await self._either_way(runtime, job, steps, (hold, lifetime), ensure_storable)
+            if finished.cost is not None:
+                self._told[price.name] = finished.cost
+            origin = candidate.origin().seeded(seed)
             if finished.seed is not None:
                 origin = replace(origin, seed=finished.seed)
-            return FinishedJob(finished, origin, lifetime)
+            return FinishedJob(finished, origin, lifetime, runtime.upstream, price=price.settled(finished.cost))
         finally:
             runtime.figures.jobs_in_flight.dec()
             runtime.slots.release()
@@ -187,19 +216,28 @@ class Jobs:
                 message = f"All {runtime.max_jobs} places at the provider '{runtime.name}' stayed taken."
                 raise Overloaded(message, retry_after=1.0) from None
 
-    @staticmethod
-    def _job(candidate: Candidate, resolved: ResolvedRequest, seed: int) -> Job:
-        model, checked = candidate.route.model, resolved.checked
-        output_format = resolved.request.output_format or "png"
-        return Job(
-            model=model,
-            operation=checked.operation,
-            prompt=checked.request.prompt,
-            settings=candidate.translation.with_seed(seed),
-            output_format=output_format,
-            images=checked.images,
-            mask=checked.mask,
-        )
+    def _durable(self, runtime: ProviderRuntime, job: Job, price: Price) -> Job:
+        """Return the job, marked as durable if its loss would cost something and it can be."""
+        usual_s = self._schedule.usual_s(kind_of(runtime.name, job)) or job.model.seconds
+        return replace(job, durable=job.model.name not in runtime.only_at_once and would_be_missed(price, usual_s))
+
+    async def _either_way(
+        self,
+        runtime: ProviderRuntime,
+        job: Job,
+        steps: Steps,
+        deadlines: tuple[Deadline, Deadline],
+        ensure_storable: Callable[[], None],
+    ) -> Finished:
+        """Make a job; one that can't be durable, the other way: its provider has refused and so started nothing."""
+        try:
+            return await self._submit_and_follow(runtime, job, steps, deadlines, ensure_storable)
+        except OnlyAtOnce:
+            job = replace(job, durable=False)
+            finished = await self._submit_and_follow(runtime, job, steps, deadlines, ensure_storable)
+        # Only now: the words of a refusal may be the prompt's, and then this submit is refused as well.
+        runtime.only_at_once.add(job.model.name)
+        return finished
 
     async def _submit_and_follow(
         self,
@@ -214,12 +252,15 @@ class Jobs:
         answer = await self._submit(runtime, job, steps, lifetime, ensure_storable)
         figures = runtime.figures
         figures.submits.inc()
+        kind = kind_of(runtime.name, job)
         if isinstance(answer, Pending):
-            pace = self._schedule.watch(_kind_of(runtime, job), runtime.polls_per_second)
+            pace = self._schedule.watch(kind, runtime.polls_per_second)
             # The hold as well: a last poll just before it ends may spare the caller a 504 and a second call.
             answer, polls = await self._follow(runtime, answer, pace, steps, (lifetime, hold))
             figures.polls_per_job.observe(polls)
             figures.detection_lag.observe(pace.finished(self._clock.monotonic(), answer.elapsed_s))
+        else:
+            self._schedule.learn(kind, self._clock.monotonic() - started)
         figures.job_seconds.observe(self._clock.monotonic() - started)
         steps.progress("done", 1.0)
         return answer
@@ -264,7 +305,7 @@ class Jobs:
             reply = await runtime.upstream.send(call, limit_s)
             if not 200 <= reply.status < 300:
                 raise refused_submit(runtime.provider, runtime.name, job, reply)
-            answer = runtime.read(SUBMIT, reply)
+            answer = runtime.read(call.handle, reply)
         except StateUnavailable as unstorable:  # raised before the call goes out
             runtime.submit_breaker.skipped()
             await steps.not_started(_code(unstorable), sent=False)
@@ -312,9 +353,3 @@ async def _tell(steps: Steps, failure: ProviderFailure, *, sent: bool) -> None:
 
 def _code(failure: Failure) -> str:
     return failure.code or failure.type
-
-
-def _kind_of(runtime: ProviderRuntime, job: Job) -> Key:
-    """Return the kind of a job: the durations of all jobs of one kind are learned together."""
-    size = job.settings.get("width"), job.settings.get("height")
-    return classify(runtime.name, job.model.name, *size, job.settings.get("steps"))

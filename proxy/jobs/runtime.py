@@ -1,6 +1,7 @@
 """What a job needs while it runs: the provider in operation, and its time limits."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from proxy.upstream.client import Upstream
 
 @dataclass(slots=True)
 class ProviderRuntime:
-    """A configured provider in operation: its dialect, connections, slots, breakers and figures."""
+    """A configured provider in operation: its dialect, connections, slots, breakers and figures.
+
+    ``prices``: as configured, in nano-dollars by model. ``only_at_once``: names of models whose jobs turned out to have
+    no handle.
+    """
 
     name: str
     provider: Provider
@@ -23,10 +28,20 @@ class ProviderRuntime:
     poll_breaker: Breaker
     figures: ProviderFigures
     polls_per_second: float = 0.0
+    prices: Mapping[str, int] = field(default_factory=dict)
+    only_at_once: set[str] = field(default_factory=set)
     slots: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.max_jobs)
+
+    async def places(self, count: int) -> "list[Place]":
+        """Take up to ``count`` slots, as far as they are free now and the provider isn't failing. Does not wait."""
+        places: list[Place] = []
+        while len(places) < count and self.submit_breaker.state == "closed" and not self.slots.locked():
+            await self.slots.acquire()  # unlocked, so this returns at once
+            places.append(Place(self))
+        return places
 
     def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
         """Read a 2xx reply. Raises ProviderFailure, after removing any picture that came with it."""
@@ -36,6 +51,27 @@ class ProviderRuntime:
             if isinstance(reply.picture, Path):
                 remove(reply.picture)
             raise
+
+
+@dataclass(slots=True)
+class Place:
+    """One of a provider's slots, taken before its job runs."""
+
+    runtime: ProviderRuntime
+    free: bool = True
+
+    def hand_over(self, runtime: ProviderRuntime) -> bool:
+        """Give it to a job at ``runtime``, which then frees the slot. False if it isn't there, or given away."""
+        if not self.free or self.runtime is not runtime:
+            return False
+        self.free = False
+        return True
+
+    def give_back(self) -> None:
+        """Free the slot if no job has it."""
+        if self.free:
+            self.free = False
+            self.runtime.slots.release()
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,15 @@ class Histogram:
         # Negated because bisect wants values that grow, and the share still running falls.
         return _EDGES[bisect_left(self._figures()[1], share - 1, key=lambda alive: -alive)]
 
+    def middle(self) -> float:
+        """Return the duration within which half of the jobs were done, without computing any sums that are kept."""
+        half, below = sum(self._bins) / 2, 0.0
+        for i, weight in enumerate(self._bins):
+            if weight and below + weight >= half:
+                return _EDGES[i] + _WIDTHS[i] * (half - below) / weight
+            below += weight
+        return _EDGES[-1]
+
     def _figures(self) -> tuple[list[float], list[float]]:
         if self._sums is None:
             bins, total, left = self._bins, sum(self._bins), 0.0
@@ -261,15 +270,28 @@ class Schedule:
 
     def watch(self, key: Key, budget_per_s: float = 0.0) -> Pace:
         """Return the pace of a job accepted just now. ``budget_per_s``: polls the provider allows; 0: any number."""
+        learned = self._of(key)
+        budget = self._budgets.get(key.provider) if budget_per_s > 0 else None
+        if budget_per_s > 0 and (budget is None or budget.per_s != budget_per_s):
+            budget = self._budgets[key.provider] = Budget(budget_per_s)
+        return Pace(learned, self._root, self._random, budget, self._now())
+
+    def learn(self, key: Key, took_s: float) -> None:
+        """Count a job that was made in one call and not followed: it took so many seconds."""
+        self._of(key)[0].add(took_s, self._now())
+
+    def _of(self, key: Key) -> _Learned:
         # Taken out and put in again, so that the key unused for the longest time is the first to be dropped.
         learned = self._learned.pop(key, None) or (Histogram(), Histogram(), Histogram())
         self._learned[key] = learned
         if len(self._learned) > _MOST_KEYS:
             del self._learned[next(iter(self._learned))]
-        budget = self._budgets.get(key.provider) if budget_per_s > 0 else None
-        if budget_per_s > 0 and (budget is None or budget.per_s != budget_per_s):
-            budget = self._budgets[key.provider] = Budget(budget_per_s)
-        return Pace(learned, self._root, self._random, budget, self._now())
+        return learned
+
+    def usual_s(self, key: Key) -> float | None:
+        """Return the median seconds from submit to done of a kind of job; None while too few have been seen."""
+        total = self._learned[key][0] if key in self._learned else None
+        return total.middle() if total is not None and total.samples >= WARM else None
 
     def dump(self) -> dict[str, Any]:
         """Return what was learned as JSON values."""

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from proxy.accounts.prices import UNKNOWN, Price
 from proxy.clock import Deadline
 from proxy.providers.boundary import Finished, Handle
-from proxy.requests.resolve import Candidate
+from proxy.requests.summary import Origin
+from proxy.upstream.client import Upstream
 
 JobState = Literal["waiting", "queued", "generating", "done", "failed"]
 
@@ -57,8 +59,8 @@ class Steps(Protocol):
         """Report that a picture was bought and will not come."""
         ...
 
-    async def done(self, picture: str, cost: int | None = None, /) -> None:
-        """Report where the picture is (its stored name, or the provider's address), and its cost if known."""
+    async def done(self, picture: str, price: Price, /) -> None:
+        """Report the picture, as text that can be kept, and what it cost."""
         ...
 
     def progress(self, state: JobState, fraction: float | None = None, preview: str | None = None) -> None:
@@ -79,7 +81,8 @@ class Progress:
     """The steps of one job in this process's memory, for whoever watches.
 
     ``submits``: calls that reached the provider, or may have. ``submitted``: a picture is, or may have been, bought.
-    ``provider``: the one of the latest submit. ``wanted``: whether anybody still wants the picture.
+    ``resumable``: another process could carry on with it. ``provider``: the one of the latest submit.
+    ``wanted``: whether anybody still wants the picture.
     ``passed_over``: for each route that was tried in vain, its provider and the failure's code.
     """
 
@@ -92,30 +95,36 @@ class Progress:
     submitted: bool = False
     provider: str = ""
     passed_over: dict[str, tuple[str, str]] = field(default_factory=dict)
+    resumable: bool = True
 
     async def submitting(self, provider: str, _model: str, /) -> None:
         """Count the submit, and remember its provider."""
         # Counted before the call: if this is cancelled while it is sent, it may have arrived.
         self.submits += 1
         self.submitted = True
+        self.resumable = False
         self.provider = provider
 
     async def accepted(self, _handle: Handle, _expires_s: float | None, /) -> None:
-        """Do nothing: whoever follows the job has its handle."""
+        """Note that others could follow the job, by its handle."""
+        self.resumable = True
 
     async def not_started(self, _code: str, /, *, sent: bool) -> None:
         """Take the submit back. A call that never reached the provider isn't counted as one."""
         self.submitted = False
+        self.resumable = True
         if not sent:
             self.submits -= 1
 
     async def released(self, _code: str, /) -> None:
-        """Do nothing: the failure that is raised says so."""
+        """Note that it is over; the failure that is raised says how."""
+        self.resumable = True
 
     unknown = failed = lost = released
 
-    async def done(self, _picture: str, _cost: int | None = None, /) -> None:
+    async def done(self, _picture: str, _price: Price, /) -> None:
         """Record that the job is done."""
+        self.resumable = True
         self.progress("done", 1.0)
 
     def progress(self, state: JobState, fraction: float | None = None, preview: str | None = None) -> None:
@@ -134,42 +143,15 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a picture comes from and what was asked for there, in names and plain values.
-
-    ``width`` and ``height``: as asked for, in pixels. ``seed``: None where the provider chose one and doesn't say.
-    ``mapped`` and ``dropped``: what became of parameters, as in a ``Translation``.
-    """
-
-    provider: str
-    model: str
-    width: int
-    height: int
-    quality: str
-    seed: int | None = None
-    mapped: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, candidate: Candidate, seed: int) -> "Origin":
-        """Return the origin of a picture that ``candidate`` makes from ``seed``."""
-        route, translation = candidate.route, candidate.translation
-        return cls(
-            route.provider,
-            route.model.name,
-            translation.shape.width,
-            translation.shape.height,
-            translation.quality,
-            translation.with_seed(seed).get("seed"),
-            translation.mapped,
-            translation.dropped,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """A finished job, where it comes from, and until when its picture may be fetched and stored."""
+    """A finished job, where it comes from, until when its picture may be fetched and stored, and what it cost.
+
+    ``upstream``: what speaks to its provider. ``waited_s``: seconds from its request, read, to its submit.
+    """
 
     finished: Finished
     origin: Origin
     lifetime: Deadline
+    upstream: Upstream
+    price: Price = UNKNOWN
+    waited_s: float = 0.0

@@ -136,12 +136,15 @@ def decode_and_encode(source: bytes | BinaryIO, wanted: Format, quality: int | N
     return out.getvalue()
 
 
-def luminance(data: bytes | memoryview) -> bytes:
+def luminance(data: bytes | memoryview, *, opaque: bool = False, inverted: bool = False) -> bytes:
     """Return a mask as a black and white PNG: white where the picture may change. Raises NotAPicture. Blocks.
 
     OpenAI's masks mark the part to change by transparency, the providers' by white: so what is transparent turns
     white, and a mask without transparency is taken as black and white already.
     https://platform.openai.com/docs/api-reference/images/createEdit
+
+    ``opaque``: it marks that part by what is *not* transparent, as Automatic1111's masks do. ``inverted``: it marks the
+    part to keep.
     """
     from PIL import Image, ImageOps  # noqa: PLC0415 (a service that sees no mask never pays for loading it)
 
@@ -154,7 +157,10 @@ def luminance(data: bytes | memoryview) -> bytes:
             if transparent:  # each copy takes four bytes a pixel
                 alpha = (mask if mask.mode in ("RGBA", "LA") else mask.convert("RGBA")).getchannel("A")
             # A browser's canvas exports an alpha channel even if nothing is transparent: then the colours count.
-            white = ImageOps.invert(alpha) if alpha and any(alpha.histogram()[:_OPAQUE]) else mask.convert("L")
+            by_alpha = alpha is not None and any(alpha.histogram()[:_OPAQUE])
+            white = alpha if alpha is not None and by_alpha else mask.convert("L")
+            if inverted is not (by_alpha and not opaque):
+                white = ImageOps.invert(white)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise NotAPicture("the mask cannot be decoded") from None
     out = io.BytesIO()

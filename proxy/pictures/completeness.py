@@ -49,14 +49,16 @@ class Completeness:
         if self._whole is not None:
             return
         if self._walk is None:
-            self._head += data  # the network may cut the first bytes into any number of pieces
-            kind = _kind_of(self._head)
-            if len(self._head) < _HEAD_BYTES or kind is None:
-                self._whole = None if len(self._head) < _HEAD_BYTES else True
+            if self._head or len(data) < _HEAD_BYTES:  # the network may cut the first bytes into any number of pieces
+                self._head += data
+                data = self._head
+            kind = _kind_of(bytes(data[:_HEAD_BYTES]))
+            if len(data) < _HEAD_BYTES or kind is None:
+                self._whole = None if len(data) < _HEAD_BYTES else True
                 return
             self._walk = _walk(kind)
             next(self._walk)  # a generator takes no value before its first yield
-            data, self._head = self._head, b""
+            self._head = b""
         try:
             self._walk.send(memoryview(data))
         except StopIteration as end:

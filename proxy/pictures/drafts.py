@@ -30,7 +30,7 @@ class FileDraft:
         except OSError:
             return False
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write all of ``data``. Raises OSError."""
         # An unbuffered file may take less than it is given, as when the disk fills up:
         # https://docs.python.org/3/library/io.html#io.RawIOBase.write

@@ -50,13 +50,14 @@ class Range:
 class Model:
     """One of a provider's own models (Prodia v2 calls it a job type) and everything it accepts, as data.
 
-    ``numbers``: the settings steps, cfg, seed and their ranges. ``choices``: settings with a closed list, such as
-    sampler and style_preset. ``texts``: free text settings, such as negative_prompt. ``prompt``: shortest and
+    ``numbers``: the settings steps, cfg, seed, strength and their ranges. ``choices``: settings with a closed list,
+    such as sampler and style_preset. ``texts``: free text settings, such as negative_prompt. ``prompt``: shortest and
     longest prompt in characters; the longest is None where no limit is known. ``max_images``: pictures that an edit
     may have. ``family``: the group of the model, where a dialect's calls differ by groups; only the dialect reads it.
     ``wire``: the provider's names for settings, where they differ from ours. ``in_answer``: the picture comes in an
     answer of the provider's, not at a public address.
     ``price_dollars`` and ``seconds`` are published figures for one picture, None where none is known.
+    ``title``: its name for people.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Model:
     wire: Mapping[str, str] = field(default_factory=dict)
     price_dollars: float | None = None
     seconds: float | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,11 @@ class InputPicture:
 class Job:
     """One picture to be made, in our words; a provider turns them into its own.
 
-    ``settings`` holds only what the model accepts, already within its ranges: steps, cfg, seed, sampler,
+    ``settings`` holds only what the model accepts, already within its ranges: steps, cfg, seed, strength, sampler,
     style_preset, negative_prompt, and those of the chosen shape (width and height in pixels,
-    aspect_ratio, upscale, size …). ``output_format`` is the wanted type (``png``, ``jpeg``, ``webp``).
+    aspect_ratio, upscale, size …). ``output_format`` is the wanted type (``png``, ``jpeg``, ``webp``). ``durable``: if
+    the dialect can start it in two ways, it is to be the one that answers with a handle, so that our own crash loses
+    nothing; see ``StartsEitherWay``.
     """
 
     model: Model
@@ -106,6 +110,7 @@ class Job:
     output_format: str = "png"
     images: tuple[InputPicture, ...] = ()
     mask: InputPicture | None = None
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,38 +132,18 @@ class Base64:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """An HTTP call to be made, without credentials: ``upstream`` adds them. Query and body hold prompts, so ``repr``
-    shows neither.
-
-    ``json``: plain values, and ``Base64`` among the object's own. ``picture``: the reply may be a picture, so it is
-    read up to the picture limit and not the small one; ``picture_part`` is the part that holds it in a multipart reply.
-    ``safe``: it changes nothing at the provider (RFC 9110, 9.2.1), so a GET may be sent a second time when its
-    connection is dropped.
-    """
-
-    method: Literal["GET", "POST"]
-    url: str = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    query: Mapping[str, str] = field(default_factory=dict, repr=False)
-    json: Mapping[str, Any] | None = field(default=None, repr=False)
-    files: tuple[File, ...] = field(default=(), repr=False)
-    picture: bool = False
-    picture_part: str = ""
-    safe: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Handle:
     """What is needed to ask for a job again: plain data without secrets, which can be stored and read back.
 
     ``step``: which of the dialect's calls comes next. ``id``: the provider's id of the job. ``name``: which of the
-    job's files to fetch, where it has several.
+    job's files to fetch, where it has several. ``told``: what an earlier step told of the job, for the dialect's own
+    use when it reads the last one.
     """
 
     step: str
     id: str = field(default="", repr=False)
     name: str = field(default="", repr=False)
+    told: str = field(default="", repr=False)
 
     def dump(self) -> str:
         """Return it as JSON text."""
@@ -177,7 +162,30 @@ class Handle:
 
 
 SUBMIT = Handle("submit")
-"""Stands for the call that starts a job, when its reply is read."""
+"""Stands for the call that starts a job, when its reply is read; a dialect that has two such calls names the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An HTTP call to be made, without credentials: ``upstream`` adds them. Query and body hold prompts, so ``repr``
+    shows neither.
+
+    ``json``: plain values, and ``Base64`` among the object's own. ``picture``: the reply may be a picture, so it is
+    read up to the picture limit and not the small one; ``picture_part`` is the part that holds it in a multipart reply.
+    ``safe``: it changes nothing at the provider (RFC 9110, 9.2.1), so a GET may be sent a second time when its
+    connection is dropped. ``handle``: with which the reply is to be read.
+    """
+
+    method: Literal["GET", "POST"]
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
+    files: tuple[File, ...] = field(default=(), repr=False)
+    picture: bool = False
+    picture_part: str = ""
+    safe: bool = False
+    handle: Handle = SUBMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +193,7 @@ class Reply:
     """What came back. Header names are in lower case.
 
     ``picture`` is the file a picture was streamed to, or its bytes if no file could be written (then ``body`` is
-    empty); other bodies are in ``body``. ``parts``: name and first 64 KiB of each part of a multipart reply to a call
+    empty); other bodies are in ``body``. ``parts``: name and first 512 KiB of each part of a multipart reply to a call
     with ``picture``, except the picture's.
     """
 
@@ -233,7 +241,8 @@ class Pending:
     unfinished picture.
 
     ``at_once``: the job itself is done and ``handle`` collects it, so there is nothing to wait for. ``expires_s``:
-    seconds from now after which the provider may have forgotten the job, None where it doesn't say.
+    seconds from now after which the provider may have forgotten the job, None where it doesn't say. ``otherwise``: what
+    ``handle`` would bring is not needed for the picture: it is asked once, and without a good answer this goes on.
     """
 
     handle: Handle
@@ -242,25 +251,28 @@ class Pending:
     preview: str | None = None
     at_once: bool = False
     expires_s: float | None = None
+    otherwise: Handle | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The job is done. ``image``: an address, or the bytes, or the file they were streamed to.
 
-    ``elapsed_s``: the provider's own figure for how long the job took. ``seed``: the one it says it used.
+    ``elapsed_s``: the provider's own figure for how long the job took. ``seed``: the one it says it used. ``cost``:
+    what it says that this picture costs, in nano-dollars.
     """
 
     image: str | bytes | Path = field(repr=False)
     elapsed_s: float | None = None
     seed: int | None = None
+    cost: int | None = None
 
 
 class Provider(Protocol):
     """One dialect, bound to an address and a key.
 
-    A reply is read together with the handle of its call (``SUBMIT`` for the first one): some answers, such as a bare
-    word for a job's state, name neither their step nor their job.
+    A reply is read together with the handle of its call (``Call.handle`` for the first one): some answers, such as a
+    bare word for a job's state, name neither their step nor their job.
     """
 
     @property
@@ -289,7 +301,7 @@ class Provider(Protocol):
         ...
 
     def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
-        """Read a good reply (2xx) to the submit (``SUBMIT``) or to ``ask(asked)``. Raises ProviderFailure."""
+        """Read a good reply (2xx) to the submit or to ``ask(asked)``. Raises ProviderFailure."""
         ...
 
     def refusal(self, reply: Reply) -> str:
@@ -307,6 +319,18 @@ class ListsModels(Protocol):
 
     def read_catalogue(self, replies: Sequence[Reply]) -> Sequence[Model]:
         """Read the replies to ``catalogue()``. Raises ProviderFailure."""
+        ...
+
+
+@runtime_checkable
+class StartsEitherWay(Protocol):
+    """A dialect that can start a job by a call that answers with the picture, or by one that answers with a handle.
+
+    The first is quicker; what the second has started survives this process. ``Job.durable`` says which is wanted.
+    """
+
+    def only_at_once(self, reply: Reply) -> bool:
+        """Whether a refused ``durable`` submit says that this model's jobs can only be started the first way."""
         ...
 
 

@@ -36,7 +36,9 @@ _MODEL = Model(
     numbers={"seed": Range(0, 4_294_967_295)},
     texts=frozenset({"negative_prompt"}),
     max_images=1,
+    price_dollars=0,
     seconds=8.0,
+    title="SDXL Turbo",
 )
 _MAX_TASK_ID = 200
 _PROGRESS = "progress"

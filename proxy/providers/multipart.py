@@ -6,7 +6,10 @@ from proxy.multipart import BrokenMultipart, MultipartReader
 from proxy.pictures.codec import HEADS, LONGEST_HEAD
 from proxy.providers.boundary import UnreadableReply
 
-_MAX_PART_BYTES, _MAX_PARTS = 65_536, 64
+_MAX_PART_BYTES, _MAX_PARTS = 524_288, 64
+"""A job's part repeats the prompt: 32,000 characters, up to twelve bytes each as JSON."""
+_MAX_KEPT_BYTES = 1_048_576
+"""Of all parts together."""
 
 
 class Parts:
@@ -16,13 +19,14 @@ class Parts:
     when the body is not the multipart that ``content_type`` claims, and whatever ``write`` raises.
     """
 
-    def __init__(self, content_type: str, picture_part: str, write: Callable[[bytes], None]) -> None:
+    def __init__(self, content_type: str, picture_part: str, write: Callable[[bytes | memoryview], object]) -> None:
         self.kept: list[tuple[str, bytes]] = []
         self.found = False
         self._picture_part, self._write = picture_part, write
         self._writing = False
         self._head = b""
         self._name = ""
+        self._room = _MAX_KEPT_BYTES
         try:
             self._reader = MultipartReader(content_type, begin=self._begin, data=self._data, end=self._end)
         except BrokenMultipart:
@@ -47,7 +51,7 @@ class Parts:
             raise UnreadableReply
         self._name, self._head, self._writing = disposition.get(b"name", b"").decode("latin-1"), b"", False
 
-    def _data(self, data: bytes) -> None:
+    def _data(self, data: memoryview) -> None:
         if self._writing:
             self._write(data)
             return
@@ -55,10 +59,14 @@ class Parts:
         undecided = not self.found and self._name == self._picture_part and len(self._head) < LONGEST_HEAD
         if undecided and (self._head + data[:LONGEST_HEAD]).startswith(HEADS):
             self.found = self._writing = True
-            self._write(self._head + data)
+            if self._head:
+                self._write(self._head)
+            self._write(data)
             self._head = b""
         else:
-            self._head += data[: _MAX_PART_BYTES - len(self._head)]
+            self._head += data[: min(_MAX_PART_BYTES, self._room) - len(self._head)]
 
     def _end(self) -> None:
         self.kept.append((self._name, self._head))
+        # Never less than a picture's head, or a picture behind all that could not be recognised any more.
+        self._room = max(LONGEST_HEAD, self._room - len(self._head))

@@ -1,18 +1,20 @@
-"""Prodia v2: one POST /job that answers with the picture's bytes, or the same job followed through /job/async.
+"""Prodia v2: one POST /job that answers with the picture, or the same job followed through /job/async.
 
-``Accept`` names the plain picture type, so that the bytes stream straight into a file; an answer in the other
-documented form (multipart: the job's JSON beside its outputs) is read as well.
+``Accept`` asks for the documented multipart form, the job's JSON beside its outputs, because only there does the price
+stand: https://docs.prodia.com/reference/price. The picture's bytes stream straight into a file all the same. A bare
+picture is read as well.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
+from proxy.dollars import nano_dollars
 from proxy.errors import ProviderBadResponse
 from proxy.providers.boundary import (
-    SUBMIT,
     Call,
     File,
     Finished,
@@ -40,16 +42,30 @@ _LONGEST_JOB_S = 86_400.0
 """A day: more can't be one job's time, and a huge number would distort the metrics."""
 _KEPT_S = 300.0
 """A job can be fetched for five minutes: https://docs.prodia.com/reference/async."""
-_STATE, _DETAILS, _OUTPUT, _PICTURE = "state", "details", "output", "picture"
-_PATHS = {_STATE: "job.state.current", _DETAILS: "job.json", _OUTPUT: "output", _PICTURE: "output/"}
+_BEGUN = Handle("begun")
+"""Stands for the submit to /job/async."""
+_STATE, _DETAILS, _PRICE, _OUTPUT, _PICTURE = "state", "details", "price", "output", "picture"
+_PATHS = {
+    _STATE: "job.state.current",
+    _DETAILS: "job.json",
+    _PRICE: "job.json",
+    _OUTPUT: "output",
+    _PICTURE: "output/",
+}
+_WITH_PRICE = {"price": "true"}
+_ONLY_AT_ONCE = re.compile(r"\basync", re.IGNORECASE)
+"""How a type's refusal to be asynchronous is told from others; the exact words are not documented."""
 
 _LARGEST_SEED = 2**63
 
+Mode = Literal["sync", "async", "auto"]
+
 
 class ProdiaSettings(KeyedSettings):
-    """The settings of this kind. ``sync``: one call that answers with the picture; ``async``: start, ask, fetch."""
+    """The settings of this kind. ``sync``: one call that answers with the picture; ``async``: start, ask, fetch;
+    ``auto``: asynchronous where the loss of the answer would cost something."""
 
-    mode: Literal["sync", "async"] = "sync"
+    mode: Mode = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,7 @@ class Prodia:
 
     base_url: str
     token: str = field(repr=False)
-    mode: Literal["sync", "async"] = "sync"
+    mode: Mode = "auto"
     image_hosts: Sequence[str] = _IMAGE_HOSTS
 
     @classmethod
@@ -83,18 +99,14 @@ class Prodia:
         config: dict[str, Any] = {"prompt": job.prompt}
         for word, value in job.settings.items():
             config[job.model.wire.get(word, word)] = value
-        headers = {"accept": f"image/{job.output_format}" if self.mode == "sync" else "application/json"}
-        path, picture = ("/job", True) if self.mode == "sync" else ("/job/async", False)
-        url = f"{self.base_url}{path}"
+        if self.mode == "async" or (self.mode == "auto" and job.durable):
+            url, headers = f"{self.base_url}/job/async", {"accept": "application/json"}
+            call = Call("POST", url, headers, _WITH_PRICE, handle=_BEGUN)
+        else:
+            headers = {"accept": f"multipart/form-data; image/{job.output_format}"}
+            call = Call("POST", f"{self.base_url}/job", headers, _WITH_PRICE, picture=True, picture_part=_OUTPUT)
         if not job.images:
-            return Call(
-                "POST",
-                url,
-                headers,
-                json={"type": job.model.name, "config": config},
-                picture=picture,
-                picture_part=_OUTPUT,
-            )
+            return replace(call, json={"type": job.model.name, "config": config})
         files = [
             File("input", f"image{number}.{image.format}", f"image/{image.format}", image.data)
             for number, image in enumerate(job.images)
@@ -106,15 +118,16 @@ class Prodia:
         config.update({"image": names[0]} if job.model.family == "image" else {"images": names})
         part = json.dumps({"type": job.model.name, "config": config}).encode()
         files.insert(0, File("job", "job.json", "application/json", part))
-        return Call("POST", url, headers, files=tuple(files), picture=picture, picture_part=_OUTPUT)
+        return replace(call, files=tuple(files))
 
     def ask(self, handle: Handle) -> Call:
         """Return a call that follows or collects an asynchronous job. Raises ValueError."""
         if handle.step not in _PATHS:
             raise ValueError("no step of this dialect")
         url = f"{self.base_url}/job/async/{handle.id}/{_PATHS[handle.step]}{handle.name}"
-        picture = handle.step == _PICTURE
-        return Call("GET", url, {"accept": "*/*"}, picture=picture, picture_part=_OUTPUT if picture else "", safe=True)
+        if handle.step == _PICTURE:
+            return Call("GET", url, {"accept": "*/*"}, picture=True, picture_part=_OUTPUT, safe=True)
+        return Call("GET", url, {"accept": "*/*"}, _WITH_PRICE if handle.step == _PRICE else {}, safe=True)
 
     def read(self, asked: Handle, reply: Reply) -> Pending | Finished:
         """Read a picture, a multipart answer, or one of the asynchronous calls' answers. Raises ProviderFailure."""
@@ -122,20 +135,26 @@ class Prodia:
         if reply.content_type == "multipart/form-data":
             return _read_multipart(reply)
         if reply.picture is not None:
-            return Finished(reply.picture)
+            return _finished(reply.picture, asked.told)
         if asked.step == _STATE:
             return _read_state(asked.id, reply)
         if asked.step == _OUTPUT:
-            return _read_output(asked.id, reply)
+            return _read_output(asked, reply)
         answer = reply.json_object()
+        if asked.step == _PRICE:
+            return Pending(Handle(_OUTPUT, asked.id, told=json.dumps(_facts(answer))), "generating", at_once=True)
         _raise_if_failed(answer)
         if asked.step == _DETAILS:  # fetched only after the state said that the job failed
             raise failed_job(_reason(answer))
-        if asked.step == SUBMIT.step and self.mode == "async":
+        if asked == _BEGUN:
             return Pending(Handle(_STATE, job_id(answer.get("id"))), "queued", expires_s=_KEPT_S)
         if reason := _reason(answer):
             raise failed_job(reason)
         raise ProviderBadResponse("The provider answered without a picture.")
+
+    def only_at_once(self, reply: Reply) -> bool:
+        """Whether a refusal says that the type can't be asynchronous, and ``mode`` leaves the choice."""
+        return self.mode == "auto" and reply.status == 400 and bool(_ONLY_AT_ONCE.search(self.refusal(reply)))
 
     def refusal(self, reply: Reply) -> str:
         """Return the words of a refusal: ``detail``, ``error`` or ``message`` of a JSON or multipart job, or text."""
@@ -160,23 +179,23 @@ def _read_state(job: str, reply: Reply) -> Pending:
     if word in _FAILED:  # the state is a bare word; job.json has the reason
         return Pending(Handle(_DETAILS, job), "generating", at_once=True)
     if word in _DONE:
-        return Pending(Handle(_OUTPUT, job), "generating", at_once=True)
+        return Pending(Handle(_PRICE, job), "generating", at_once=True, otherwise=Handle(_OUTPUT, job))
     if not word.isalpha():  # a front end's page; any other single word means that the job still runs
         raise UnreadableReply
     return Pending(Handle(_STATE, job), "queued" if word == "queued" else "generating")
 
 
-def _read_output(job: str, reply: Reply) -> Pending | Finished:
+def _read_output(asked: Handle, reply: Reply) -> Pending | Finished:
     listed = reply.json()
     names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     # Some types put a text (message.txt) beside the picture, before it or after.
     others = (name for name in names if not name.lower().endswith(_TEXT_NAMES))
     name = next((name for name in names if name.lower().endswith(_PICTURE_NAMES)), next(others, ""))
     if name.startswith(("https://", "http://")):
-        return Finished(name)
+        return _finished(name, asked.told)
     if not _FILE_NAME.match(name):
         raise ProviderBadResponse("The provider calls the job done but names no picture.")
-    return Pending(Handle(_PICTURE, job, name), "generating", at_once=True)
+    return Pending(Handle(_PICTURE, asked.id, name, asked.told), "generating", at_once=True)
 
 
 def _read_multipart(reply: Reply) -> Finished:
@@ -193,7 +212,17 @@ def _read_multipart(reply: Reply) -> Finished:
     _raise_if_failed(answer)
     if reply.picture is None:
         raise ProviderBadResponse("The provider's answer has no picture among its outputs.")
-    return Finished(reply.picture, elapsed_s=_elapsed(answer), seed=_seed(answer))
+    return Finished(reply.picture, **_facts(answer))
+
+
+def _facts(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a finished job's JSON tells beside its picture, as ``Finished`` names it."""
+    return {"elapsed_s": _elapsed(answer), "seed": _seed(answer), "cost": _cost(answer)}
+
+
+def _finished(picture: str | bytes | Path, told: str) -> Finished:
+    """Return the end of an asynchronous job; ``told``: what an earlier step told, as the handle carried it."""
+    return Finished(picture, **json.loads(told)) if told else Finished(picture)
 
 
 def _parts_of_refusal(reply: Reply) -> Sequence[tuple[str, bytes]]:
@@ -223,14 +252,23 @@ def _reason(answer: dict[str, Any]) -> str:
     return str(last["message"]) if isinstance(last, dict) and last.get("message") else ""
 
 
-def _seed(answer: dict[str, Any]) -> int | None:
+def _cost(answer: Mapping[str, Any]) -> int | None:
+    """Return the price in nano-dollars; some types have none, and then ``price`` is null or missing."""
+    price = answer.get("price")
+    try:
+        return nano_dollars(price.get("dollars") if isinstance(price, dict) else None, exact=False)
+    except ValueError:
+        return None
+
+
+def _seed(answer: Mapping[str, Any]) -> int | None:
     config = answer.get("config")
     seed = config.get("seed") if isinstance(config, dict) else None
     # A boolean is an int to isinstance().
     return seed if type(seed) is int and 0 <= seed <= _LARGEST_SEED else None
 
 
-def _elapsed(answer: dict[str, Any]) -> float | None:
+def _elapsed(answer: Mapping[str, Any]) -> float | None:
     metrics = answer.get("metrics")
     elapsed = metrics.get("elapsed") if isinstance(metrics, dict) else None
     return float(elapsed) if isinstance(elapsed, int | float) and 0 <= elapsed <= _LONGEST_JOB_S else None

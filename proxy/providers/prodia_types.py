@@ -10,6 +10,7 @@ from typing import Any
 from proxy.providers.boundary import Model, Operation, Range
 from proxy.providers.checkpoints import STYLE_PRESETS
 from proxy.providers.shapes import FixedShapes, FreeShapes, Shape, Shapes
+from proxy.providers.titles import title
 
 _EDIT: frozenset[Operation] = frozenset({"edit"})
 _INPAINT: frozenset[Operation] = frozenset({"inpaint"})
@@ -45,7 +46,9 @@ def _ratios(*ratios: str) -> FixedShapes:
 
 def _type(name: str, shapes: Shapes = _UNPUBLISHED, **known: Any) -> Model:
     aliases = (name, *known.pop("aliases", ()))
-    return Model(name=f"inference.{name}", shapes=shapes, in_answer=True, aliases=aliases, **known)
+    product, _, version = name.rsplit(".", 2)
+    words = title(product if version == "v1" else f"{product} {version}")
+    return Model(name=f"inference.{name}", shapes=shapes, in_answer=True, aliases=aliases, title=words, **known)
 
 
 _SCHNELL = {
@@ -145,7 +148,7 @@ _GENERATE = (
         seconds=2.0,
         aliases=("sdxl",),
     ),
-    _type("sd15.txt2img.v1", price_dollars=0.0025, seconds=1.2),
+    _type("sd15.txt2img.v1", price_dollars=0.008, seconds=1.2),
     _type(
         "seedream.txt2img.v1",
         FreeShapes(low=512, high=2048, step=1),
@@ -186,7 +189,14 @@ _EDITS = (
     _type("gemini-3-1-flash.img2img.v1", operations=_EDIT, max_images=3, seconds=35.0),
     _type("nano-banana.img2img.v2", _BANANA_RATIOS, operations=_EDIT, max_images=3, **_BANANA),
     _type("sd15.img2img.v1", operations=_EDIT, max_images=1),
-    _type("recraft.img2img.v1", operations=_EDIT, max_images=1, prompt=(1, 1000), family="image"),
+    _type(
+        "recraft.img2img.v1",
+        operations=_EDIT,
+        numbers={"strength": Range(0, 1, 0, whole=False)},
+        max_images=1,
+        prompt=(1, 1000),
+        family="image",
+    ),
     _type("wan2-7.img2img.v1", operations=_EDIT, max_images=1, price_dollars=0.006),
     _type("sdxl.inpainting.v1", operations=_INPAINT, max_images=1, family="image"),
     _type("sd15.inpainting.v1", operations=_INPAINT, max_images=1, family="image"),

@@ -27,6 +27,7 @@ from proxy.providers.boundary import (
 from proxy.providers.checkpoints import CHECKPOINTS, SAMPLERS, SDXL_CHECKPOINTS, STYLE_PRESETS, short_name
 from proxy.providers.settings import ProviderSettings
 from proxy.providers.shapes import FixedShapes, FreeShapes, Shape, Shapes
+from proxy.providers.titles import title
 
 _JOB = "job"
 _MAX_LISTED = 2000
@@ -60,6 +61,7 @@ def _model(checkpoint: str, family: str) -> Model:
         numbers={
             "steps": Range(1, 25, 20),
             "cfg": Range(1, 20, 7, whole=False),
+            "strength": Range(0, 1, 0.7, whole=False),
             "seed": Range(0, 4_294_967_295),
         },
         choices={"sampler": SAMPLERS, "style_preset": STYLE_PRESETS},
@@ -67,8 +69,10 @@ def _model(checkpoint: str, family: str) -> Model:
         max_images=1,
         aliases=(short_name(checkpoint),),
         family=family,
-        wire={"cfg": "cfg_scale"},
+        wire={"cfg": "cfg_scale", "strength": "denoising_strength"},
+        price_dollars=0,
         seconds=4.0,
+        title=title(short_name(checkpoint)),
     )
 
 

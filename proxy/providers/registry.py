@@ -40,6 +40,22 @@ def build(settings: ProviderSettings, key: str) -> Provider:
     return KINDS[settings.kind].build(settings, key)
 
 
+def settings_of_old(kind: str, base_url: str, key_env: str, now: ProviderSettings | None) -> ProviderSettings:
+    """Return settings for jobs that were submitted before the configuration changed.
+
+    ``now``: those that their provider's name has today; what they say about results' hosts holds for these jobs, too.
+    Raises ValueError when the kind is not known.
+    """
+    table = {"kind": kind, "base_url": base_url, **({"key_env": key_env} if key_env else {})}
+    if now is not None:
+        table |= now.model_dump(include={"image_hosts", "allow_private_hosts", "http_proxy", "polls_per_second"})
+        if now.kind == kind:
+            table = {**now.model_dump(), **table}
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind '{kind}'")
+    return KINDS[kind].settings.model_validate(table)
+
+
 def with_defaults(name: str, table: Any) -> Any:
     """Return the table called ``name`` with the defaults of its kind, which is ``name`` if it gives none.
 

@@ -3,13 +3,19 @@
 A kind with settings of its own has a class beside its dialect; the registry lists which class belongs to which kind.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from proxy.dollars import nano_dollars
 
 
 class ProviderSettings(BaseModel):
-    """What every kind has; the registry fills in the defaults that depend on the kind."""
+    """What every kind has; the registry fills in the defaults that depend on the kind.
+
+    ``prices``: of a picture, by model: written in dollars, read as nano-dollars.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -18,6 +24,7 @@ class ProviderSettings(BaseModel):
     enabled: bool = True
     max_jobs: int = Field(default=8, ge=1, le=10_000)
     polls_per_second: float = Field(default=0, ge=0)
+    prices: Mapping[str, Annotated[int, BeforeValidator(nano_dollars)]] = Field(default_factory=dict)
     image_hosts: tuple[Annotated[str, StringConstraints(to_lower=True)], ...] = ()
     allow_private_hosts: bool = False
     http_proxy: str = Field(default="", pattern=r"^(https?://[^\s]+)?$")

@@ -42,6 +42,7 @@ ALIASES = {
     "samplerName": "sampler",
     "sampler_name": "sampler",
     "stylePreset": "style_preset",
+    "denoising_strength": "strength",
 }
 """Other names that clients use for the providers' parameters. A parameter's own name wins over its aliases."""
 
@@ -130,6 +131,7 @@ class ImageRequest(BaseModel):
     seed: Annotated[Whole, Field(ge=-1, le=9_007_199_254_740_991)] | None = None
     sampler: Annotated[str, Field(strict=True, max_length=128)] | None = None
     style_preset: Annotated[str, Field(strict=True, max_length=128)] | None = None
+    strength: Annotated[Decimal, Field(ge=0, le=1)] | None = None
     aspect_ratio: Annotated[str, Field(strict=True), BeforeValidator(_ratio)] | None = None
     width: Side | None = None
     height: Side | None = None
@@ -157,7 +159,18 @@ class ImageRequest(BaseModel):
 
 _FIELDS = frozenset(ImageRequest.model_fields)
 PROVIDER_FIELDS = frozenset(
-    {"negative_prompt", "steps", "cfg", "seed", "sampler", "aspect_ratio", "width", "height", "style_preset"}
+    {
+        "negative_prompt",
+        "steps",
+        "cfg",
+        "seed",
+        "sampler",
+        "strength",
+        "aspect_ratio",
+        "width",
+        "height",
+        "style_preset",
+    }
 )
 
 
@@ -220,7 +233,7 @@ def _invalid(errors: list[ErrorDetails]) -> InvalidRequest:
 
 
 def _out_of_range(name: str, kind: str, value: Any, context: Mapping[str, Any]) -> InvalidRequest:
-    noun = "decimal" if name == "cfg" else "integer"
+    noun = "decimal" if name in ("cfg", "strength") else "integer"
     value = value if isinstance(value, str) or abs(value) < _MAX_SHOWN else "a far larger one"
     if kind == "greater_than_equal":
         message = f"Invalid '{name}': {noun} below minimum value. Expected a value >= {context['ge']}, got {value}."
@@ -232,7 +245,7 @@ def _out_of_range(name: str, kind: str, value: Any, context: Mapping[str, Any]) 
 def _expected(name: str) -> str:
     if name in ("n", "output_compression", "partial_images", "steps", "seed", "width", "height"):
         return "an integer"
-    return {"cfg": "a number", "stream": "a boolean"}.get(name, "a string")
+    return {"cfg": "a number", "strength": "a number", "stream": "a boolean"}.get(name, "a string")
 
 
 def json_object(decoded: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from proxy.errors import InvalidRequest
 from proxy.providers.boundary import Model, Operation, Range
 from proxy.providers.shapes import Shape
 from proxy.requests.image_request import ImageRequest
+from proxy.requests.summary import wrapped
 
 # Documented for callers in docs/configuration.md, "What becomes of parameters".
 _STYLE_PRESETS = {"vivid": "cinematic", "natural": "photographic"}
@@ -42,9 +43,7 @@ class Translation:
 
 
 def _wrap(seed: int, seeds: Range) -> int:
-    # Not clamped: the seeds of n pictures must stay different.
-    span = int(seeds.high - seeds.low) + 1
-    return int(seeds.low) + seed % span
+    return wrapped(seed, int(seeds.low), int(seeds.high))
 
 
 class _Report:
@@ -72,7 +71,9 @@ def refuse_unless_able(request: ImageRequest, model: Model, operation: Operation
         raise InvalidRequest(f"This model takes at most {model.max_images} pictures.", param="image")
 
 
-def translate(request: ImageRequest, model: Model, defaults: Mapping[str, Any]) -> Translation:
+def translate(
+    request: ImageRequest, model: Model, defaults: Mapping[str, Any], operation: Operation = "generate"
+) -> Translation:
     """Return ``request`` in the parameters of ``model``; ``defaults`` fill in those that the caller left out."""
     given = {name: value for name in _SETTINGS if (value := getattr(request, name)) is not None}
     wanted = {**{name: value for name, value in defaults.items() if name in _SETTINGS}, **given}
@@ -81,7 +82,11 @@ def translate(request: ImageRequest, model: Model, defaults: Mapping[str, Any]) 
     settings: dict[str, Any] = {}
     for name, value in wanted.items():
         # Only what the caller gave is reported: a default that one route can't use is no surprise to anybody.
-        kept = _keep(name, value, model, report if name in given else _Report())
+        told = report if name in given else _Report()
+        if name == "strength" and operation == "generate":  # how far to go from a picture, and there is none
+            told.dropped.append(name)
+            continue
+        kept = _keep(name, value, model, told)
         if kept is not None:
             settings[name] = kept
     # After the settings: steps and a style preset that are set already win over quality and style.
@@ -101,7 +106,7 @@ def translate(request: ImageRequest, model: Model, defaults: Mapping[str, Any]) 
     )
 
 
-_SETTINGS = ("negative_prompt", "steps", "cfg", "sampler", "style_preset")
+_SETTINGS = ("negative_prompt", "steps", "cfg", "sampler", "style_preset", "strength")
 
 
 def _keep(name: str, value: Any, model: Model, report: _Report) -> Any:

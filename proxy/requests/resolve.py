@@ -1,10 +1,8 @@
 """A checked request with every route that can serve it, in order: what a generation starts from."""
 
 import hashlib
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from pydantic_core import to_json
 
@@ -13,9 +11,7 @@ from proxy.providers.boundary import InputPicture, Operation
 from proxy.requests.image_request import ImageRequest
 from proxy.requests.parameters import Translation, refuse_unless_able, translate
 from proxy.requests.routing import PublicModel, Route
-
-_SECRET = secrets.token_bytes(32)
-"""The key of the fingerprints, so that a digest tells nobody what was asked. They are compared only in this process."""
+from proxy.requests.summary import Form, Origin, RequestSummary, estimated_tokens, pixel_tokens, showable
 
 _NOT_IN_FINGERPRINT = {"model", "response_format", "stream", "partial_images", "user", "safety_identifier"}
 """What makes no difference to the picture. Model and form count as resolved: a name left out equals the default's."""
@@ -45,6 +41,21 @@ class Candidate:
     route: Route
     translation: Translation
 
+    def origin(self) -> Origin:
+        """Return the origin of the pictures that it makes."""
+        route, translation, seeds = self.route, self.translation, self.translation.seeds
+        return Origin(
+            route.provider,
+            route.model.name,
+            translation.shape.width,
+            translation.shape.height,
+            translation.quality,
+            None if seeds is None else (int(seeds.low), int(seeds.high)),
+            None,
+            translation.mapped,
+            translation.dropped,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
@@ -69,15 +80,26 @@ class ResolvedRequest:
     checked: CheckedRequest
     public: PublicModel
     candidates: Sequence[Candidate]
-    form: Literal["url", "b64_json"]
+    form: Form
     fingerprint: bytes = field(repr=False)
 
-    def without_uploads(self) -> "ResolvedRequest":
-        """Return it without the bytes of its input pictures, when they are no longer needed."""
-        if not self.checked.images:
-            return self
-        images = tuple(replace(image, data=b"") for image in self.checked.images)
-        return replace(self, checked=replace(self.checked, images=images, mask=None))
+    def summary(self) -> RequestSummary:
+        """Return what an answer needs to know of it."""
+        request, checked = self.request, self.checked
+        unknown = showable(checked.unknown)
+        return RequestSummary(
+            model=self.public.name,
+            n=request.n,
+            form=self.form,
+            origins=tuple(candidate.origin() for candidate in self.candidates),
+            output_format=request.output_format,
+            output_compression=request.output_compression,
+            partial_images=request.partial_images,
+            text_tokens=estimated_tokens(request.prompt),
+            image_tokens=sum(pixel_tokens(image.width, image.height) for image in checked.images),
+            unknown=unknown,
+            unshown=len(checked.unknown) - len(unknown),
+        )
 
     def with_mask(self, mask: InputPicture) -> "ResolvedRequest":
         """Return it with its mask as the providers read it."""
@@ -89,9 +111,12 @@ class ResolvedRequest:
         return self.checked.request
 
 
-def resolve(checked: CheckedRequest, public: PublicModel, *, strict: bool, able: Sequence[str] = ()) -> ResolvedRequest:
+def resolve(
+    checked: CheckedRequest, public: PublicModel, secret: bytes, *, strict: bool, able: Sequence[str] = ()
+) -> ResolvedRequest:
     """Return ``checked`` with its routes: those of ``public`` that can serve it.
 
+    ``secret``: the key of the fingerprints, so that a digest tells nobody what was asked.
     ``strict``: a route that would drop a parameter can't. ``able``: public names to recommend when no route can do the
     operation. Raises InvalidRequest when no route is left.
     """
@@ -103,7 +128,7 @@ def resolve(checked: CheckedRequest, public: PublicModel, *, strict: bool, able:
     for route in public.routes:
         try:
             refuse_unless_able(checked.request, route.model, checked.operation, len(checked.images))
-            translation = translate(checked.request, route.model, public.defaults)
+            translation = translate(checked.request, route.model, public.defaults, checked.operation)
             if strict and translation.dropped:
                 name = translation.dropped[0]
                 message = f"The parameter '{name}' cannot be honoured by this model."
@@ -115,10 +140,10 @@ def resolve(checked: CheckedRequest, public: PublicModel, *, strict: bool, able:
     if not candidates:
         raise _none_left(checked, public, refusals, able)
     form = _form(checked, public)
-    return ResolvedRequest(checked, public, tuple(candidates), form, _fingerprint(checked, public.name, form))
+    return ResolvedRequest(checked, public, tuple(candidates), form, _fingerprint(checked, public.name, form, secret))
 
 
-def _form(checked: CheckedRequest, public: PublicModel) -> Literal["url", "b64_json"]:
+def _form(checked: CheckedRequest, public: PublicModel) -> Form:
     """Return the form of the answer. A request without a model that only OpenAI's GPT models accept gets theirs."""
     request = checked.request
     if request.stream:  # OpenAI's events carry base64 only
@@ -147,10 +172,10 @@ _OPERATIONS: dict[Operation, str] = {
 }
 
 
-def _fingerprint(checked: CheckedRequest, model: str, form: str) -> bytes:
+def _fingerprint(checked: CheckedRequest, model: str, form: str, secret: bytes) -> bytes:
     """Return a digest of the owner and what is wanted: equal for equal calls of one owner only."""
     # Of parsed values, not of the body: multipart's boundary changes from one repeat to the next.
-    digest = hashlib.blake2b(to_json([checked.owner, checked.operation, model, form]), key=_SECRET, digest_size=16)
+    digest = hashlib.blake2b(to_json([checked.owner, checked.operation, model, form]), key=secret, digest_size=16)
     digest.update(checked.request.model_dump_json(exclude_none=True, exclude=_NOT_IN_FINGERPRINT).encode())
     for picture in (*checked.images, *((checked.mask,) if checked.mask else ())):
         digest.update(picture.digest or hashlib.blake2b(picture.data).digest())

@@ -8,12 +8,20 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from proxy.errors import InvalidRequest, NotConfigured, UnknownModel
-from proxy.providers.boundary import Model, Operation
+from proxy.providers.boundary import Model
 from proxy.requests.image_request import PROVIDER_FIELDS, parse
 
 _MAX_SHOWN = 100
 _SAME_START, _MAX_COMPARED = 16, 30
 """Only so many names with the same start are compared: all of them would hold up the event loop for tens of ms."""
+
+
+class ChatSettings(BaseModel):
+    """The ``[chat]`` table. ``auto``: as the request's ``modalities`` say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    form: Literal["auto", "markdown", "images"] = "auto"
 
 
 class ModelSettings(BaseModel):
@@ -23,6 +31,7 @@ class ModelSettings(BaseModel):
 
     routes: tuple[str, ...] = Field(default=(), min_length=1)
     response_format: Literal["", "url", "b64_json"] = ""
+    chat_form: Literal["", "auto", "markdown", "images"] = ""
     defaults: Mapping[str, Any] = Field(default_factory=dict)
 
     @field_validator("defaults")
@@ -68,12 +77,16 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class PublicModel:
-    """What a public name stands for. ``response_format``: as configured; if empty, the name decides."""
+    """What a public name stands for. ``response_format``: as configured; if empty, the name decides.
+
+    ``chat_form``: as configured; if empty, the service's.
+    """
 
     name: str
     routes: tuple[Route, ...]
     response_format: Literal["", "url", "b64_json"]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    chat_form: Literal["", "auto", "markdown", "images"] = ""
 
     def form(self, *, like_gpt: bool = False) -> Literal["url", "b64_json"]:
         """Return the form for requests that name none; ``like_gpt``: the form of OpenAI's GPT models."""
@@ -83,10 +96,22 @@ class PublicModel:
 
 
 class Routing:
-    """The configured names and the providers' own names, with the routes behind them."""
+    """The configured names and the providers' own names, with the routes behind them.
 
-    def __init__(self, models: Mapping[str, ModelSettings], catalogues: Sequence[ModelCatalogue]) -> None:
+    ``where_listed``: how errors tell the caller to see all names.
+    """
+
+    where_listed = "GET /v1/models"
+
+    def __init__(
+        self,
+        models: Mapping[str, ModelSettings],
+        catalogues: Sequence[ModelCatalogue],
+        listed: Sequence[str] | None = None,
+    ) -> None:
+        """``listed``: the only names to list, of those in ``models``; None: all, and the providers' own."""
         self._configured = dict(models)
+        self._listed = listed
         self._catalogues = {catalogue.name: catalogue for catalogue in catalogues}
         # The longest first: the most specific pattern wins.
         patterns = (name[:-1] for name in models if name.endswith("*"))
@@ -110,6 +135,10 @@ class Routing:
         return self._usable(name, settings, tuple(route for route in routes if route is not None))
 
     def listed(self) -> Iterable[tuple[str, str]]:
+        """Yield each public name to be listed, with its owner."""
+        return self.known() if self._listed is None else ((name, "images-proxy") for name in self._listed)
+
+    def known(self) -> Iterable[tuple[str, str]]:
         """Yield each public name with its owner: the configured names, then what usable providers offer."""
         for name in self._configured:
             if not name.endswith("*"):
@@ -119,13 +148,19 @@ class Routing:
                 for model in catalogue.models:
                     yield f"{catalogue.name}/{model}", catalogue.name
 
-    def operations(self, name: str) -> frozenset[Operation]:
-        """Return what the usable routes of a name can do; nothing if it has none."""
+    def chat_form(self, name: object) -> Literal["", "auto", "markdown", "images"]:
+        """Return the form that a name's own table sets for chat; empty if it sets none, or the name leads nowhere."""
         try:
-            routes = self.resolve(name).routes
+            return self.resolve(str(name)).chat_form
         except (NotConfigured, UnknownModel):
-            return frozenset()
-        return frozenset().union(*(route.model.operations for route in routes))
+            return ""
+
+    def usable(self, name: str) -> tuple[Route, ...]:
+        """Return the usable routes of a name; none if it has none."""
+        try:
+            return self.resolve(name).routes
+        except (NotConfigured, UnknownModel):
+            return ()
 
     def configured(self) -> Iterable[tuple[str, ModelSettings]]:
         """Yield the configured names, patterns included, with their settings."""
@@ -145,7 +180,7 @@ class Routing:
             reasons = sorted({f"{r.provider}: {self._catalogues[r.provider].why_not}" for r in routes})
             detail = f" ({'; '.join(reasons)})" if reasons else ""
             raise NotConfigured(f"No provider of the model '{_shown(name)}' is configured{detail}.", param="model")
-        return PublicModel(name, usable, settings.response_format, settings.defaults)
+        return PublicModel(name, usable, settings.response_format, settings.defaults, settings.chat_form)
 
     def _route(self, route: str) -> Route | None:
         provider, _, name = route.partition("/")
@@ -176,11 +211,11 @@ class Routing:
         return any(prefix.startswith(start) for prefix in self._patterns)
 
     def _unknown(self, name: str) -> UnknownModel:
-        known = [listed for listed, _ in self.listed()]
+        known = [each for each, _ in self.known()]
         start = name[:_SAME_START].lower()
         alike = [other for other in known if other.lower().startswith(start) or "/" not in other][:_MAX_COMPARED]
         near = difflib.get_close_matches(name[:_MAX_SHOWN], alike, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else " GET /v1/models lists the known ones."
+        hint = f" Did you mean '{near[0]}'?" if near else f" {self.where_listed} lists the known ones."
         return UnknownModel(f"The model '{_shown(name)}' does not exist.{hint}")
 
 

@@ -42,9 +42,10 @@ async def drop(scope: Scope, receive: Receive, _send: Send) -> None:
     if transport is None:
         raise RuntimeError("The simulator can only reset connections when proxy.server.process serves it.")
     # uvloop's socket has no setsockopt; a duplicate is the same socket. A linger time of zero sends a reset: socket(7).
-    with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as twin:
-        twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+    if not transport.is_closing():  # its client may have been killed
+        with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as twin:
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
     await hang(scope, receive, _send)
 
 

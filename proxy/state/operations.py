@@ -42,12 +42,21 @@ class StateUnusable(StateUnavailable):
     """The state cannot be used until a person has done something: corrupt, foreign, in use. The text says what."""
 
 
+class StateInUse(StateUnusable):
+    """Another process serves from this file."""
+
+
 class NameTaken(Exception):
     """Another key has this name."""
 
 
 class State(Protocol):
     """An engine. Every operation raises StateUnavailable."""
+
+    @property
+    def pending(self) -> int:
+        """How many writes wait."""
+        ...
 
     def close(self) -> Awaitable[None]:
         """Finish what was asked for and let go of the storage."""
@@ -132,6 +141,13 @@ class State(Protocol):
 
     def generation(self, generation: str) -> Awaitable[Generation | None]:
         """Find by id."""
+        ...
+
+    def remembered(self) -> Awaitable[tuple[Generation, ...]]:
+        """Return all that a repeat may find, the oldest first: what a process that starts must know of.
+
+        Nothing where several processes share the state: they look for each repeat.
+        """
         ...
 
     def by_idempotency_key(self, key: str, idempotency_key: str) -> Awaitable[Generation | None]:

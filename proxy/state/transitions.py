@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-JobState = Literal["intended", "submitting", "accepted", "done", "lost", "unknown", "released"]
+JobState = Literal["intended", "submitting", "accepted", "done", "lost", "unknown", "released", "failed"]
 """Open: intended, submitting, accepted. Ended: the others."""
 
 Event = Literal[
@@ -42,10 +42,11 @@ Kind = Literal["reserve", "settle", "release", "unknown", "correct", "sum"]
 """Of a ledger entry. sum: many old entries of one day in one."""
 
 End = Literal["ok", "again", "unknown", "lost"]
-"""How a generation ended. again: something was not bought, and may be asked for anew."""
+"""How a generation ended. again: something was not bought, and may be asked for anew. lost: a picture was bought and
+will not come, or the provider said that its job failed; a repeat hears the same, so that it buys nothing."""
 
 OPEN: Final[tuple[JobState, ...]] = ("intended", "submitting", "accepted")
-ENDED: Final[tuple[JobState, ...]] = ("done", "lost", "unknown", "released")
+ENDED: Final[tuple[JobState, ...]] = ("done", "lost", "unknown", "released", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +69,18 @@ TRANSITIONS: Final[dict[tuple[JobState, Event], Transition]] = {
     ("submitting", "finish"): Transition("done", _DECIDE),
     ("submitting", "not_started"): Transition("released", _DECIDE),
     ("submitting", "next_route"): Transition("intended", _DECIDE),
-    ("submitting", "failed"): Transition("released", _DECIDE),
+    ("submitting", "failed"): Transition("failed", _DECIDE),
     ("submitting", "lose"): Transition("lost", _DECIDE),
     ("submitting", "doubt"): Transition("unknown", _DECIDE),
     ("submitting", "recover"): Transition("unknown", _EVIDENCE, new_epoch=True),
     ("accepted", "finish"): Transition("done", _EVIDENCE),
-    ("accepted", "failed"): Transition("released", _EVIDENCE),
+    ("accepted", "failed"): Transition("failed", _EVIDENCE),
     ("accepted", "lose"): Transition("lost", _EVIDENCE),
     ("accepted", "recover"): Transition("accepted", _EVIDENCE, new_epoch=True),
     ("unknown", "accept"): Transition("accepted", _EVIDENCE, new_epoch=True),
     ("unknown", "finish"): Transition("done", _EVIDENCE),
     ("unknown", "not_started"): Transition("released", _EVIDENCE),
-    ("unknown", "failed"): Transition("released", _EVIDENCE),
+    ("unknown", "failed"): Transition("failed", _EVIDENCE),
     ("unknown", "lose"): Transition("lost", _EVIDENCE),
     ("unknown", "paid"): Transition("unknown", _EVIDENCE),
     ("unknown", "free"): Transition("unknown", _EVIDENCE),
@@ -94,6 +95,7 @@ _COLUMNS: Final[dict[JobState, Column | None]] = {
     "lost": "spent",
     "unknown": "unknown",
     "released": None,
+    "failed": None,
 }
 _SETTLED: Final[dict[str, Column | None]] = {"": "unknown", "paid": "spent", "free": None}
 _KINDS: Final[dict[tuple[Column | None, Column | None], Kind]] = {
@@ -128,6 +130,6 @@ def verdict(states: Iterable[JobState]) -> End | None:
         return None
     if "unknown" in found:
         return "unknown"
-    if "lost" in found:
+    if not found.isdisjoint(("lost", "failed")):
         return "lost"
     return "again" if "released" in found else "ok"

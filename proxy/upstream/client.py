@@ -31,7 +31,8 @@ STALL_S = 15.0
 """Longest silence within a body."""
 FETCH_S = 30.0
 """Longest silence of a host that a picture is fetched from; also the whole time for a small picture."""
-MAX_ANSWER = 65_536
+MAX_ANSWER = 524_288
+"""An answer may repeat the prompt: 32,000 characters, up to twelve bytes each as JSON."""
 MAX_CATALOGUE = 1_048_576
 MAX_PICTURE = 52_428_800
 _KEEPALIVE_S = 15.0
@@ -92,12 +93,13 @@ class Upstream:
 
     API calls go wherever the operator's configuration points. Results are fetched over a second pool, which checks
     the address of every connection, because the provider's answer chooses it. ``credentials`` are headers of the
-    first pool only.
+    first pool only. ``draft`` opens what a picture is written into, or returns None when memory must do; it raises
+    OSError when neither will.
     """
 
     def __init__(
         self,
-        draft: Callable[[], Draft],
+        draft: Callable[[], Draft | None],
         results: ResultAddresses,
         http_proxy: str = "",
         credentials: Mapping[str, str] | None = None,

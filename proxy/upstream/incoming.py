@@ -28,7 +28,7 @@ class Draft(Protocol):
         """Whether ``path`` still leads to what was written; no longer if its folder was removed meanwhile."""
         ...
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Add ``data``. Raises OSError."""
         ...
 
@@ -54,7 +54,7 @@ class Incoming:
         self._memory = bytearray()
         self._completeness = Completeness()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Add ``data``. Raises OSError only if what was written cannot be read back."""
         # Checked as it arrives: a second pass over a large picture at its end would hold up the event loop.
         self._completeness.add(data)

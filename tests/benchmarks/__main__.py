@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import encoding, held, lag, overhead, postgres, responsiveness, start, state, throughput
+from tests.benchmarks import encoding, held, lag, overhead, postgres, responsiveness, start, state, throughput, two_ways
 from tests.benchmarks.machine import raise_limits
 from tests.benchmarks.table import Figure, circumstances, show
 
@@ -13,6 +13,7 @@ BENCHMARKS = {
     "lag": lag,
     "overhead": overhead,
     "throughput": throughput,
+    "two-ways": two_ways,
     "held": held,
     "base64": encoding,
     "responsiveness": responsiveness,

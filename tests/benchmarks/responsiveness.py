@@ -19,7 +19,7 @@ AFTERWARDS_S = 0.1
 EXTRA_MS = 50.0
 SCHNELL = "prodia/inference.flux-fast.schnell.txt2img.v2"
 EDITOR, EDITOR_V1 = "prodia/inference.flux-2.pro.img2img.v1", "prodia-v1/sd_xl_base_1.0.safetensors [be9edd61]"
-CHAT, SDAPI = "/v1/chat/completions", "/sdapi/v1/txt2img"
+CHAT, SDAPI, IMG2IMG = "/v1/chat/completions", "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 UPLOAD = 49_000_000
 TALK = "User: Draw a red lighthouse at dawn, please\nAssistant: here it is\n"
@@ -68,6 +68,16 @@ def json_edit(url: bytes) -> list[bytes]:
     return [head, b', "images": [{"image_url": "', url, b'"}]}']
 
 
+def img2img() -> list[bytes]:
+    """Return a request of A1111's clients, whose pictures have no head."""
+    return [
+        json.dumps({"prompt": "a hill", "model": EDITOR})[:-1].encode(),
+        b', "init_images": ["',
+        base64.b64encode(_upload()),
+        b'"]}',
+    ]
+
+
 def form_edit(model: str, pictures: int = 1) -> list[bytes]:
     """Return a multipart edit."""
     pieces = []
@@ -101,10 +111,11 @@ CASES = (
     Case("base64, 40 MB", GENERATIONS, JSON_HEADERS,
          as_json(model=SCHNELL, prompt="[bytes:40000000]", response_format="b64_json")),
     Case("multipart answer of 40 MB", GENERATIONS, JSON_HEADERS,
-         as_json(model=SCHNELL, prompt="[bytes:40000000] [multipart]", response_format="url")),
+         as_json(model=SCHNELL, prompt="[bytes:40000000]", response_format="url")),
     Case("multipart edit of 49 MB", EDITS, FORM_HEADERS, lambda: form_edit(EDITOR)),
     Case("multipart edit of 49 MB at v1", EDITS, FORM_HEADERS, lambda: form_edit(EDITOR_V1)),
     Case("JSON edit of 49 MB", EDITS, JSON_HEADERS, lambda: json_edit(data_url())),
+    Case("img2img of 49 MB, bare base64", IMG2IMG, JSON_HEADERS, img2img),
     Case("JSON edit of 69 MB, refused", EDITS, JSON_HEADERS, lambda: json_edit(data_url(b"no picture")), 400),
     Case("multipart edit of 16 x 49 MB", EDITS, FORM_HEADERS, lambda: form_edit(EDITOR, 16), 0),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """The simulator, or the service before it, by a clock that runs faster: so that hours of waiting fit in minutes.
 
-``python -m tests.benchmarks.scaled`` with the scale; for the service also the simulator's address and the poll worth.
+``python -m tests.benchmarks.scaled`` with the scale; for the service also the simulator's address and the poll worth,
+and a mode for the provider that has several.
 Only the house's own clock runs faster: connections, and so round trips, take their real time.
 """
 
@@ -29,12 +30,12 @@ def scaled(scale: float) -> Clock:
     )
 
 
-async def main(scale: float, upstream: str = "", poll_worth: str = "") -> None:
+async def main(scale: float, upstream: str = "", poll_worth: str = "", mode: str = "auto") -> None:
     """Serve for ever."""
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(asyncio.CancelledError):
         app = create_simulator(speed=1, clock=scaled(scale))
         if upstream:
-            providers = simulated_providers(upstream, max_jobs=1000)
+            providers = simulated_providers(upstream, max_jobs=1000, mode=mode)
             tables = {"images": {"directory": folder}, "timeouts": {"poll_worth": float(poll_worth)}}
             app = create_app(compose({"providers": providers, **tables}, KEYS), scaled(scale))
         async with serving(app) as port:

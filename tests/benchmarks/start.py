@@ -26,10 +26,10 @@ def measure(rounds: int, scale: float) -> Iterator[Figure]:
                 ready.append(time.perf_counter() - began)
                 settle(0.5)
                 idle.append(program.resident_kib() / 1024)
-            imports.append(_run("import proxy.cli"))
+            imports.append(_run("import proxy.cli, proxy.commands.serve"))
     against = "bare imports"
     yield compare(NAME, "from the command to ready", "s", ready[1:], bare[1:], against, at_most=2)
-    yield compare(NAME, "python -c 'import proxy.cli'", "s", imports[1:], bare[1:], against)
+    yield compare(NAME, "python -c 'import proxy.cli, proxy.commands.serve'", "s", imports[1:], bare[1:], against)
     yield compare(NAME, "memory when idle", "MiB", idle[1:], at_most=66.75, absolute=True)
 
 

@@ -1,8 +1,8 @@
 """A provider that costs next to nothing: Prodia v1 and v2 without any wait, one protocol class on a bare loop.
 
-``/v2/job`` answers with the picture at once. A ``/v1`` job is done at its fourth poll, or, with ``[held]`` in the
-prompt, at the first poll after ``POST /release``. In a prompt, ``[bytes:N]`` asks for a picture of N bytes instead,
-``[multipart]`` for an answer in Prodia's documented form. ``GET /counts`` tells how many calls there were.
+``/v2/job`` answers with the picture at once, in the form that is asked for. A ``/v1`` job is done at its fourth poll,
+or, with ``[held]`` in the prompt, at the first poll after ``POST /release``. In a prompt, ``[bytes:N]`` asks for a
+picture of N bytes instead, ``[plain]`` for one without its job. ``GET /counts`` tells how many calls there were.
 ``python -m tests.benchmarks.upstream`` with the bytes of a picture; prints its address.
 """
 
@@ -23,6 +23,18 @@ from tests.benchmarks.machine import raise_limits
 POLLS = 4
 BYTES = re.compile(rb"\[bytes:(\d{1,9})\]")
 BOUNDARY = "upstream-boundary"
+DONE = {
+    "id": "0f4c6b0e-0d3b-4e7e-9f57-3a5b0c0a9d11",
+    "type": "inference.flux-fast.schnell.txt2img.v2",
+    "created_at": "2026-02-10T12:30:00.612Z",
+    "updated_at": "2026-02-10T12:30:00.912Z",
+    "expires_at": "2026-02-10T12:35:00.612Z",
+    "state": {"current": "completed", "history": None},
+    "config": {"prompt": "a hill", "steps": 4, "width": 1024, "height": 1024, "seed": 7},
+    "metrics": {"elapsed": 0.299, "ips": 13.36},
+    "price": {"product": "inference-flux-schnell-large-steps-4", "dollars": 0.0025},
+}
+"""As documented: https://docs.prodia.com/reference/price."""
 CHECKPOINT = "sd_xl_base_1.0.safetensors [be9edd61]"
 
 
@@ -46,8 +58,8 @@ class Jobs:
         self.held: set[str] = set()
         self.counts = {"submits": 0, "polls": 0}
 
-    def reply(self, path: str, body: bytes | bytearray) -> bytes:
-        """Answer one call."""
+    def reply(self, path: str, body: bytes | bytearray, *, multipart: bool = False) -> bytes:
+        """Answer one call; a picture within a form if that is accepted."""
         if path.endswith(("/generate", "/transform")):
             return self.submit(body)
         if path.startswith("/v1/job/"):
@@ -55,7 +67,7 @@ class Jobs:
         if path == "/v2/job":
             self.counts["submits"] += 1
             asked = BYTES.search(body, 0, 4096)
-            return picture(int(asked[1]) if asked else self.bytes, b"[multipart]" in body[:4096])
+            return picture(int(asked[1]) if asked else self.bytes, multipart and b"[plain]" not in body[:4096])
         if path == "/release":
             self.held.clear()
             return reply_json({})
@@ -86,7 +98,7 @@ def picture(size: int, multipart: bool) -> bytes:
     if not multipart:
         return answer(data, "image/png")
     head = f"--{BOUNDARY}\r\ncontent-disposition: form-data; name="
-    job = f'{head}"job"; filename="job.json"\r\n\r\n{{"state": {{"current": "completed"}}}}\r\n'
+    job = f'{head}"job"; filename="job.json"\r\n\r\n{json.dumps(DONE)}\r\n'
     output = f'{head}"output"; filename="output.png"\r\ncontent-type: image/png\r\n\r\n'
     body = b"".join([job.encode(), output.encode(), data, f"\r\n--{BOUNDARY}--\r\n".encode()])
     return answer(body, f"multipart/form-data; boundary={BOUNDARY}")
@@ -109,7 +121,7 @@ class Connection(asyncio.Protocol):
         self.jobs = jobs
         self.parser = httptools.HttpRequestParser(self)
         self.transport: Any = None
-        self.path, self.body = "", bytearray()
+        self.path, self.body, self.multipart = "", bytearray(), False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -121,7 +133,11 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         """Begin a call."""
-        self.path, self.body = url.decode(), bytearray()
+        self.path, self.body, self.multipart = url.decode().partition("?")[0], bytearray(), False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Look for the form that is accepted."""
+        self.multipart |= name.lower() == b"accept" and value.startswith(b"multipart/")
 
     def on_body(self, body: bytes) -> None:
         """Collect."""
@@ -129,7 +145,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Answer."""
-        self.transport.write(self.jobs.reply(self.path, self.body))
+        self.transport.write(self.jobs.reply(self.path, self.body, multipart=self.multipart))
 
 
 async def serve(picture_bytes: int) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.clients.checks import KEY, mask, picture
-from tests.clients.environments import ROOT, Unavailable, environment, node, python
+from tests.clients.environments import ROOT, Unavailable, environment, node, python, sillytavern
 
 _SCRIPT_S = 300
 _SPEED = "20"
@@ -46,6 +46,11 @@ def _of_node(script: str, release: str) -> Callable[[], tuple[Sequence[str], Pat
     return command
 
 
+def _sillytavern() -> tuple[Sequence[str], Path]:
+    folder = sillytavern()
+    return ["node", "sillytavern.mjs", ""], folder
+
+
 def _curl() -> tuple[Sequence[str], Path]:
     if shutil.which("curl") is None:
         raise Unavailable("curl is not installed")
@@ -61,6 +66,9 @@ SCRIPTS: dict[str, Callable[[], tuple[Sequence[str], Path]]] = {
     "ai-sdk 6": _of_node("ai_sdk.mjs", "6"),
     "ai-sdk 7": _of_node("ai_sdk.mjs", "7"),
     "frameworks": _of_python("frameworks", "frameworks"),
+    "sillytavern": _sillytavern,
+    "open-webui": _of_python("open-webui", "open_webui"),
+    "image-generation-mcp": _of_python("image-generation-mcp", "image_generation_mcp"),
     "curl": _curl,
 }
 """The clients' scripts: each prepares its environment and returns the command that runs it, and where."""

@@ -84,6 +84,29 @@ async def test_modalities_ask_for_images(service: Service, stream: bool) -> None
     assert decoded(data).size == (256, 256)
 
 
+async def test_the_configuration_may_decide_the_form() -> None:
+    models = {
+        "gallery": {"chat_form": "markdown"},
+        "album-*": {"chat_form": "auto", "routes": [LABS]},
+        "plain": {"routes": [LABS]},
+    }
+    asked = {"modalities": ["image", "text"]}
+    async with running(speed=400, chat={"form": "images"}, models=models) as service:
+        for model, more, images in (
+            ("plain", {}, True),
+            ("openai/gallery", asked, False),
+            ("gallery", asked, False),
+            ("album-1", {}, False),
+            ("album-1", asked, True),
+            (LABS, {}, True),
+        ):
+            answer = await service.post(CHAT, said("a windmill", model=model, **more))
+            assert ("images" in answer.json["choices"][0]["message"]) is images, model
+        delta = (await chunks(service, said("a windmill", model="plain")))[1]["choices"][0]["delta"]
+        assert shown_in(delta).startswith("data:image/png;base64,")
+        assert (await service.post(CHAT, said("a windmill", model="nonesuch"))).code == "model_not_found"
+
+
 @pytest.mark.parametrize("modalities", [None, ["image", "text"]])
 async def test_several_pictures_are_choices(service: Service, modalities: Any) -> None:
     answer = (await service.post(CHAT, said("a windmill", n=2, modalities=modalities))).json

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.anyio
 
 EDITOR = "prodia/inference.flux-2.pro.img2img.v1"
 MAX_TEXT, MAX_PICTURE = 4_096, 200_000
+IMG2IMG = "/sdapi/v1/img2img"
 JSON = {"content-type": "application/json"}
 
 
@@ -39,18 +40,23 @@ def chat(text: str, *sizes: int) -> tuple[str, dict[str, Any]]:
     return CHAT, {"model": EDITOR, "messages": said}
 
 
+def img2img(text: str, *sizes: int) -> tuple[str, dict[str, Any]]:
+    images = [data_url(png(size)) for size in sizes]
+    return IMG2IMG, {"model": EDITOR, "prompt": "paint it red", "infotext": text, "init_images": images}
+
+
 async def post_raw(service: Service, path: str, body: bytes) -> Answer:
     async with service.http.post(service.url + path, data=aiohttp.BytesPayload(body), headers=JSON) as response:
         return await Answer.read(response)
 
 
-@pytest.mark.parametrize("surface", [edit, chat])
+@pytest.mark.parametrize("surface", [edit, chat, img2img])
 async def test_pictures_may_exceed_the_limit_of_text(service: Service, surface: Any) -> None:
     assert (await service.post(*surface("x" * 2_000, 100_000))).status == 200
     assert (await service.post(*surface("x" * 2_000, 40_000, 40_001))).status == 200
 
 
-@pytest.mark.parametrize("surface", [edit, chat])
+@pytest.mark.parametrize("surface", [edit, chat, img2img])
 async def test_text_may_not(service: Service, surface: Any) -> None:
     before = await submits(service)
     refused = await service.post(*surface("x" * MAX_TEXT, 1_000))
@@ -58,13 +64,13 @@ async def test_text_may_not(service: Service, surface: Any) -> None:
     assert await submits(service) == before
 
 
-@pytest.mark.parametrize("surface", [edit, chat])
+@pytest.mark.parametrize("surface", [edit, chat, img2img])
 async def test_a_picture_may_not_exceed_its_own(service: Service, surface: Any) -> None:
     refused = await service.post(*surface("x", MAX_PICTURE + 1))
     assert (refused.status, refused.code) == (413, "request_too_large")
 
 
-@pytest.mark.parametrize("surface", [edit, chat])
+@pytest.mark.parametrize("surface", [edit, chat, img2img])
 @pytest.mark.parametrize(("plain", "spelt"), [("/", "\\/"), ("+", "\\u002B"), ("=", "\\u003d")])
 async def test_base64_as_other_encoders_spell_it(service: Service, surface: Any, plain: str, spelt: str) -> None:
     path, values = surface("x", next(size for size in (3_000, 3_001) if len(png(size)) % 3))
@@ -73,14 +79,14 @@ async def test_base64_as_other_encoders_spell_it(service: Service, surface: Any,
     assert (await post_raw(service, path, body.encode())).status == 200
 
 
-@pytest.mark.parametrize("surface", [edit, chat])
+@pytest.mark.parametrize("surface", [edit, chat, img2img])
 @pytest.mark.parametrize("data", ["YWJj", "%%%%", "YW=j", "", 'YW\\"J', "YW\\nJj", "#0", "YWJ"])
 async def test_what_is_no_picture(service: Service, surface: Any, data: str) -> None:
     path, values = surface("x", 0)
     body = json.dumps(values).replace(data_url(png(0)), f"data:image/png;base64,{data}")
     refused = await post_raw(service, path, body.encode())
     assert refused.status == 400
-    assert refused.json["error"]["param"] in ("messages", "images")
+    assert refused.json["error"]["param"] in ("messages", "images", "init_images")
 
 
 async def test_a_picture_that_is_said_is_not_drawn(service: Service) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -109,14 +110,72 @@ async def test_a_refused_request_bears_its_routes_name(
 # --- how loud -------------------------------------------------------------------------------------------------
 
 
-async def test_what_comes_every_second_is_for_debugging_only(
+async def test_one_line_for_each_request_for_pictures_is_all_that_is_said(
     service: Service, records: list[logging.LogRecord]
 ) -> None:
-    for path in ("/healthz", "/readyz", "/page/app.js", "/favicon.ico", "/v1/models", "/page/none.js"):
-        await service.get(path)
-    loud = {(line["route"], record.levelname) for record in records if (line := getattr(record, "fields", None))}
-    quiet = {("healthz", "DEBUG"), ("readyz", "DEBUG"), ("asset", "DEBUG"), ("icon", "DEBUG")}
-    assert loud == quiet | {("list_models", "INFO"), ("asset", "INFO")}
+    made = (await service.generate("a mill", model="dall-e-2")).json["data"][0]["url"]
+    readable = (
+        "/",
+        "/healthz",
+        "/readyz",
+        "/page/app.js",
+        "/favicon.ico",
+        "/v1/models",
+        "/v1/models/dall-e-2",
+        "/metrics",
+    )
+    for path in (*readable, "/openapi.json", "/sdapi/v1/options", made):
+        assert (await service.get(path)).status == 200
+    async with service.http.options(service.url + GENERATIONS) as response:
+        assert response.status == 204
+    said = [(record.levelname, record.fields["route"]) for record in records if hasattr(record, "fields")]
+    assert [line for line in said if line[0] != "DEBUG"] == [("INFO", "create_image")]
+    assert len(said) == 1 + len(readable) + 2 + made.startswith(service.url) + 1
+
+
+async def test_what_is_refused_is_said(service: Service, records: list[logging.LogRecord]) -> None:
+    await service.get("/page/none.js")
+    await service.get("/v1/models/none")
+    said = [(record.levelname, record.fields["route"]) for record in records if hasattr(record, "fields")]
+    assert said == [("INFO", "asset"), ("INFO", "get_model")]
+
+
+# --- from the client's error to the line ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [
+        ("a mill [fault:failed]", "image_generation_failed"),
+        ("a mill [fault:drop]", "submit_outcome_unknown"),
+        ("", "empty_string"),
+    ],
+)
+async def test_the_id_in_a_clients_error_finds_its_line(
+    service: Service, records: list[logging.LogRecord], prompt: str, code: str
+) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{service.url}/v1", api_key="-", max_retries=0) as client:
+        with pytest.raises(openai.APIStatusError) as refusal:
+            await client.images.generate(model=LABS, prompt=prompt)
+    found = [line for line in lines(records, "request") if line["id"] == refusal.value.request_id]
+    assert [(line["code"], line["status"]) for line in found] == [(code, refusal.value.status_code)]
+    assert refusal.value.code == code
+
+
+async def test_a_repeat_and_what_it_joined_have_the_same_generation(
+    service: Service, records: list[logging.LogRecord]
+) -> None:
+    checked = {"prompt": "a mill [seconds:0.2]", "model": "dall-e-2"}
+    handed = await service.post(GENERATIONS, checked, {"Prefer": "respond-async", "Idempotency-Key": "one"})
+    await closing_lines(records)
+    joined = await service.post(GENERATIONS, checked, {"Idempotency-Key": "one"})
+    first, second, closing = *lines(records, "request"), *lines(records, "generation")
+    assert [first["id"], closing["id"]] == [handed.headers["x-request-id"]] * 2
+    assert second["id"] == joined.headers["x-request-id"]
+    assert first["generation"] == second["generation"] == closing["generation"]
+    # Its address is all that it takes to read or abandon it where no keys are asked for.
+    assert handed.json["id"].startswith(first["generation"])
+    assert len(handed.json["id"]) - len(first["generation"]) >= 16
 
 
 async def test_polls_of_a_generation_are_for_debugging_only(service: Service, records: list[logging.LogRecord]) -> None:
@@ -151,7 +210,7 @@ async def test_a_handed_over_generation_logs_one_closing_line(
     (line,) = await closing_lines(records)
     assert line.pop("ms") > 0
     expected = {"id": handed.headers["x-request-id"], "outcome": "done", "model": "dall-e-2"}
-    assert line == {**expected, "provider": "prodia", "submits": 2}
+    assert line == {**expected, "provider": "prodia", "submits": 2, "generation": handed.json["id"][:19]}
     assert "secret" not in str([record.__dict__ for record in records])
 
 
@@ -198,7 +257,7 @@ async def test_an_unforeseen_end_that_nobody_waits_for_leaves_its_cause(
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(service.engine.generations, "_deliverable", broken)
+    monkeypatch.setattr(service.engine._results, "deliverable", broken)
     await service.post(GENERATIONS, {"prompt": "a mill", "model": LABS}, {"Prefer": "respond-async"})
     (line,) = await closing_lines(records)
     assert line["outcome"] == "internal_error"

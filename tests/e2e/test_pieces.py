@@ -70,7 +70,8 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
     folder = tmp_path_factory.mktemp("pictures")
     async with serving(create_simulator(speed=400)) as upstream:
         providers = simulated_providers(f"http://127.0.0.1:{upstream}")
-        recording = Recording(create_app(compose({"providers": providers, "images": {"directory": str(folder)}}, KEYS)))
+        tables = {"providers": providers, "images": {"directory": str(folder)}, "state": {"path": ":memory:"}}
+        recording = Recording(create_app(compose(tables, KEYS)))
         async with serving(recording) as port, aiohttp.ClientSession() as http:
             yield Place(f"http://127.0.0.1:{port}", recording, http, folder)
 
@@ -119,7 +120,10 @@ async def sdapi(place: Place) -> list[str]:
     values = {"prompt": PROMPT, "batch_size": 2, "width": 1024, "height": 1024, "model": MODEL, "cfg_scale": None}
     answer = json.loads(await place.post("/sdapi/v1/txt2img", values))
     assert answer["parameters"] == {"prompt": PROMPT, "width": 1024, "height": 1024, "cfg_scale": None}
-    assert json.loads(answer["info"]) == {"sd_model_name": MODEL, "width": 1024, "height": 1024}
+    info = json.loads(answer["info"])
+    seed = info["seed"]
+    told = {"seed": seed, "all_seeds": [seed, seed + 1]}
+    assert info == {"sd_model_name": MODEL, "width": 1024, "height": 1024, **told}
     pictures: list[str] = answer["images"]
     return pictures
 

@@ -46,7 +46,7 @@ async def test_one_event_that_names_its_type(service: Service) -> None:
     value = events[0].json
     assert value["type"] == events[0].name
     assert set(value) == FIELDS | {"usage"}
-    assert set(value["usage"]) == {"input_tokens", "output_tokens", "total_tokens", "input_tokens_details"}
+    assert set(value["usage"]) == {"input_tokens", "output_tokens", "total_tokens", "input_tokens_details", "cost"}
     assert type(value["created_at"]) is int
     assert f"{value['size']}" == "256x256"
     assert decoded(value["b64_json"]).size == (256, 256)

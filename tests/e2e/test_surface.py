@@ -387,6 +387,29 @@ async def test_a_stored_picture_suits_every_reader(service: Service, kind: str, 
     assert part.headers["content-range"] == f"bytes 4-9/{len(got.body)}"
 
 
+async def test_a_picture_that_is_kept_for_good_may_be_cached_for_a_year() -> None:
+    async with running(speed=SPEED, images={"keep": 0}) as service:
+        url = (await service.generate("a hill", output_format="png", response_format="url")).json["data"][0]["url"]
+        answer = await service.get(url)
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+async def test_the_list_of_models_is_small_and_may_be_short() -> None:
+    models = {"mine": {"routes": [LABS]}, "other-*": {}}
+    for lists, names in (("all", None), ("configured", ["mine"])):
+        async with running(speed=SPEED, server={"list_models": lists}, models=models) as service:
+            listed = await service.get("/v1/models")
+            found = [each["id"] for each in listed.json["data"]]
+            assert len(listed.body) <= 1_000 * len(found)
+            assert max(len(json.dumps(each)) for each in listed.json["data"]) <= 1_000
+            assert [each["title"] for each in (await service.get("/sdapi/v1/sd-models")).json] == found
+            assert found == names if names else {"mine", "dall-e-3", LABS} < set(found)
+            for hidden in ("dall-e-3", LABS):
+                described = (await service.get(f"/v1/models/{hidden}")).json
+                assert described["owned_by"] == ("imagelabs" if hidden == LABS else "images-proxy")
+                assert (await service.generate("a hill", model=hidden)).status == 200
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_span_of_a_picture_is_served_as_long_as_it_is_the_same_picture(service: Service, method: str) -> None:
     path = (await make(service, size="256x256")).json["data"][0]["url"].removeprefix(service.url)
@@ -627,7 +650,8 @@ async def test_answers_are_clean(service: Service, model: str) -> None:
     assert set(usage["input_tokens_details"]) == {"text_tokens", "image_tokens"}
     assert usage["input_tokens"] == sum(usage["input_tokens_details"].values())
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
-    assert all(type(value) is int for value in usage.values() if not isinstance(value, dict))
+    assert all(type(value) is int for name, value in usage.items() if name != "cost" and not isinstance(value, dict))
+    assert usage["cost"] == 2 * 0.0025
     for datum in body["data"]:
         if "b64_json" in datum:
             assert "\n" not in datum["b64_json"]

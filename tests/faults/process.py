@@ -102,7 +102,11 @@ async def main(scenario: str, directory: str) -> None:
     stepping = SteppingClock()
     async with serving(create_simulator(clock=stepping.clock())) as upstream_port:
         upstream = f"http://127.0.0.1:{upstream_port}"
-        values = {"providers": simulated_providers(upstream), "images": {"directory": directory}}
+        values = {
+            "providers": simulated_providers(upstream),
+            "images": {"directory": directory},
+            "state": {"path": ":memory:"},
+        }
         app = create_app(compose(values, KEYS), stepping.clock())
         async with serving(app) as port, aiohttp.ClientSession() as http:
             service = Service(f"http://127.0.0.1:{port}", upstream, app.state.waiting.engine, http)

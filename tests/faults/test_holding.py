@@ -147,7 +147,8 @@ async def test_a_partial_failure_keeps_what_was_made() -> None:
     async with running() as service:
         prompt = "a [seconds:0.1] [tag:t]"
         service.engine.runtimes["prodia"].slots = asyncio.Semaphore(10)
-        fetched = service.engine.generations._deliverable
+        results = service.engine._results
+        fetched = results.deliverable
         failed: list[int] = []
 
         async def fail_once(resolved: object, made: object, late: object) -> object:
@@ -157,7 +158,7 @@ async def test_a_partial_failure_keeps_what_was_made() -> None:
                 raise OSError(message)
             return await fetched(resolved, made, late)  # type: ignore[arg-type]
 
-        service.engine.generations._deliverable = fail_once  # type: ignore[assignment]
+        results.deliverable = fail_once  # type: ignore[assignment]
         first = await service.generate(prompt, model=SCHNELL, n=3)
         assert_failed(first, 500, "server_error", "internal_error")
         assert "disk" not in first.body.decode()

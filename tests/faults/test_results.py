@@ -255,7 +255,7 @@ async def test_a_cut_picture_in_the_paying_answer_is_unusable_and_not_bought_aga
             headers = {"x-stainless-retry-count": str(attempt)}
             failed = await service.generate("a fox", headers, model=SCHNELL, response_format="b64_json")
             assert_failed(failed, 502, ISE, "provider_bad_result")
-        assert len([request for request in host.requests if request.target == "/job"]) == 1
+        assert len([request for request in host.requests if request.target == "/job?price=true"]) == 1
         assert not list(service.engine.directory.glob(NOT_PUBLISHED))
 
 
@@ -267,7 +267,7 @@ async def test_a_cut_picture_that_is_collected_with_our_key_is_collected_again(c
 
     async def async_job(request: Request, writer: asyncio.StreamWriter) -> None:
         steps = {
-            "/job/async": answer(json.dumps({"id": JOB}).encode()),
+            "/job/async?price=true": answer(json.dumps({"id": JOB}).encode()),
             f"/job/async/{JOB}/job.state.current": answer(b"completed", "text/plain"),
             f"/job/async/{JOB}/output": answer(b'["a.png"]'),
         }
@@ -286,5 +286,5 @@ async def test_a_cut_picture_that_is_collected_with_our_key_is_collected_again(c
         if status == 502:
             assert_failed(got, 502, ISE, "provider_bad_result")
         targets = [request.target for request in host.requests]
-        assert targets.count("/job/async") == 1
+        assert targets.count("/job/async?price=true") == 1
         assert targets.count(f"/job/async/{JOB}/output/a.png") == 3

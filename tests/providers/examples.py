@@ -10,7 +10,6 @@ from PIL import Image
 
 from proxy import __version__
 from proxy.providers.boundary import (
-    SUBMIT,
     Finished,
     Handle,
     InputPicture,
@@ -38,7 +37,8 @@ _MOST_CALLS = 10
 
 ANSWERS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "prodia": {
-        "submit": [
+        "submit": [{"id": JOB, "error": None, "state": {"current": "completed", "history": [{"message": "it began"}]}}],
+        "begun": [
             {
                 "id": JOB,
                 "type": "inference.flux-fast.schnell.txt2img.v2",
@@ -48,6 +48,15 @@ ANSWERS: Mapping[str, Mapping[str, Sequence[Any]]] = {
             },
         ],
         "state": ["processing", "processed", "failed"],
+        "price": [
+            {
+                "id": JOB,
+                "config": {"prompt": "a fox", "seed": 5},
+                "state": {"current": "completed", "history": None},
+                "metrics": {"elapsed": 1.5},
+                "price": {"product": "inference-flux-schnell-large-steps-4", "dollars": 0.0025},
+            },
+        ],
         "details": [{"id": JOB, "error": None, "state": {"current": "failed", "history": [{"message": "no memory"}]}}],
         "output": [["output.png"], ["message.txt", "https://images.prodia.xyz/a.png"]],
         "picture": [{"id": JOB, "error": "it has expired", "detail": {"field": "steps"}, "message": "gone"}],
@@ -83,6 +92,8 @@ when it is done, when it failed. The contract of all providers is tried with the
 
 FOLLOWED: Mapping[str, Mapping[str, Any]] = {"prodia": {"mode": "async"}}
 """The settings with which a kind's jobs are followed, where those are not its usual ones."""
+BEGUN: Mapping[str, Handle] = {"prodia": Handle("begun")}
+"""With what the answer to the submit of such a job is read, where that is not ``SUBMIT``."""
 
 
 def picture(size: tuple[int, int] = (8, 8), kind: str = "PNG") -> bytes:
@@ -149,7 +160,7 @@ def reply(body: object = b"", status: int = 200, **headers: str) -> Reply:
 
 def streamed(body: bytes, content_type: str, piece: int = 7) -> Reply:
     """Return the reply as ``upstream`` makes it of a multipart body; where a file's path would be, its bytes are."""
-    written: list[bytes] = []
+    written: list[bytes | memoryview] = []
     parts = Parts(content_type, "output", written.append)
     for start in range(0, len(body), piece):
         parts.feed(body[start : start + piece])
@@ -180,7 +191,8 @@ def output_part(data: bytes, name: str = "output.png", content_type: str = "imag
 
 async def follow(upstream: Upstream, dialect: Provider, wanted: Job) -> Finished:
     """Submit ``wanted`` and ask on without waiting until it is finished."""
-    call, asked = dialect.submit(wanted), SUBMIT
+    call = dialect.submit(wanted)
+    asked = call.handle
     for _ in range(_MOST_CALLS):
         answer = dialect.read(asked, await upstream.send(call, 2.0))
         if isinstance(answer, Finished):

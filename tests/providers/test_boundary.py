@@ -33,6 +33,7 @@ from proxy.providers.boundary import (
 from proxy.providers.registry import KINDS
 from tests.providers.examples import (
     ANSWERS,
+    BEGUN,
     BOUNDARY,
     FOLLOWED,
     JOB,
@@ -51,22 +52,24 @@ FOLLOWING = {kind: provider(kind, **FOLLOWED.get(kind, {})) for kind in KINDS}
 
 def _handles(kind: str) -> Iterator[Handle]:
     """Yield every handle to which the examples lead, one for each step."""
-    seen, found = {"submit"}, [SUBMIT]
+    seen, found = {"submit"}, [BEGUN.get(kind, SUBMIT)]
     for asked in found:
         for value in ANSWERS[kind].get(asked.step, ()):
             with contextlib.suppress(ProviderFailure):
                 answer = FOLLOWING[kind].read(asked, reply(json.dumps(value).encode()))
-                if isinstance(answer, Pending) and answer.handle.step not in seen:
-                    seen.add(answer.handle.step)
-                    found.append(answer.handle)
-                    yield answer.handle
+                leads_to = (answer.handle, answer.otherwise) if isinstance(answer, Pending) else ()
+                for handle in leads_to:
+                    if handle is not None and handle.step not in seen:
+                        seen.add(handle.step)
+                        found.append(handle)
+                        yield handle
 
 
 _SHOWN = [kind for kind in KINDS if kind in ANSWERS]
 HANDLES = [(kind, handle) for kind in _SHOWN for handle in _handles(kind)]
 ASKED = [
     *((kind, provider(kind), SUBMIT) for kind in _SHOWN),
-    *((kind, FOLLOWING[kind], SUBMIT) for kind in FOLLOWED),
+    *((kind, FOLLOWING[kind], BEGUN[kind]) for kind in FOLLOWED),
     *((kind, FOLLOWING[kind], handle) for kind, handle in HANDLES),
 ]
 """Every step of every dialect whose replies are read differently."""
@@ -143,7 +146,8 @@ def test_every_kind_has_examples_of_its_answers() -> None:
     assert ANSWERS.keys() == KINDS.keys()
     for kind, steps in ANSWERS.items():
         reached = {handle.step for name, handle in HANDLES if name == kind}
-        assert reached == steps.keys() - {"submit"}, f"the examples of {kind} lead to other steps than they are of"
+        first = {SUBMIT.step, BEGUN.get(kind, SUBMIT).step}
+        assert reached == steps.keys() - first, f"the examples of {kind} lead to other steps than they are of"
 
 
 def _check(dialect: Provider, asked: Handle, value: Any, status: int = 200) -> None:
@@ -158,12 +162,14 @@ def _check(dialect: Provider, asked: Handle, value: Any, status: int = 200) -> N
         assert isinstance(answer.image, str | bytes | Path)
         assert answer.seed is None or type(answer.seed) is int
         assert answer.elapsed_s is None or 0 <= answer.elapsed_s < float("inf")
+        assert answer.cost is None or (type(answer.cost) is int and 0 <= answer.cost < 2**53)
         return
     assert answer.progress is None or 0 <= answer.progress <= 1
     assert answer.preview is None or isinstance(answer.preview, str)
-    assert Handle.load(answer.handle.dump()) == answer.handle
-    url = dialect.ask(answer.handle).url
-    assert not any(no_id in url for no_id in IDS_THAT_ARE_NONE), "an id goes into an address unchecked: use job_id"
+    for handle in filter(None, (answer.handle, answer.otherwise)):
+        assert Handle.load(handle.dump()) == handle
+        url = dialect.ask(handle).url
+        assert not any(no_id in url for no_id in IDS_THAT_ARE_NONE), "an id goes into an address unchecked: use job_id"
 
 
 @pytest.mark.parametrize(("kind", "dialect", "asked"), ASKED)
@@ -242,9 +248,9 @@ def test_a_handle_can_be_written_down_and_asked_with_later(kind: str, handle: Ha
     assert JOB in f"{call.url} {call.query} {call.json}"
 
 
-@given(st.text(), st.text(), st.text())
-def test_any_handle_survives_being_written_down(step: str, job_id: str, name: str) -> None:
-    assert Handle.load(Handle(step, job_id, name).dump()) == Handle(step, job_id, name)
+@given(st.text(), st.text(), st.text(), st.text())
+def test_any_handle_survives_being_written_down(step: str, job_id: str, name: str, told: str) -> None:
+    assert Handle.load(Handle(step, job_id, name, told).dump()) == Handle(step, job_id, name, told)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"step": 5}', '{"step": "job", "url": "x"}', '"job"'])

@@ -52,8 +52,9 @@ def _read(*parts: tuple[str, str, str, bytes], content_type: str = FORM, boundar
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
 def test_submit_asks_for_the_pictures_bytes(output_format: str) -> None:
     call = DIALECT.submit(job(SCHNELL, output_format=output_format, seed=5, steps=4, style_preset="anime"))
-    assert (call.method, call.url, call.query, call.files, call.picture) == ("POST", f"{BASE}/job", {}, (), True)
-    assert call.headers == {"accept": f"image/{output_format}"}
+    assert (call.method, call.url, call.query) == ("POST", f"{BASE}/job", {"price": "true"})
+    assert (call.files, call.picture, call.picture_part, call.handle) == ((), True, "output", SUBMIT)
+    assert call.headers == {"accept": f"multipart/form-data; image/{output_format}"}
     assert call.json == {
         "type": "inference.flux-fast.schnell.txt2img.v2",
         "config": {"prompt": PROMPT, "width": 1024, "height": 1024, "seed": 5, "steps": 4, "style_preset": "anime"},
@@ -93,7 +94,7 @@ def test_pictures_go_as_parts_that_the_job_names() -> None:
         ("input", "image0.png", "image/png", b"picture 0"),
         ("input", "image1.jpeg", "image/jpeg", b"picture 1"),
     ]
-    assert call.headers == {"accept": "image/webp"}
+    assert (call.headers, call.query) == ({"accept": "multipart/form-data; image/webp"}, {"price": "true"})
     assert call.picture
 
 
@@ -189,6 +190,32 @@ def test_the_seed_that_the_provider_says_it_used_is_read(config: Any, seed: int 
     assert _read(job_part(config=config), output_part(PNG)).seed == seed
 
 
+_NO_PRICES: list[Any] = [None, "0.0025", True, -1, 1e300, float("nan"), 10**400, {}]
+
+
+@pytest.mark.parametrize(
+    ("values", "cost"),
+    [
+        ({"price": {"product": "inference-flux-schnell-large-steps-4", "dollars": 0.0025}}, 2_500_000),
+        ({"price": {"dollars": 0}}, 0),
+        ({"price": {"dollars": 1}}, 10**9),
+        ({"price": {"dollars": 0.00054999999999995}}, 550_000),
+        ({}, None),
+        *(({"price": price}, None) for price in (None, {}, 0.0025, [0.0025], {"product": "x"})),
+        *(({"price": {"dollars": odd}}, None) for odd in _NO_PRICES),
+    ],
+)
+def test_the_price_that_the_provider_tells_is_read(values: dict[str, Any], cost: int | None) -> None:
+    assert _read(job_part(**values), output_part(PNG)).cost == cost
+
+
+def test_the_longest_prompt_does_not_cost_the_picture_that_comes_with_it() -> None:
+    echo = job_part(config={"prompt": "\N{FOX FACE}" * 32_000}, price={"dollars": 0.02})
+    assert len(echo[3]) > 380_000
+    said = streamed(multipart(echo, output_part(PNG)), FORM, 10_000)
+    assert DIALECT.read(SUBMIT, said) == Finished(cast("Path", PNG), cost=20_000_000)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -236,8 +263,13 @@ def test_of_several_pictures_the_first_output_alone_is_written(order: int, piece
 
 
 def test_what_is_kept_of_other_parts_is_short() -> None:
-    said = streamed(multipart(("a", "a", "b", bytes(500_000)), job_part(), output_part(PNG)), FORM, 1_000)
-    assert [len(data) for _, data in said.parts] == [65_536, len(job_part()[3]), 0]
+    long = ("a", "a", "b", bytes(700_000))
+    said = streamed(multipart(long, job_part(), output_part(PNG)), FORM, 1_000)
+    assert [len(data) for _, data in said.parts] == [524_288, len(job_part()[3]), 0]
+    assert said.picture
+    said = streamed(multipart(long, long, job_part(), output_part(PNG)), FORM, 1_000)
+    assert sum(len(data) for _, data in said.parts) < 1_100_000
+    assert said.picture, "it is recognised behind whatever came before it"
     with pytest.raises(UnreadableReply):
         streamed(multipart(*[job_part()] * 65), FORM, 1_000)
 
@@ -350,28 +382,30 @@ def test_the_probe_is_the_smallest_legal_job() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("data", [PNG, AWKWARD])
 async def test_bytes_stream_into_a_file(upstream: Upstream, web: aioresponses, data: bytes) -> None:
-    web.post(f"{BASE}/job", body=data, content_type="image/png")
+    web.post(f"{BASE}/job?price=true", body=data, content_type="image/png")
     answer = DIALECT.read(SUBMIT, await upstream.send(SUBMITTED, 1.0))
     assert isinstance(answer, Finished)
     assert isinstance(answer.image, Path)
     assert answer.image.read_bytes() == data
-    (sent,) = web.requests["POST", URL(f"{BASE}/job")]
+    (sent,) = web.requests["POST", URL(f"{BASE}/job?price=true")]
     assert sent.kwargs["json"] == SUBMITTED.json
     assert sent.kwargs["headers"] == {**SUBMITTED.headers, **NAMED}
-    assert sent.kwargs["params"] is None
+    assert sent.kwargs["params"] == {"price": "true"}
     assert sent.kwargs["allow_redirects"] is False
 
 
 @pytest.mark.anyio
 async def test_a_form_and_its_multipart_answer(upstream: Upstream, web: aioresponses) -> None:
     body = multipart(job_part(metrics={"elapsed": 0.3}), output_part(AWKWARD))
-    web.post(f"{BASE}/job", body=body, headers={"Content-Type": f'multipart/form-data; boundary="{BOUNDARY}"'})
+    web.post(
+        f"{BASE}/job?price=true", body=body, headers={"Content-Type": f'multipart/form-data; boundary="{BOUNDARY}"'}
+    )
     wanted = job(model(DIALECT, "flux-2.pro.img2img.v1"), "edit", [brought(AWKWARD)])
     answer = DIALECT.read(SUBMIT, await upstream.send(DIALECT.submit(wanted), 1.0))
     assert isinstance(answer, Finished)
     assert isinstance(answer.image, Path)
     assert (answer.image.read_bytes(), answer.elapsed_s) == (AWKWARD, 0.3)
-    (sent,) = web.requests["POST", URL(f"{BASE}/job")]
+    (sent,) = web.requests["POST", URL(f"{BASE}/job?price=true")]
     assert sent.kwargs["json"] is None
     assert sent.kwargs["headers"]["content-type"].startswith("multipart/form-data; boundary=")
 
@@ -389,7 +423,7 @@ async def test_a_form_and_its_multipart_answer(upstream: Upstream, web: aiorespo
 async def test_a_refusal_is_never_taken_for_a_picture(
     upstream: Upstream, web: aioresponses, status: int, body: bytes, content_type: str, headers: dict[str, str]
 ) -> None:
-    web.post(f"{BASE}/job", status=status, body=body, headers={"Content-Type": content_type, **headers})
+    web.post(f"{BASE}/job?price=true", status=status, body=body, headers={"Content-Type": content_type, **headers})
     said = await upstream.send(SUBMITTED, 1.0)
     assert (said.status, said.body, said.picture) == (status, body, None)
     assert said.retry_after == (2.0 if headers else None)

@@ -8,7 +8,7 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from proxy.errors import ContentRefused, GenerationFailed, ProviderBadResponse
-from proxy.providers.boundary import SUBMIT, Call, Finished, Handle, Reply, UnreadableReply
+from proxy.providers.boundary import Call, Finished, Handle, Reply, UnreadableReply
 from proxy.upstream.client import Upstream
 from tests.providers.conftest import Connect
 from tests.providers.examples import JOB, KEY, PAGE, PNG, brought, follow, job, model, pending, provider, reply
@@ -19,14 +19,17 @@ SCHNELL = model(DIALECT, "flux-fast.schnell.txt2img.v2")
 SUBMITTED = DIALECT.submit(job(SCHNELL, seed=1))
 
 
-STATE, OUTPUT, DETAILS = Handle("state", JOB), Handle("output", JOB), Handle("details", JOB)
+BEGUN = SUBMITTED.handle
+STATE, OUTPUT, DETAILS, PRICE = (Handle(step, JOB) for step in ("state", "output", "details", "price"))
 STATE_URL, OUTPUT_URL, DETAILS_URL = (f"{BASE}/{JOB}/{path}" for path in ("job.state.current", "output", "job.json"))
+WITH_PRICE = {"price": "true"}
 
 
 def test_submit_is_the_same_body_elsewhere() -> None:
     sync = provider("prodia").submit(job(SCHNELL, seed=1))
     assert (SUBMITTED.method, SUBMITTED.url, SUBMITTED.json, SUBMITTED.picture) == ("POST", BASE, sync.json, False)
-    assert SUBMITTED.headers == {"accept": "application/json"}
+    assert (SUBMITTED.headers, SUBMITTED.query) == ({"accept": "application/json"}, WITH_PRICE)
+    assert SUBMITTED.handle != sync.handle
     assert DIALECT.credentials() == {"authorization": f"Bearer {KEY}"}
 
 
@@ -37,7 +40,7 @@ def test_an_edit_is_the_same_form_elsewhere() -> None:
 
 
 def test_an_accepted_job_is_asked_after_while_it_is_kept() -> None:
-    answer = pending(DIALECT.read(SUBMIT, reply({"id": JOB, "state": {"current": "processing"}}, 201)))
+    answer = pending(DIALECT.read(BEGUN, reply({"id": JOB, "state": {"current": "processing"}}, 201)))
     assert (answer.handle, answer.state, answer.at_once, answer.expires_s) == (STATE, "queued", False, 300.0)
     assert DIALECT.ask(STATE) == Call("GET", STATE_URL, {"accept": "*/*"}, safe=True)
 
@@ -45,12 +48,12 @@ def test_an_accepted_job_is_asked_after_while_it_is_kept() -> None:
 @pytest.mark.parametrize("body", [{}, {"id": None}, {"id": "../../x"}, {"job": JOB}, {"id": 5, "detail": "x"}])
 def test_an_answer_without_an_id_is_a_bad_response(body: dict[str, Any]) -> None:
     with pytest.raises(ProviderBadResponse, match="names no job"):
-        DIALECT.read(SUBMIT, reply(body, 201))
+        DIALECT.read(BEGUN, reply(body, 201))
 
 
 def test_an_error_beside_the_id_is_a_failed_job() -> None:
     with pytest.raises(GenerationFailed):
-        DIALECT.read(SUBMIT, reply({"id": JOB, "error": "bad config"}, 201))
+        DIALECT.read(BEGUN, reply({"id": JOB, "error": "bad config"}, 201))
 
 
 @pytest.mark.parametrize(
@@ -68,10 +71,30 @@ def test_a_running_job_is_asked_again(body: bytes, state: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"processed", b'"processed"', b"completed", b" Succeeded\r\n"])
-def test_a_processed_jobs_outputs_are_asked_for_at_once(body: bytes) -> None:
+def test_a_processed_jobs_price_is_asked_for_and_then_or_otherwise_its_outputs(body: bytes) -> None:
     answer = pending(DIALECT.read(STATE, reply(body)))
-    assert (answer.handle, answer.at_once) == (OUTPUT, True)
-    assert DIALECT.ask(OUTPUT) == Call("GET", OUTPUT_URL, {"accept": "*/*"}, safe=True)
+    assert (answer.handle, answer.at_once, answer.otherwise) == (PRICE, True, OUTPUT)
+    assert DIALECT.ask(PRICE) == Call("GET", DETAILS_URL, {"accept": "*/*"}, WITH_PRICE, safe=True)
+    priced = pending(DIALECT.read(PRICE, reply({"id": JOB, "price": None})))
+    assert (priced.handle.step, priced.handle.id, priced.at_once, priced.otherwise) == ("output", JOB, True, None)
+    assert DIALECT.ask(OUTPUT) == DIALECT.ask(priced.handle) == Call("GET", OUTPUT_URL, {"accept": "*/*"}, safe=True)
+
+
+def test_what_the_job_tells_comes_with_its_picture() -> None:
+    told = {"price": {"dollars": 0.0125}, "metrics": {"elapsed": 3.1}, "config": {"seed": 9}, "error": None}
+    priced = pending(DIALECT.read(PRICE, reply({"id": JOB, **told})))
+    named = pending(DIALECT.read(Handle.load(priced.handle.dump()), reply(["a.png"])))
+    said = Reply(200, {"content-type": "image/png"}, picture=Path("a"))
+    facts: dict[str, Any] = {"elapsed_s": 3.1, "seed": 9, "cost": 12_500_000}
+    assert DIALECT.read(Handle.load(named.handle.dump()), said) == Finished(Path("a"), **facts)
+    at_an_address = DIALECT.read(priced.handle, reply(["https://images.prodia.xyz/a"]))
+    assert at_an_address == Finished("https://images.prodia.xyz/a", **facts)
+
+
+@pytest.mark.parametrize("body", [PAGE, b"", b"[]", b"null"])
+def test_a_price_that_cannot_be_read_is_unreadable(body: bytes) -> None:
+    with pytest.raises(UnreadableReply):
+        DIALECT.read(PRICE, reply(body))
 
 
 @pytest.mark.parametrize("body", [b"failed", b"cancelled", b"canceled"])
@@ -168,27 +191,30 @@ def test_collected_bytes_are_the_result_whatever_their_name(name: str) -> None:
 @pytest.mark.anyio
 async def test_a_whole_job_on_the_wire(connect: Connect, web: aioresponses) -> None:
     upstream = connect(credentials=DIALECT.credentials())
-    web.post(BASE, status=201, payload={"id": JOB, "state": {"current": "processing"}})
+    web.post(f"{BASE}?price=true", status=201, payload={"id": JOB, "state": {"current": "processing"}})
     web.get(STATE_URL, body="processing", content_type="text/plain")
     web.get(STATE_URL, body='"processed"', content_type="text/plain")
+    web.get(f"{DETAILS_URL}?price=true", payload={"id": JOB, "price": {"dollars": 0.04}})
     web.get(OUTPUT_URL, body='["message.txt", "output.png"]')
     web.get(f"{OUTPUT_URL}/output.png", body=PNG, content_type="image/png")
     finished = await follow(upstream, DIALECT, job(SCHNELL, seed=1))
     assert isinstance(finished.image, Path)
     assert finished.image.read_bytes() == PNG
 
-    (submit,) = web.requests["POST", URL(BASE)]
+    assert finished.cost == 40_000_000
+    (submit,) = web.requests["POST", URL(f"{BASE}?price=true")]
     assert submit.kwargs["json"] == SUBMITTED.json
     assert len(web.requests["GET", URL(STATE_URL)]) == 2
     sent = [call for calls in web.requests.values() for call in calls]
-    assert len(sent) == 5
+    assert len(sent) == 6
     assert {call.kwargs["headers"]["authorization"] for call in sent} == {f"Bearer {KEY}"}
-    assert not any(call.kwargs["allow_redirects"] or call.kwargs["params"] for call in sent)
+    assert not any(call.kwargs["allow_redirects"] for call in sent)
+    assert [call.kwargs["params"] for call in sent if call.kwargs["params"]] == [WITH_PRICE] * 2
 
 
 @pytest.mark.anyio
 async def test_a_failed_job_on_the_wire(upstream: Upstream, web: aioresponses) -> None:
-    web.post(BASE, status=201, payload={"id": JOB})
+    web.post(f"{BASE}?price=true", status=201, payload={"id": JOB})
     web.get(STATE_URL, body="failed", content_type="text/plain")
     web.get(DETAILS_URL, payload={"id": JOB, "state": {"current": "failed"}, "error": "NSFW"})
     with pytest.raises(ContentRefused):

@@ -64,6 +64,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "flux-2.max.txt2img.v1": {**_sides(256, 2048), "seed": SEED},
     "nano-banana.txt2img.v2": {"aspect_ratio": RATIOS},
     "nano-banana.img2img.v2": {"aspect_ratio": RATIOS},
+    "recraft.img2img.v1": {"strength": (0.0, 1.0)},
     "sdxl.txt2img.v1": {**_sides(512, 1536), "seed": SEED, "negative_prompt": None, "style_preset": STYLE_PRESETS},
 }
 """Keys beside prompt and pictures, with the values each takes (a pair: a decimal range; None: any text).
@@ -89,6 +90,7 @@ _requests = st.fixed_dictionaries(
         "negative_prompt": st.text(min_size=1, max_size=5),
         "steps": st.integers(1, 150),
         "cfg_scale": st.floats(0, 30),
+        "strength": st.floats(0, 1),
         "seed": st.integers(-1, 2**53 - 1),
         "sampler": st.sampled_from(["Euler a", "DDIM", "unknown"]),
         "style_preset": st.sampled_from([*STYLE_PRESETS, "Anime", "unknown"]),
@@ -106,7 +108,7 @@ _requests = st.fixed_dictionaries(
 def _config(made_by: Model, request: ImageRequest, seed: int) -> dict[str, Any]:
     """Return what is sent for ``request``, through the same translation as in service."""
     operation = next(iter(made_by.operations))
-    translation = translate(request, made_by, {})
+    translation = translate(request, made_by, {}, operation)
     images = () if operation == "generate" else (brought(),) * made_by.max_images
     mask = brought() if operation == "inpaint" else None
     wanted = Job(made_by, operation, request.prompt, translation.with_seed(seed), "png", images, mask)

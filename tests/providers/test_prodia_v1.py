@@ -72,8 +72,8 @@ def test_submit_is_a_post_and_the_key_is_a_credential() -> None:
     ("operation", "path", "more"),
     [
         ("generate", "generate", set()),
-        ("edit", "transform", {"imageData"}),
-        ("inpaint", "inpainting", {"imageData", "maskData"}),
+        ("edit", "transform", {"imageData", "denoising_strength"}),
+        ("inpaint", "inpainting", {"imageData", "maskData", "denoising_strength"}),
     ],
 )
 def test_each_operation_has_its_path_and_only_known_fields(
@@ -90,6 +90,8 @@ def test_each_operation_has_its_path_and_only_known_fields(
         "style_preset": "anime",
         "negative_prompt": "x",
     }
+    if operation != "generate":
+        settings["strength"] = 0.5
     call = DIALECT.submit(job(made_by, operation, images, mask, **settings))
     assert call.url == f"{BASE}/{family}/{path}"
     body = _body(call)

@@ -207,15 +207,23 @@ async def test_a_multipart_answer_survives_the_wire(upstream: Upstream) -> None:
 
 
 async def test_an_asynchronous_job_is_followed_at_its_own_address(connect: Connect) -> None:
-    said = [answer(json.dumps({"id": JOB}).encode(), status=201), answer(b"processed"), answer(b'["a.png"]')]
+    done = json.dumps({"id": JOB, "price": {"dollars": 0.0125}}).encode()
+    said = [
+        answer(json.dumps({"id": JOB}).encode(), status=201),
+        answer(b"processed"),
+        answer(done),
+        answer(b'["a.png"]'),
+    ]
     async with raw_server(saying(*said, answer(PNG, "image/png"))) as server:
         dialect = provider("prodia", f"{server.url}/v2", mode="async")
         upstream = connect(credentials=dialect.credentials())
         finished = await follow(upstream, dialect, job(dialect.models()[0], seed=1))
     assert isinstance(finished.image, Path)
+    assert finished.cost == 12_500_000
     assert [request.target for request in server.requests] == [
-        "/v2/job/async",
+        "/v2/job/async?price=true",
         f"/v2/job/async/{JOB}/job.state.current",
+        f"/v2/job/async/{JOB}/job.json?price=true",
         f"/v2/job/async/{JOB}/output",
         f"/v2/job/async/{JOB}/output/a.png",
     ]

@@ -90,6 +90,8 @@ class Life:
             await self.accept()
         if goal == "done":
             await self.finish()
+        if goal == "failed":
+            await self.state.end(self.job, 0, "failed", "image_generation_failed")
         if goal == "lost":
             await self.state.end(self.job, 0, "lose", "job_lost")
         assert (await self.row()).state == goal

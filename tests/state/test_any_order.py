@@ -33,12 +33,12 @@ LEADS = {
     "submitting": {
         "not_started": "released",
         "next_route": "intended",
-        "failed": "released",
+        "failed": "failed",
         "lose": "lost",
         "doubt": "unknown",
     },
-    "accepted": {"failed": "released", "lose": "lost"},
-    "unknown": {"not_started": "released", "failed": "released", "lose": "lost"},
+    "accepted": {"failed": "failed", "lose": "lost"},
+    "unknown": {"not_started": "released", "failed": "failed", "lose": "lost"},
 }
 EVENTS = ("not_started", "next_route", "failed", "lose", "doubt", "release")
 RANK = ("unknown", "lost", "again", "ok")
@@ -118,7 +118,7 @@ class Orders(RuleBasedStateMachine):
         """The end is written once, when the last job ends."""
         states = [one.state for job, one in self.model.items() if job.generation == generation]
         if generation not in self.ends and not any(state in OPEN for state in states):
-            words = {"done": "ok", "released": "again"}
+            words = {"done": "ok", "released": "again", "failed": "lost"}
             self.ends[generation] = min((words.get(state, state) for state in states), key=RANK.index)
 
     @rule(target=jobs, n=st.integers(1, 3), submit=st.integers(0, 3), key=st.sampled_from([None, None, "a", "b"]))

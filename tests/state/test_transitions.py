@@ -14,7 +14,7 @@ from tests.state.parts import ME, PRICE, ROUTE, Life, total
 
 pytestmark = pytest.mark.anyio
 
-STATES: Final = ("intended", "submitting", "accepted", "done", "lost", "unknown", "released", "paid", "free")
+STATES: Final = ("intended", "submitting", "accepted", "done", "lost", "unknown", "released", "failed", "paid", "free")
 """The last two: unknown, and settled by a person."""
 RESERVED, SPENT, UNKNOWN, NOTHING = (
     Balance(reserved=PRICE, reserved_pictures=1),
@@ -30,6 +30,7 @@ MONEY: Final = {
     "lost": SPENT,
     "unknown": UNKNOWN,
     "released": NOTHING,
+    "failed": NOTHING,
     "paid": SPENT,
     "free": NOTHING,
 }
@@ -41,17 +42,17 @@ LEADS: Final = {
         "finish": "done",
         "not_started": "released",
         "next_route": "intended",
-        "failed": "released",
+        "failed": "failed",
         "lose": "lost",
         "doubt": "unknown",
         "recover": "unknown!",
     },
-    "accepted": {"finish": "done!", "failed": "released!", "lose": "lost!", "recover": "accepted!"},
+    "accepted": {"finish": "done!", "failed": "failed!", "lose": "lost!", "recover": "accepted!"},
     "unknown": {
         "accept": "accepted!",
         "finish": "done!",
         "not_started": "released!",
-        "failed": "released!",
+        "failed": "failed!",
         "lose": "lost!",
         "paid": "paid!",
         "free": "free!",
@@ -134,6 +135,7 @@ async def one_event(state: State, name: str, event: Event, epoch: int, account: 
         (["released", "unknown", "lost", "done"], "unknown"),
         (["released", "lost", "done"], "lost"),
         (["done", "released"], "again"),
+        (["done", "released", "failed"], "lost"),
         (["lost"], "lost"),
     ],
 )

@@ -1,5 +1,6 @@
 """Who may ask: keys compared as digests of bytes, and for a service without keys its own names and pages."""
 
+import base64
 import hmac
 from typing import Any
 
@@ -102,6 +103,45 @@ def test_owners_tell_callers_apart_without_naming_their_keys() -> None:
     owners = {access.owner(_headers(("api-key", key))) for key in ("one", "two", "one")}
     assert len(owners) == 2
     assert _access().owner(_headers(("api-key", "anything"))) == ""
+
+
+def _basic(credentials: bytes) -> tuple[str, bytes]:
+    return "authorization", b"Basic " + base64.b64encode(credentials)
+
+
+@pytest.mark.parametrize("credentials", [b"anna:secret", b":secret", b"secret", b"secret:"])
+def test_a_key_may_come_as_a_password_where_that_is_asked_for(credentials: bytes) -> None:
+    access = _access("other", "secret")
+    assert access.owner(_headers(_basic(credentials)), basic=True) == access.owner(_headers(("api-key", "secret")))
+    with pytest.raises(NotAuthenticated):
+        access.owner(_headers(_basic(credentials)))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "code"),
+    [
+        ([_basic(b"anna:wrong")], "invalid_api_key"),
+        ([_basic(b"secret:anna")], "invalid_api_key"),
+        ([("authorization", "Basic secret")], "invalid_api_key"),
+        ([_basic(b"anna:secret"), _basic(b"anna:secret")], "invalid_api_key"),
+        ([("authorization", "Basic ")], None),
+        ([_basic(b":")], None),
+    ],
+)
+def test_a_wrong_password_is_refused(pairs: list[tuple[str, str | bytes]], code: str | None) -> None:
+    with pytest.raises(NotAuthenticated) as refusal:
+        _access("secret").owner(_headers(*pairs), basic=True)
+    assert refusal.value.code == code
+
+
+def test_a_password_is_not_taken_from_a_foreign_page() -> None:
+    access = _access("secret", cors_origins=("https://chat.example",))
+    known = _headers(_basic(b"anna:secret"), ("origin", "https://chat.example"))
+    assert access.owner(known, basic=True)
+    for origin in ("https://evil.example", "null"):
+        with pytest.raises(OriginNotAllowed):
+            access.owner(_headers(_basic(b"anna:secret"), ("origin", origin)), basic=True)
+        assert access.owner(_headers(("api-key", "secret"), ("origin", origin)), basic=True)
 
 
 _HOSTS: list[tuple[str, bool]] = [

@@ -22,7 +22,7 @@ from proxy.config import (
 from proxy.pictures.store import ImageSettings
 from proxy.providers.prodia import ProdiaSettings
 from proxy.providers.registry import KINDS
-from proxy.requests.routing import ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings
 
 _ROOT = Path(__file__).parents[2]
 _EXAMPLE = _ROOT / "config.example.toml"
@@ -91,6 +91,7 @@ def test_the_example_file_has_one_table_for_each_thing_and_in_it_every_key() -> 
     assert set(example["server"]) == set(ServerSettings.model_fields)
     assert set(example["timeouts"]) == set(Timeouts.model_fields)
     assert set(example["images"]) == set(ImageSettings.model_fields)
+    assert set(example["chat"]) == set(ChatSettings.model_fields)
     assert set(example["providers"]) == set(KINDS)
     for kind, table in example["providers"].items():
         assert set(table) == set(KINDS[kind].settings.model_fields), kind
@@ -105,6 +106,18 @@ def test_every_key_of_the_example_has_a_comment_where_it_first_stands() -> None:
         if found and not key.startswith("#") and key not in seen:
             seen.add(key)
             assert "#" in rest, line
+
+
+def test_what_is_listed_is_what_the_file_names() -> None:
+    models: dict[str, Any] = {"mine": {}, "dall-e-3": {}, "other-*": {}}
+    assert compose({"models": models}, {}).listed is None
+    only = {"server": {"list_models": "configured"}}
+    assert compose({**only, "models": models}, {}).listed == ("mine", "dall-e-3")
+    built_in = compose(only, {}).listed
+    assert built_in is not None
+    assert {"dall-e-2", "dall-e-3", "gpt-image-1"} < set(built_in)
+    assert compose({**only, "models": {"other-*": {}}}, {}).listed == built_in
+    assert not any("*" in name for name in built_in)
 
 
 def test_a_file_adds_key_by_key() -> None:
@@ -176,8 +189,8 @@ def test_a_default_route_that_leads_nowhere_is_told_once() -> None:
         ("key_env", _KEYED),
         ("mode", {"prodia"}),
         ("image_base_url", {"prodia-legacy"}),
-        *((key, set(KINDS)) for key in ("base_url", "enabled", "max_jobs", "polls_per_second", "http_proxy")),
-        *((key, set(KINDS)) for key in ("kind", "image_hosts", "allow_private_hosts")),
+        *((key, set(KINDS)) for key in ("base_url", "enabled", "max_jobs", "polls_per_second", "prices")),
+        *((key, set(KINDS)) for key in ("kind", "image_hosts", "allow_private_hosts", "http_proxy")),
     ],
 )
 def test_a_key_is_taken_by_its_kinds_and_refused_by_the_others(key: str, kinds: set[str]) -> None:
@@ -189,6 +202,17 @@ def test_a_key_is_taken_by_its_kinds_and_refused_by_the_others(key: str, kinds: 
     for kind in set(KINDS) - kinds:
         (problem,) = _problems({"providers": {"mine": {"kind": kind, key: value}}})
         assert problem.startswith(f"providers.mine.{key}: unknown key; only for kind {_listed(kinds)}; ")
+
+
+def test_prices_are_read_exactly_and_zero_is_one() -> None:
+    prices = tomllib.loads('prices = { "flux-2.klein.4b.txt2img.v1" = 0.0043, sdxl = 0, "flux dev" = 1 }')
+    settings = compose({"providers": {"prodia": prices}}, {}).settings
+    assert settings.providers["prodia"].prices == {
+        "flux-2.klein.4b.txt2img.v1": 4_300_000,
+        "sdxl": 0,
+        "flux dev": 10**9,
+    }
+    assert settings.providers["imagelabs"].prices == {}
 
 
 def test_a_removed_provider_is_not_used() -> None:
@@ -206,7 +230,7 @@ def test_several_tables_may_share_a_kind() -> None:
     configuration = compose(values, {"PRODIA_TOKEN": "one", "SECOND_TOKEN": "two"})
     second = configuration.settings.providers["second"]
     assert isinstance(second, ProdiaSettings)
-    assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "sync")
+    assert (second.kind, second.base_url, second.mode) == ("prodia", "https://inference.prodia.com/v2", "auto")
     assert configuration.provider_keys == {**dict.fromkeys(_KEYED, ""), "prodia": "one", "second": "two"}
     assert configuration.why_not("second") == ""
     assert configuration.why_not("old") == ""
@@ -247,7 +271,10 @@ def test_every_problem_is_told_at_once() -> None:
         ({"server": {"max_inflight": 1}}, "server.max_inflight: unknown key; did you mean 'max_in_flight'?"),
         ({"timeout": {}}, "timeout: unknown key; did you mean 'timeouts'?"),
         ({"timeouts": {"lifespan": 1}}, "timeouts.lifespan: unknown key; did you mean 'lifetime'?"),
-        ({"images": {"zzz": 1}}, "images.zzz: unknown key; known are directory, keep, max_bytes, max_pixels, copies"),
+        (
+            {"images": {"zzz": 1}},
+            "images.zzz: unknown key; known are store, directory, keep, max_bytes, max_pixels, copies",
+        ),
         ({"providers": {"prodia": {"url": "x"}}}, "providers.prodia.url: unknown key; did you mean 'base_url'?"),
         ({"models": {"dall-e-3": {"route": []}}}, "models.dall-e-3.route: unknown key; did you mean 'routes'?"),
         ({"providers": {"prodia": {"mod": 1}}}, "providers.prodia.mod: unknown key; did you mean 'mode'?"),
@@ -273,6 +300,41 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
     assert _problems(values) == [problem]
 
 
+_NO_ADDRESSES = [
+    *(
+        "bucket/prefix",
+        "https://bucket.s3.amazonaws.com",
+        "s3:/bucket",
+        "s3://",
+        "s3://b",
+        "s3:///prefix",
+        "S3://bucket",
+    ),
+    *(
+        "s3://bucket/..",
+        "s3://bucket/../other",
+        "s3://bucket/a//b",
+        "s3://bucket/./a",
+        "s3://bucket/a?b",
+        "s3://-bucket",
+    ),
+    *("s3://user:secret@host/a", "s3://bucket/a b", "s3://bucket/a%2fb", "s3://bucket/a\n", " s3://bucket"),
+]
+
+
+@pytest.mark.parametrize("address", ["s3://bucket", "s3://my.bucket-1/", "s3://bucket/a/b_c/d.e/", "s3://bucket/..a"])
+def test_a_store_is_a_bucket_with_or_without_folders(address: str) -> None:
+    assert compose({"images": {"store": address}}, {}).settings.images.store == address
+
+
+def test_a_store_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.pictures.store.find_spec", lambda _: None)
+    assert _problems({"images": {"store": "s3://bucket"}}) == [
+        "images.store: needs obstore, which comes with: pip install 'images-proxy[s3]'"
+    ]
+    assert compose({}, {}).settings.images.store == ""
+
+
 @pytest.mark.parametrize(
     ("values", "place"),
     [
@@ -285,7 +347,11 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
         ({"server": {"public_url": "pics.example"}}, "server.public_url"),
         ({"server": {"trusted_proxies": ["10.0.0.0/8", "here"]}}, "server.trusted_proxies"),
         ({"images": {"keep": float("inf")}}, "images.keep"),
-        ({"images": {"keep": 0}}, "images.keep"),
+        ({"images": {"keep": -1}}, "images.keep"),
+        ({"chat": {"form": "picture"}}, "chat.form"),
+        ({"models": {"x": {"chat_form": "picture"}}}, "models.x.chat_form"),
+        ({"server": {"list_models": "some"}}, "server.list_models"),
+        *(({"images": {"store": address}}, "images.store") for address in _NO_ADDRESSES),
         ({"timeouts": {"heartbeat": float("inf")}}, "timeouts.heartbeat"),
         ({"timeouts": {"hold": float("nan")}}, "timeouts.hold"),
         ({"models": {"x": {"routes": ["imagelabs/sdxl-turbo"], "defaults": {"n": 2}}}}, "models.x.defaults"),
@@ -295,6 +361,14 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(values: dict[str, A
         ({"models": {"x": {"routes": []}}}, "models.x.routes"),
         ({"server": {"default_routes": []}}, "server.default_routes"),
         ({"server": {"default_routes": [5]}}, "server.default_routes.0"),
+        ({"providers": {"prodia": {"prices": 5}}}, "providers.prodia.prices"),
+        *(
+            (
+                {"providers": {"prodia": {"prices": {"sdxl": 0.002, "flux-dev": price}}}},
+                "providers.prodia.prices.flux-dev",
+            )
+            for price in (-0.01, "0.01", True, float("nan"), 1e-12, 1e9, [0.1])
+        ),
     ],
 )
 def test_wrong_values_are_told_by_their_place(values: dict[str, Any], place: str) -> None:

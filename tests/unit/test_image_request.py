@@ -198,8 +198,8 @@ def test_null_and_empty_mean_absent(name: str, absent: object) -> None:
 @pytest.mark.parametrize("alias", sorted(ALIASES))
 def test_aliases_stand_for_the_parameter(alias: str) -> None:
     name = ALIASES[alias]
-    value = {"steps": 4, "cfg": 5.0, "aspect_ratio": "3:2"}.get(name, "Euler")
-    other = {"steps": 9, "cfg": 9.0, "aspect_ratio": "1:1"}.get(name, "Heun")
+    value = {"steps": 4, "cfg": 5.0, "strength": 0.5, "aspect_ratio": "3:2"}.get(name, "Euler")
+    other = {"steps": 9, "cfg": 9.0, "strength": 0.9, "aspect_ratio": "1:1"}.get(name, "Heun")
     assert getattr(_parsed(**{alias: value}), name) == value
     assert getattr(_parsed(**{alias: value, name: None}), name) == value
     assert getattr(_parsed(**{alias: value, name: ""}), name) == value

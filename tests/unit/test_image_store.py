@@ -66,6 +66,18 @@ async def test_what_is_waited_for_outlasts_time_and_quota(tmp_path: Path, time: 
     assert ((tmp_path / waited.name).exists(), (tmp_path / other.name).exists()) == (False, True)
 
 
+async def test_kept_for_good_means_until_the_quota(tmp_path: Path, time: _Time) -> None:
+    store = await _store(tmp_path, time, max_bytes=100, keep_s=0)
+    old, new = [await _written(store, b"x" * 40, _PNG) for _ in range(2)]
+    time.now += 10**9
+    await store.sweep()
+    assert await store.find(old.name) is not None
+    again = await _store(tmp_path, time, max_bytes=100, keep_s=0)
+    assert await again.find(old.name) is not None
+    await _written(again, b"x" * 40, _PNG)
+    assert [await again.find(each.name) is None for each in (old, new)] == [True, False]
+
+
 async def test_no_draft_is_opened_on_a_full_disk(tmp_path: Path, time: _Time, monkeypatch: pytest.MonkeyPatch) -> None:
     store = await _store(tmp_path, time)
     monkeypatch.setattr(proxy.pictures.drafts, "_LEAST_FREE_BYTES", 2**80)

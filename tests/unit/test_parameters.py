@@ -22,7 +22,12 @@ _FAST = next(model for model in _EVERY_MODEL if model.name == "inference.flux-fa
 _RICH = Model(
     name="rich",
     shapes=FreeShapes(low=256, high=1536, step=8),
-    numbers={"steps": Range(1, 50, 20), "cfg": Range(1, 20, 7, whole=False), "seed": Range(0, 99)},
+    numbers={
+        "steps": Range(1, 50, 20),
+        "cfg": Range(1, 20, 7, whole=False),
+        "seed": Range(0, 99),
+        "strength": Range(0.1, 0.9, 0.7, whole=False),
+    },
     choices={"sampler": ("Euler", "Euler a"), "style_preset": ("cinematic", "photographic", "anime")},
     texts=frozenset({"negative_prompt"}),
     prompt=(3, 20),
@@ -33,6 +38,15 @@ _BARE = Model(name="bare", shapes=FixedShapes([Shape(1024, 1024), Shape(1536, 10
 
 def _translated(model: Model, defaults: dict[str, Any] | None = None, **values: Any) -> Translation:
     return translate(parse({"prompt": "a boat", **values})[0], model, defaults or {})
+
+
+def test_strength_is_for_edits() -> None:
+    request, _ = parse({"prompt": "a boat", "denoising_strength": "0.95"})
+    made = translate(request, _RICH, {}, "edit")
+    assert (made.settings["strength"], made.mapped, made.dropped) == (0.9, ("strength=0.95->0.9",), ())
+    assert translate(request, _BARE, {}, "inpaint").dropped == ("strength",)
+    by_default = translate(parse({"prompt": "a boat"})[0], _RICH, {"strength": 0.5})
+    assert ("strength" in by_default.settings, by_default.dropped) == (False, ())
 
 
 def test_the_report_reads_as_the_design_shows_it() -> None:
@@ -56,6 +70,7 @@ def test_the_report_reads_as_the_design_shows_it() -> None:
         ({"steps": 50}, (), ()),
         ({"cfg": 0.5}, ("cfg=0.5->1",), ()),
         ({"cfg": 7.5}, (), ()),
+        ({"strength": 0.5}, (), ("strength",)),
         ({"sampler": "EULER A"}, (), ()),
         ({"sampler": "Heun"}, (), ("sampler",)),
         ({"style_preset": "Anime"}, (), ()),

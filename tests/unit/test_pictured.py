@@ -21,9 +21,11 @@ _MUCH = 10**9
 _HEAD = "data:image/png;base64,"
 
 
-def cut(body: bytes, sizes: Sequence[int] = (), max_text: int = _MUCH, max_picture: int = _MUCH) -> Cutter:
+def cut(
+    body: bytes, sizes: Sequence[int] = (), max_text: int = _MUCH, max_picture: int = _MUCH, *, bare: bool = False
+) -> Cutter:
     """Feed a body in pieces of these sizes, the rest at once."""
-    cutter, at = Cutter(max_text, max_picture), 0
+    cutter, at = Cutter(max_text, max_picture, bare=bare), 0
     for size in (*sizes, len(body)):
         cutter.feed(body[at : at + size])
         at += size
@@ -66,8 +68,8 @@ def parsed_whole(value: Any) -> Any:
         return None
 
 
-def pictures_in(body: bytes, sizes: Sequence[int] = ()) -> Any:
-    cutter = cut(body, sizes)
+def pictures_in(body: bytes, sizes: Sequence[int] = (), *, bare: bool = False) -> Any:
+    cutter = cut(body, sizes, bare=bare)
     body_left = Pictured(decode_json(bytes(cutter.text)), cutter.pictures)
     return read_back(body_left.values, body_left)
 
@@ -114,6 +116,27 @@ def test_every_split_of_one_body() -> None:
     assert whole == {'a"': [base64.b64decode("YW+jZ/=="), b"", "\\"], "b": "data:x"}
     assert all(pictures_in(body, [size]) == whole for size in range(1, len(body)))
     assert pictures_in(body, [1] * len(body)) == whole
+
+
+@pytest.mark.parametrize("slash", ["/", "\\/", "\\u002F"])
+@pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n\x00", b"\xff\xd8\xff\xe0", b"RIFF\x01\x02\x03\x04WEBP"])
+def test_every_split_of_a_body_with_bare_pictures(head: bytes, slash: str) -> None:
+    picture = head + bytes(range(200, 256))
+    values = {"init_images": [base64.b64encode(picture).decode()] * 2, "mask": "iVBORw0KGg", "b": ["/9", "Ukl", "\\"]}
+    spelt = json.dumps(values)
+    body = (spelt if head.startswith(b"\xff") and slash == "\\u002F" else spelt.replace("/", slash)).encode()
+    whole = pictures_in(body, bare=True)
+    assert whole == {**values, "init_images": [picture] * 2}
+    assert all(pictures_in(body, [size], bare=True) == whole for size in range(1, len(body)))
+    assert pictures_in(body, [1] * len(body), bare=True) == whole
+    assert pictures_in(body) == values
+
+
+def test_a_bare_picture_has_the_limit_of_pictures() -> None:
+    body = json.dumps({"mask": base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(3000)).decode()}).encode()
+    assert len(cut(body, max_text=100, bare=True).text) <= 100
+    with pytest.raises(RequestTooLarge):
+        cut(body, max_text=100)
 
 
 @pytest.mark.parametrize(
@@ -166,18 +189,22 @@ _FORMS = {
     "backslashes": lambda size: b'"' + b"\\" * size,
     "brackets": lambda size: b"[" * size,
     "a string without an end": lambda size: b'["' + b"x" * size,
+    "many bare pictures": lambda size: b"[" + b'"iVBORw0KGgo=",' * (size // 15),
+    "almost bare pictures": lambda size: b"[" + b'"/9j","UklG","iVBORw0KGg",' * (size // 26),
 }
 
 
 @pytest.mark.parametrize("form", _FORMS)
 def test_twice_the_body_is_twice_the_work(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    counters = {name: Counting(getattr(pictured, name)) for name in ("_PLAIN", "_REST_OF_STRING", "_HEAD")}
+    bare = "bare" in form
+    names = ("_PLAIN_WITH_BARE" if bare else "_PLAIN", "_REST_OF_STRING", "_HEAD")
+    counters = {name: Counting(getattr(pictured, name)) for name in names}
     for name, counter in counters.items():
         monkeypatch.setattr(pictured, name, counter)
     work = []
     for size in (300_000, 600_000):
         body, before = _FORMS[form](size), sum(counter.count for counter in counters.values())
-        cut(body, [PIECE_BYTES] * (size // PIECE_BYTES))
+        cut(body, [PIECE_BYTES] * (size // PIECE_BYTES), bare=bare)
         work.append(sum(counter.count for counter in counters.values()) - before)
     assert work[1] <= 2.5 * work[0]
     assert work[1] <= 3 * 600_000

@@ -25,6 +25,7 @@ _GPT_ONLY = {
     "frame_count": 2,
 }
 _PUBLIC = PublicModel("dall-e-3", (Route("one", _SHORT), Route("two", _LONG)), "")
+_SECRET = b"secret"
 _RED = InputPicture(b"red", "png", 8, 8)
 _BLUE = InputPicture(b"blue", "png", 8, 8)
 
@@ -35,7 +36,7 @@ def _checked(owner: str = "", **values: Any) -> CheckedRequest:
 
 
 def _resolved(**values: Any) -> ResolvedRequest:
-    return resolve(_checked(**values), _PUBLIC, strict=False)
+    return resolve(_checked(**values), _PUBLIC, _SECRET, strict=False)
 
 
 def _routes(resolved: ResolvedRequest) -> list[str]:
@@ -58,21 +59,21 @@ def test_a_prompt_too_long_for_every_route_is_refused() -> None:
 
 def test_a_prompt_too_short_for_every_route_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        resolve(_checked(prompt="ab"), PublicModel("x", (Route("one", _SHORT),), "url"), strict=False)
+        resolve(_checked(prompt="ab"), PublicModel("x", (Route("one", _SHORT),), "url"), _SECRET, strict=False)
     assert (refusal.value.code, refusal.value.param) == ("string_below_min_length", "prompt")
 
 
 def test_strict_refuses_unknown_fields_by_name() -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        resolve(_checked(frames=3), _PUBLIC, strict=True)
+        resolve(_checked(frames=3), _PUBLIC, _SECRET, strict=True)
     assert (refusal.value.code, refusal.value.param) == ("unknown_parameter", "frames")
     assert "frames" in refusal.value.message
 
 
 def test_strict_skips_routes_that_would_drop_a_parameter() -> None:
-    assert _routes(resolve(_checked(steps=3), _PUBLIC, strict=True)) == ["one/short"]
+    assert _routes(resolve(_checked(steps=3), _PUBLIC, _SECRET, strict=True)) == ["one/short"]
     with pytest.raises(InvalidRequest) as refusal:
-        resolve(_checked(cfg=3), _PUBLIC, strict=True)
+        resolve(_checked(cfg=3), _PUBLIC, _SECRET, strict=True)
     assert (refusal.value.status, refusal.value.code, refusal.value.param) == (400, "unknown_parameter", "cfg")
 
 
@@ -84,7 +85,7 @@ def test_not_strict_takes_everything() -> None:
 
 def test_only_routes_that_can_do_the_operation_are_left() -> None:
     request, _ = parse({"prompt": "a boat"})
-    resolved = resolve(CheckedRequest(request, operation="edit", images=(_RED,)), _PUBLIC, strict=False)
+    resolved = resolve(CheckedRequest(request, operation="edit", images=(_RED,)), _PUBLIC, _SECRET, strict=False)
     assert _routes(resolved) == ["two/long"]
 
 
@@ -92,7 +93,7 @@ def test_an_operation_that_no_route_can_do_recommends_models() -> None:
     request, _ = parse({"prompt": "a boat"})
     checked = CheckedRequest(request, operation="inpaint", images=(_RED,), mask=_RED)
     with pytest.raises(InvalidRequest) as refusal:
-        resolve(checked, _PUBLIC, strict=False, able=["gpt-image-1", "dall-e-2"])
+        resolve(checked, _PUBLIC, _SECRET, strict=False, able=["gpt-image-1", "dall-e-2"])
     assert (refusal.value.status, refusal.value.code, refusal.value.param) == (400, "invalid_value", "model")
     assert "'gpt-image-1', 'dall-e-2'" in refusal.value.message
 
@@ -100,7 +101,7 @@ def test_an_operation_that_no_route_can_do_recommends_models() -> None:
 def test_too_many_pictures_are_refused() -> None:
     request, _ = parse({"prompt": "a boat"})
     with pytest.raises(InvalidRequest) as refusal:
-        resolve(CheckedRequest(request, operation="edit", images=(_RED, _BLUE, _RED)), _PUBLIC, strict=False)
+        resolve(CheckedRequest(request, operation="edit", images=(_RED, _BLUE, _RED)), _PUBLIC, _SECRET, strict=False)
     assert refusal.value.param == "image"
 
 
@@ -126,20 +127,23 @@ def test_the_form_is_the_callers_or_the_models(values: dict[str, Any], form: str
 )
 def test_an_edit_without_a_model_is_a_gpt_models(values: dict[str, Any], form: str) -> None:
     request, unknown = parse({"prompt": "a boat", **values})
-    assert resolve(CheckedRequest(request, unknown, "edit", (_RED,)), _PUBLIC, strict=False).form == form
+    assert resolve(CheckedRequest(request, unknown, "edit", (_RED,)), _PUBLIC, _SECRET, strict=False).form == form
 
 
 def test_a_configured_form_wins_over_what_a_request_implies() -> None:
     request, unknown = parse({"prompt": "a boat", "background": "auto"})
     assert (
-        resolve(CheckedRequest(request, unknown), replace(_PUBLIC, response_format="url"), strict=False).form == "url"
+        resolve(CheckedRequest(request, unknown), replace(_PUBLIC, response_format="url"), _SECRET, strict=False).form
+        == "url"
     )
 
 
 def _fingerprint(owner: str = "", images: tuple[InputPicture, ...] = (), **values: Any) -> bytes:
     request, unknown = parse({"prompt": "a boat", **values})
     operation: Any = "edit" if images else "generate"
-    return resolve(CheckedRequest(request, unknown, operation, images, owner=owner), _PUBLIC, strict=False).fingerprint
+    return resolve(
+        CheckedRequest(request, unknown, operation, images, owner=owner), _PUBLIC, _SECRET, strict=False
+    ).fingerprint
 
 
 @pytest.mark.parametrize(

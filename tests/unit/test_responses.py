@@ -13,7 +13,6 @@ from proxy.api.responses import ImagesResponse, PicturesBody, base64_pieces, ima
 from proxy.clock import Clock
 from proxy.errors import ProviderBadResult
 from proxy.generations.results import Picture
-from proxy.jobs.steps import Origin
 from proxy.pictures.codec import Facts
 from proxy.pictures.directory import PictureDirectory
 from proxy.pictures.store import PIECE_BYTES, PictureStore, open_file
@@ -22,6 +21,7 @@ from proxy.providers.shapes import FreeShapes
 from proxy.requests.image_request import parse
 from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import PublicModel, Route
+from proxy.requests.summary import Origin
 
 pytestmark = pytest.mark.anyio
 
@@ -37,12 +37,16 @@ _AROUND_PIECES = [
 def _resolved(images: tuple[InputPicture, ...] = (), **values: Any) -> ResolvedRequest:
     request, _ = parse({"prompt": "a boat", **values})
     return resolve(
-        CheckedRequest(request, operation="edit" if images else "generate", images=images), _PUBLIC, strict=False
+        CheckedRequest(request, operation="edit" if images else "generate", images=images), _PUBLIC, b"", strict=False
     )
 
 
+async def _images_body(resolved: ResolvedRequest, *rest: Any) -> PicturesBody:
+    return await images_body(resolved.summary(), *rest)
+
+
 def _origin(resolved: ResolvedRequest) -> Origin:
-    return Origin.of(resolved.candidates[0], 7)
+    return resolved.candidates[0].origin().seeded(7)
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ async def test_the_length_is_exact_and_every_picture_in_its_place(store: Picture
     resolved = _resolved(n=len(lengths), response_format="b64_json")
     contents = [_bytes(length)[:length] for length in lengths]
     pictures = [await _stored(resolved, store, data) for data in contents]
-    answer = await _body(await images_body(resolved, pictures, 1_700_000_000, "http://box.lan", store))
+    answer = await _body(await images_body(resolved.summary(), pictures, 1_700_000_000, "http://box.lan", store))
     assert [list(item) for item in answer["data"]] == [["b64_json"]] * len(lengths)
     assert [base64.b64decode(item["b64_json"], validate=True) for item in answer["data"]] == contents
 
@@ -91,7 +95,9 @@ async def test_the_length_is_exact_and_every_picture_in_its_place(store: Picture
 async def test_an_answer_says_what_openai_says_and_has_no_nulls(store: PictureStore) -> None:
     resolved = _resolved(response_format="b64_json", quality="hd")
     answer = await _body(
-        await images_body(resolved, [await _stored(resolved, store, b"abc")], 1_700_000_000, "http://box.lan", store)
+        await images_body(
+            resolved.summary(), [await _stored(resolved, store, b"abc")], 1_700_000_000, "http://box.lan", store
+        )
     )
     assert answer == {
         "created": 1_700_000_000,
@@ -115,7 +121,7 @@ async def test_addresses_are_the_providers_or_ours(store: PictureStore) -> None:
     theirs = Picture(_origin(resolved), 64, 64, None, url="https://images.example/x")
     ours = await _stored(resolved, store, b"abc")
     assert ours.stored is not None
-    answer = await _body(await images_body(resolved, [theirs, ours], 1, "https://box.lan/base", store))
+    answer = await _body(await images_body(resolved.summary(), [theirs, ours], 1, "https://box.lan/base", store))
     assert answer["data"] == [
         {"url": "https://images.example/x"},
         {"url": f"https://box.lan/base/images/{ours.stored.name}"},
@@ -126,7 +132,7 @@ async def test_addresses_are_the_providers_or_ours(store: PictureStore) -> None:
 async def test_an_address_cannot_break_into_the_base64(store: PictureStore) -> None:
     resolved = _resolved(n=2, response_format="b64_json")
     strange = Picture(_origin(resolved), 64, 64, "png", url='https://images.example/"\\u0041"')
-    answer = await _body(await images_body(resolved, [strange, await _stored(resolved, store, b"abc")], 1, "", store))
+    answer = await _body(await _images_body(resolved, [strange, await _stored(resolved, store, b"abc")], 1, "", store))
     assert answer["data"] == [{"url": 'https://images.example/"\\u0041"'}, {"b64_json": "YWJj"}]
 
 
@@ -134,7 +140,7 @@ async def test_an_address_cannot_break_into_the_base64(store: PictureStore) -> N
 def test_usage_is_complete_and_adds_up(prompt: str) -> None:
     resolved = _resolved((InputPicture(b"", "png", 100, 101),), prompt=prompt)
     pictures = [Picture(_origin(resolved), 64, 65, "png", url="u")] * 3
-    counts = usage(resolved, pictures)
+    counts = usage(resolved.summary(), pictures)
     assert counts["total_tokens"] == counts["input_tokens"] + counts["output_tokens"]
     for side in ("input", "output"):
         details = counts[f"{side}_tokens_details"]
@@ -150,14 +156,14 @@ async def test_a_picture_that_is_gone_is_told_before_the_status_goes_out(tmp_pat
     assert picture.stored is not None
     (tmp_path / picture.stored.name).unlink()
     with pytest.raises(ProviderBadResult):
-        await images_body(resolved, [picture], 1, "", store)
+        await images_body(resolved.summary(), [picture], 1, "", store)
 
 
 @pytest.mark.parametrize("length", [0, 1, PIECE_BYTES, 3 * PIECE_BYTES + 1])
 async def test_the_response_is_sent_in_bounded_pieces_with_its_length(store: PictureStore, length: int) -> None:
     resolved = _resolved(response_format="b64_json")
     data = _bytes(length)[:length]
-    body = await images_body(resolved, [await _stored(resolved, store, data)], 1, "", store)
+    body = await _images_body(resolved, [await _stored(resolved, store, data)], 1, "", store)
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -193,7 +199,7 @@ async def test_an_answer_that_breaks_off_is_told_as_lost(store: PictureStore, tm
         await asyncio.sleep(60)
         return {"type": "http.disconnect"}
 
-    answer = ImagesResponse(await images_body(resolved, pictures, 1, "http://x", store), lambda: lost.append(None))
+    answer = ImagesResponse(await _images_body(resolved, pictures, 1, "http://x", store), lambda: lost.append(None))
     with pytest.raises(ProviderBadResult):
         await answer({"type": "http"}, receive, send)
     assert lost == [None]

@@ -181,6 +181,17 @@ def test_the_listing_has_configured_names_then_native_ones_of_usable_providers()
     ]
 
 
+def test_a_shorter_listing_hides_names_and_keeps_them_callable() -> None:
+    models = {"b": _settings("fast/turbo"), "a": _settings("slow/careful")}
+    routing = Routing(models, _CATALOGUES, ("a",))
+    assert list(routing.listed()) == [("a", "images-proxy")]
+    assert list(routing.known()) == list(_routing(models).listed())
+    assert [str(route) for route in routing.resolve("b").routes] == ["fast/turbo"]
+    assert [str(route) for route in routing.resolve("fast/turbo").routes] == ["fast/turbo"]
+    with pytest.raises(UnknownModel, match="Did you mean 'b'"):
+        routing.resolve("bb")
+
+
 @pytest.mark.parametrize(
     ("route", "reason"),
     [

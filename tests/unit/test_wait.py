@@ -45,7 +45,7 @@ class _Caller:
 
 
 def _generation() -> Generation:
-    return Generation("imggen_1", 1, _RESOLVED, "", 0, Deadline.after(clock(), 300), 0)
+    return Generation("imggen_1", 1, _RESOLVED.summary(), b"", "", 0, Deadline.after(clock(), 300), 0)
 
 
 def _end(generation: Generation) -> None:

@@ -171,6 +171,10 @@ class PostgresState:
         """See State."""
         return self._reader.ask(repeats.by_id, repeats.expect_generation(generation), generation)
 
+    async def remembered(self) -> tuple[Generation, ...]:
+        """See State."""
+        return ()
+
     def by_idempotency_key(self, key: str, idempotency_key: str) -> Awaitable[Generation | None]:
         """See State."""
         return self._reader.ask(

@@ -30,7 +30,7 @@ from proxy.state.records import Account, Everything, Generation, JobId, JobRow, 
 from proxy.state.sqlite import holders, housekeeping, keys, repeats, reports, tables
 from proxy.state.sqlite.file import Lock, Synchronous, connect, explain, migrate, prepare
 from proxy.state.sqlite.tables import SqliteTables
-from proxy.state.sqlite.writer import Observe, Writer
+from proxy.state.sqlite.writer import Inline, Observe, Transactions, Writer
 
 
 def open_sqlite(
@@ -86,12 +86,16 @@ class SqliteState:
         self._path = path
         self._lock = lock
         self._exclusive = exclusive
-        self._writer = Writer(SqliteTables(connection, wall), path, "BEGIN IMMEDIATE", observe)
-        self._reader = self._writer
-        if path is not None:  # what is in memory is behind one connection
+        work = Transactions(SqliteTables(connection, wall), path, "BEGIN IMMEDIATE", observe)
+        self._writer: Writer | Inline
+        self._reader: Writer | Inline
+        if path is None:  # what is in memory is behind one connection, and waits for no disk
+            self._reader = self._writer = Inline(work)
+        else:
+            self._writer = Writer(work)
             reading = connect(path, "normal")
             reading.execute("PRAGMA query_only = 1")
-            self._reader = Writer(SqliteTables(reading, wall), path, "BEGIN")
+            self._reader = Writer(Transactions(SqliteTables(reading, wall), path, "BEGIN", None))
 
     @property
     def pending(self) -> int:
@@ -100,9 +104,9 @@ class SqliteState:
 
     async def close(self) -> None:
         """Finish what was asked for, close the file, let another process serve."""
-        threads = {self._reader.stop(), self._writer.stop()}
-        for thread in threads:
-            await asyncio.to_thread(thread.join)
+        for thread in (self._reader.stop(), self._writer.stop()):
+            if thread is not None:
+                await asyncio.to_thread(thread.join)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -174,6 +178,10 @@ class SqliteState:
     def generation(self, generation: str) -> Awaitable[Generation | None]:
         """See State."""
         return self._reader.ask(repeats.by_id, generation)
+
+    def remembered(self) -> Awaitable[tuple[Generation, ...]]:
+        """See State."""
+        return self._reader.ask(repeats.remembered)
 
     def by_idempotency_key(self, key: str, idempotency_key: str) -> Awaitable[Generation | None]:
         """See State."""

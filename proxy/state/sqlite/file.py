@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from proxy.state.operations import StateUnavailable, StateUnusable
+from proxy.state.operations import StateInUse, StateUnavailable, StateUnusable
 from proxy.state.schema import MIGRATIONS, statements
 
 if sys.platform == "win32":
@@ -28,7 +28,7 @@ class Lock:
     """Held by the one process that serves from a file; let go of by the system when the process ends, however."""
 
     def __init__(self, path: Path) -> None:
-        """Take it; ``path`` is the state's. Raises StateUnusable if another process has it."""
+        """Take it; ``path`` is the state's. Raises StateInUse if another process has it."""
         name = path.with_name(path.name + ".lock")
         self._file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -39,7 +39,7 @@ class Lock:
         except OSError:
             os.close(self._file)
             text = f"Another images-proxy serves from {path} already. Replicas need PostgreSQL, or a state.path each."
-            raise StateUnusable(text) from None
+            raise StateInUse(text) from None
 
     def release(self) -> None:
         """Let another process serve."""

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from proxy.state.records import Generation, GenerationRow
+from proxy.state.records import Generation, GenerationRow, JobRow
 from proxy.state.sqlite import rows
 from proxy.state.sqlite.session import Session
 
@@ -13,6 +13,11 @@ SELECT * FROM generations WHERE key = ? AND fingerprint = ? AND delivered IS NUL
 _TOLD: Final = """
 SELECT * FROM generations WHERE key = ? AND fingerprint = ? AND delivered >= ?
   AND idempotency_key IS NULL AND (ended_as IS NULL OR ended_as != 'again')
+"""
+
+
+_JOBS_REMEMBERED: Final = """
+SELECT jobs.* FROM jobs JOIN generations ON id = generation WHERE fingerprint IS NOT NULL ORDER BY generation, number
 """
 
 
@@ -35,6 +40,15 @@ def repeatable(session: Session, key: str, fingerprint: bytes, delivered_since: 
         found += session.execute(_TOLD, (key, fingerprint, delivered_since)).fetchall()
     generations = sorted((GenerationRow(*row) for row in found), key=lambda row: (row.created, row.id))
     return tuple(rows.whole(session, row) for row in generations)
+
+
+def remembered(session: Session) -> tuple[Generation, ...]:
+    """Return all that a repeat may find, the oldest first."""
+    jobs: dict[str, list[JobRow]] = {}
+    for job in session.execute(_JOBS_REMEMBERED):
+        jobs.setdefault(job[0], []).append(JobRow(*job))
+    found = session.execute("SELECT * FROM generations WHERE fingerprint IS NOT NULL ORDER BY id")
+    return tuple(Generation(GenerationRow(*row), tuple(jobs.get(row[0], ()))) for row in found)
 
 
 def claim(session: Session, generation: str, seen: int, attempt: int, waiter: str) -> int | None:

@@ -45,15 +45,97 @@ class _Outcome(NamedTuple):
     error: BaseException | None
 
 
-class Writer:
-    """The thread. ``begin``: the statement that opens its transactions."""
+class Transactions:
+    """Does operations on one connection, several as one transaction.
 
-    def __init__(self, session: SqliteTables, path: Path | None, begin: str, observe: Observe | None = None) -> None:
+    ``begin``: the statement that opens it. ``observe``: is told of each group.
+    """
+
+    def __init__(self, session: SqliteTables, path: Path | None, begin: str, observe: Observe | None) -> None:
         self._session = session
         self._path = path
         self._file = _identity(path)
         self._begin = begin
         self._observe = observe
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.connection.close()
+
+    def work(self, group: list[_Task]) -> list[_Outcome]:
+        """Do a group, and return what became of each. Raises nothing."""
+        began = time.monotonic()
+        outcomes = self._transaction(group)
+        took_s = time.monotonic() - began
+        if self._observe is not None:
+            try:
+                self._observe(len(group), took_s)
+            except Exception:  # noqa: BLE001 (a metric must not end the thread)
+                _log.exception("The state's observer failed.")
+        return outcomes
+
+    def _transaction(self, group: list[_Task]) -> list[_Outcome]:
+        """Do all as one; when one fails, take all back and do them once more, each so that it can fail alone."""
+        try:
+            return self._attempt(group, _plainly)
+        except StateUnusable as error:
+            return self._failed(group, error)
+        except Exception as error:  # noqa: BLE001 (told to whoever asked, or again below)
+            self._take_back()
+            if not isinstance(error, sqlite3.Error) or len(group) > 1:
+                return self._separately(group)
+            return self._failed(group, explain(error, self._path))
+
+    def _separately(self, group: list[_Task]) -> list[_Outcome]:
+        try:
+            return self._attempt(group, self._alone)
+        except StateUnavailable as error:
+            return self._failed(group, error)
+        except Exception as error:  # noqa: BLE001 (the thread goes on)
+            self._take_back()
+            return self._failed(group, explain(error, self._path))
+
+    def _attempt(self, group: list[_Task], do: Callable[[SqliteTables, _Task], _Outcome]) -> list[_Outcome]:
+        if _identity(self._path) != self._file:
+            raise StateUnusable(f"The state {self._path} was moved or removed. Put it back, or start again without it.")
+        self._session.begin(self._begin)
+        outcomes = [do(self._session, task) for task in group]
+        self._session.write_balances()
+        self._session.execute("COMMIT")
+        return outcomes
+
+    def _take_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._session.connection.in_transaction:
+                self._session.execute("ROLLBACK")
+        self._session.forget()
+
+    def _failed(self, group: list[_Task], error: StateUnavailable) -> list[_Outcome]:
+        return [_Outcome(task.future, None, error) for task in group]
+
+    def _alone(self, session: SqliteTables, task: _Task) -> _Outcome:
+        """Do one operation; its failure takes back its own writes only. Raises sqlite3.Error if all are taken back."""
+        session.execute("SAVEPOINT one")
+        try:
+            value = task.work(session, *task.arguments)
+            session.write_balances()
+        except Exception as error:
+            session.forget()
+            if not session.connection.in_transaction:  # a full disk may end the whole transaction
+                raise error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error)) from error
+            session.execute("ROLLBACK TO one")
+            session.execute("RELEASE one")
+            told = explain(error, self._path) if isinstance(error, sqlite3.Error) else error
+            return _Outcome(task.future, None, told)
+        session.execute("RELEASE one")
+        return _Outcome(task.future, value, None)
+
+
+class Writer:
+    """The thread, which alone uses ``transactions``."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._later: deque[_Task] = deque()
         self._nudged = False
@@ -122,83 +204,47 @@ class Writer:
             if group:
                 self._not_before = time.monotonic() + _SPACE_S if len(hurried) > 1 else 0.0
                 self._work(group)
-        self._session.connection.close()
+        self._transactions.close()
 
     def _waiting(self) -> list[_Task]:
         """Return what could wait, which was asked for before the rest."""
         return [self._later.popleft() for _ in range(len(self._later))]
 
     def _work(self, group: list[_Task]) -> None:
-        began = time.monotonic()
-        outcomes = self._transaction(group)
-        took_s = time.monotonic() - began
         by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
-        for task, outcome in zip(group, outcomes, strict=True):
+        for task, outcome in zip(group, self._transactions.work(group), strict=True):
             by_loop.setdefault(task.loop, []).append(outcome)
         for loop, told in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(_tell, told)
-        if self._observe is not None:
-            try:
-                self._observe(len(group), took_s)
-            except Exception:  # noqa: BLE001 (a metric must not end the thread)
-                _log.exception("The state's observer failed.")
 
-    def _transaction(self, group: list[_Task]) -> list[_Outcome]:
-        """Do all as one; when one fails, take all back and do them once more, each so that it can fail alone."""
-        try:
-            return self._attempt(group, _plainly)
-        except StateUnusable as error:
-            return self._failed(group, error)
-        except Exception as error:  # noqa: BLE001 (told to whoever asked, or again below)
-            self._take_back()
-            if not isinstance(error, sqlite3.Error) or len(group) > 1:
-                return self._separately(group)
-            return self._failed(group, explain(error, self._path))
 
-    def _separately(self, group: list[_Task]) -> list[_Outcome]:
-        try:
-            return self._attempt(group, self._alone)
-        except StateUnavailable as error:
-            return self._failed(group, error)
-        except Exception as error:  # noqa: BLE001 (the thread goes on)
-            self._take_back()
-            return self._failed(group, explain(error, self._path))
+class Inline:
+    """Does each operation at once, in the caller's thread: right where no disk is waited for."""
 
-    def _attempt(self, group: list[_Task], do: Callable[[SqliteTables, _Task], _Outcome]) -> list[_Outcome]:
-        if _identity(self._path) != self._file:
-            raise StateUnusable(f"The state {self._path} was moved or removed. Put it back, or start again without it.")
-        self._session.begin(self._begin)
-        outcomes = [do(self._session, task) for task in group]
-        self._session.write_balances()
-        self._session.execute("COMMIT")
-        return outcomes
+    pending = 0
 
-    def _take_back(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            if self._session.connection.in_transaction:
-                self._session.execute("ROLLBACK")
-        self._session.forget()
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._closed = False
 
-    def _failed(self, group: list[_Task], error: StateUnavailable) -> list[_Outcome]:
-        return [_Outcome(task.future, None, error) for task in group]
+    def ask(self, work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
+        """Have ``work(session, *arguments)`` done in a transaction. Raises StateUnavailable when closed."""
+        if self._closed:
+            raise StateUnavailable("The state is closed.")
+        loop = asyncio.get_running_loop()
+        task = _Task(work, arguments, loop.create_future(), loop)
+        _tell(self._transactions.work([task]))
+        return task.future
 
-    def _alone(self, session: SqliteTables, task: _Task) -> _Outcome:
-        """Do one operation; its failure takes back its own writes only. Raises sqlite3.Error if all are taken back."""
-        session.execute("SAVEPOINT one")
-        try:
-            value = task.work(session, *task.arguments)
-            session.write_balances()
-        except Exception as error:
-            session.forget()
-            if not session.connection.in_transaction:  # a full disk may end the whole transaction
-                raise error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error)) from error
-            session.execute("ROLLBACK TO one")
-            session.execute("RELEASE one")
-            told = explain(error, self._path) if isinstance(error, sqlite3.Error) else error
-            return _Outcome(task.future, None, told)
-        session.execute("RELEASE one")
-        return _Outcome(task.future, value, None)
+    ask_later = ask
+
+    def stop(self) -> threading.Thread | None:
+        """Take no more; there is no thread to wait for."""
+        if not self._closed:
+            self._closed = True
+            self._transactions.close()
+        return None
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:

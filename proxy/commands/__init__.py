@@ -1,0 +1,1 @@
+"""The commands, one file for each family: its arguments, and what it does."""
