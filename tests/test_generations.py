@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from starlette.types import Message
 
+from proxy.accounts import accounts
+from proxy.accounts.keys import Key
 from proxy.accounts.prices import Price
+from proxy.accounts.spending import Spending
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
 from proxy.engine import Engine
@@ -52,7 +55,9 @@ _UPSTREAM = _ENGINE.runtimes["imagelabs"].upstream
 
 def checked(prompt: str = "a fox", owner: str = "", **values: Any) -> ResolvedRequest:
     """Return the order for a request body; equal for equal bodies."""
-    return _ENGINE.resolve({"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, owner=owner)
+    return _ENGINE.resolve(
+        {"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, caller=accounts.Caller(Key(owner))
+    )
 
 
 @dataclass
@@ -161,7 +166,8 @@ class Studio:
 
 def generations_of(studio: Studio, clock: Clock, result_s: float = RESULT_S, **values: Any) -> Generations:
     """Return generations with a state in memory."""
-    journal = Journal(clock, Metrics().state)
+    figures = Metrics()
+    journal = Journal(clock, figures.state, Spending(figures.money))
     journal.open(open_sqlite(None, wall=clock.wall))
     return Generations(studio, journal, clock, hold_s=60.0, result_s=result_s, kinds={}, **values)
 
