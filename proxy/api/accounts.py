@@ -74,7 +74,9 @@ async def ledger(request: Request) -> Response:
         entries = await state.ledger(before=before, limit=limit + 1, key=key)
     except operations.StateUnavailable as error:
         raise unavailable(error) from error
-    return _list([reports.entry_body(entry) for entry in entries[:limit]], more=len(entries) > limit)
+    whole = context.caller.role == "admin"
+    bodies = [reports.entry_body(entry, whole=whole) for entry in entries[:limit]]
+    return _list(bodies, more=len(entries) > limit)
 
 
 async def resolve(request: Request) -> Response:

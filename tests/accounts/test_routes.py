@@ -282,6 +282,7 @@ async def test_the_admin_sees_all_that_a_page_needs(service: Service) -> None:
         "admin (127.0.0.1)",
         True,
     )
+    assert (await service.get("/v1/ledger?limit=1", ann)).json["data"][0]["who"] == "admin"
     rest = await as_admin(service, f"/v1/ledger?before={first['data'][0]['id']}&key=ann")
     assert (len(rest["data"]), rest["has_more"]) == (8, False)
     assert (await as_admin(service, "/v1/usage"))["total"]["spent"] == "0.01"
