@@ -93,6 +93,7 @@ def limit_body(limit: Limit, now: int) -> dict[str, Any]:
     kind = limit.scope.partition(":")[0]
     body: dict[str, Any] = {
         "scope": {"all": "service", "users": "user"}.get(kind, kind),
+        **({"owner": limit.scope.partition(":")[2]} if kind == "owner" else {}),
         "unit": limit.unit,
         "period": limit.period,
         "limit": shown_amount(limit.allowed(now), limit.unit),
