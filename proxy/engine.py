@@ -210,7 +210,8 @@ class Engine:
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
-        account, pace = self.accounts.account(caller, request.user), self.accounts.paces(caller)
+        account = self.accounts.account(caller, request.user)
+        pace = caller.key.pace(account.user)
         checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, account, pace, arrived)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         self.accounts.check_model(caller, public.name, *public.full_names())

@@ -16,7 +16,7 @@ from proxy.errors import ModelNotAllowed, NotFound
 from proxy.state import operations
 from proxy.state.money import Limit
 from proxy.state.operations import State
-from proxy.state.outcomes import OverLimit, Pace, Standing
+from proxy.state.outcomes import OverLimit, Standing
 from proxy.state.periods import day_of
 from proxy.state.records import Account
 
@@ -104,10 +104,6 @@ class Accounts:
             if name in (key.name, key.id):
                 return key.id
         raise NotFound("There is no such key.")
-
-    def paces(self, caller: Caller) -> tuple[Pace, ...]:
-        """Return how many generations a caller may start."""
-        return caller.key.pace()
 
     def in_dollars(self, caller: Caller) -> bool:
         """Whether a budget in dollars holds for a caller, so that prices must be known."""

@@ -134,6 +134,8 @@ def row_body(row: KeyRow, limits: Sequence[Limit]) -> dict[str, Any]:
         "show_users": bool(row.show_users),
         "budget": written_limits(limits, own, "dollars"),
         "pictures": written_limits(limits, own, "pictures"),
+        "per_user_per_minute": row.user_per_minute,
+        "per_user_at_once": row.user_at_once,
         "per_user_budget": written_limits(limits, users, "dollars"),
         "per_user_pictures": written_limits(limits, users, "pictures"),
         "old_until": shown_moment(row.old_until) if row.old_digest is not None else None,
