@@ -254,6 +254,23 @@ async def test_end_users_may_come_by_header_and_be_shown(service: Service) -> No
     assert set(await used(service, "user")) == {"seven"}
 
 
+async def test_end_users_are_told_apart_on_every_surface(service: Service) -> None:
+    shared = await new_key(service, "shared", {"user_pictures": ["1/day"]}, count_by="user", show_users=1)
+    said = [{"role": "user", "content": "a fox"}]
+    tools = [{"type": "image_generation", "model": MODEL}]
+    for path, body in (
+        (GENERATIONS, {"prompt": "a fox", "model": MODEL, "safety_identifier": "a"}),
+        ("/v1/chat/completions", {"messages": said, "model": "both", "user": "b"}),
+        ("/v1/responses", {"input": "a fox", "tools": tools, "user": "c"}),
+        ("/v1/responses", {"input": "a bird", "tools": tools, "safety_identifier": "d"}),
+    ):
+        answer = await service.post(path, body, shared)
+        assert answer.status == 200, answer.json
+        again = {**body, "prompt": "a cat", "input": "a cat", "messages": [{"role": "user", "content": "a cat"}]}
+        refused(await service.post(path, again, shared), 429, "project_spend_limit_exceeded", "Each end user")
+    assert set(await used(service, "user")) == {"a", "b", "c", "d"}
+
+
 async def test_each_end_user_has_a_pace(service: Service) -> None:
     shared = await new_key(service, "shared", count_by="user", user_per_minute=1, per_minute=2)
     assert (await picture(service, shared, user="x")).status == 200
