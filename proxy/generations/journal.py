@@ -103,10 +103,11 @@ class Journal:
         try:
             if not asked.done():
                 await asyncio.wait((asked,), timeout=_START_S)
-        finally:
-            if not asked.done():
-                asked.add_done_callback(self._take_back)
+        except asyncio.CancelledError:  # it may have been written all the same
+            asked.add_done_callback(self._take_back)
+            raise
         if not asked.done():
+            asked.add_done_callback(self._take_back)
             raise self._told(f"it has not answered for {_START_S:g} s")
         try:
             outcome = asked.result()
