@@ -10,7 +10,7 @@ from proxy.errors import SpendLimitReached
 from proxy.generations.recorded import RecordedSteps
 from proxy.state.checker import problems
 from proxy.state.money import Limit
-from proxy.state.outcomes import Started
+from proxy.state.outcomes import Start, Started
 from proxy.state.records import Route
 from proxy.state.sqlite.engine import SqliteState
 from tests.state.parts import wanted
@@ -68,6 +68,28 @@ async def test_in_the_very_moment_in_which_it_was_written(runs: Runs, monkeypatc
     generation.task.cancel()
     await runs.settle()
     assert await states(runs) == ["released"]
+
+
+async def test_what_is_being_taken_back_is_not_taken_for_forgotten(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was slow: jobs that nobody follows are looked for before the process hears what it has written."""
+    runs.studio.spacious = True
+    real, told = state_of(runs).start, asyncio.Event()
+
+    async def slow(start: Start) -> Any:
+        outcome = await real(start)
+        await told.wait()
+        return outcome
+
+    monkeypatch.setattr(state_of(runs), "start", slow)
+    generation = (await runs.join(checked(n=2))).generation
+    await runs.generations.abandon(generation)
+    await runs.settle()
+    assert runs.generations.running == 0
+    await runs.generations.recover()
+    assert await states(runs) == ["submitting", "submitting"]
+    told.set()
+    await runs.settle()
+    assert await states(runs) == ["released", "released"]
 
 
 async def test_when_there_is_no_money_for_the_next_route(runs: Runs) -> None:
