@@ -95,7 +95,7 @@ class Generations:
         await self._journal.register()
         carried_on = await self.recover()
         for found in await self._journal.state.remembered():
-            if self._registry.get(found.row.id) is None and found.row.ended_as != "again":
+            if self._registry.get(found.row.id) is None:
                 self._restore(found)
         return carried_on
 
