@@ -33,9 +33,10 @@ class Generation:
 
     ``number``: counts generations in the order in which they started. ``claim``: how often a repeat has taken it over;
     only the latest one may report that it was delivered. ``unattended_at``: the moment since which nobody waits for
-    it. ``handed_over``: a caller was given its address. ``written``: set once its start is in the state, or was
-    refused. ``salvage``: the finished pictures of a generation that failed, by number; a repeat inherits them.
-    ``remaining``: nano-dollars left under the tightest limit when its money last moved, None without one.
+    it. ``handed_over``: a caller was given its address. ``mirrored``: another process follows its jobs. ``written``:
+    set once its start is in the state, or was refused. ``salvage``: the finished pictures of a generation that failed,
+    by number; a repeat inherits them. ``remaining``: nano-dollars left under the tightest limit when its money last
+    moved, None without one.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Generation:
     delivered_at: float | None = None
     unattended_at: float | None = None
     handed_over: bool = False
+    mirrored: bool = False
     remaining: int | None = None
     task: asyncio.Task[None] | None = None
     written: asyncio.Event = field(default_factory=asyncio.Event)

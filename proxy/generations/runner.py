@@ -95,7 +95,7 @@ class Generations:
         await self._journal.register()
         carried_on = await self.recover()
         for found in await self._journal.state.remembered():
-            if self._registry.get(found.row.id) is None and found.row.ended_as != "again":
+            if self._registry.get(found.row.id) is None:
                 self._restore(found)
         return carried_on
 
@@ -260,6 +260,7 @@ class Generations:
                 self._registry.add(generation)
             elif generation.task is not None:  # it was waiting for the one that is gone
                 generation.task.cancel()
+            generation.mirrored = False
             self._run(generation, partial(self._work.carry_on, generation, found, ours, spread_s))
 
     def _restore(self, found: records.Generation) -> None:
@@ -348,6 +349,8 @@ class Generations:
     def _jobs_in_hand(self) -> Iterator[JobId]:
         """Yield the jobs that this process follows, or is about to start."""
         for generation in self._running.values():
+            if generation.mirrored:
+                continue
             yield from (JobId(generation.id, number) for number in range(generation.request.n))
 
     def _expect_collection(self, generation: Generation) -> None:

@@ -156,6 +156,7 @@ class Work:
             raise IdempotencyKeyReused("This Idempotency-Key was used with another body.")
         self._registry.rename(generation, found.row.id)
         generation.claim, generation.created = found.row.claim, found.row.created // 1000
+        generation.mirrored = True
         generation.written.set()
         while found.row.ended_as is None:
             await self._clock.sleep(_READ_AGAIN_S)
