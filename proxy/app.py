@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from proxy.api import chat, health, images, models, openapi, page, pictures, previews
+from proxy.api import accounts, chat, health, images, keys, models, openapi, organization, page, pictures, previews
 from proxy.api.access import Access
 from proxy.api.dry_run import DryRun, on_dry_run
 from proxy.api.edge import Edge
@@ -43,6 +43,20 @@ ROUTES = (
     Route("/sdapi/v1/upscalers", menus.list_upscalers, name="list_sdapi_upscalers", methods=["GET"]),
     Route("/sdapi/v1/latent-upscale-modes", menus.list_latent_modes, name="list_sdapi_latent_modes", methods=["GET"]),
     Route("/sdapi/v1/sd-vae", menus.list_vaes, name="list_sdapi_vaes", methods=["GET"]),
+    Route("/v1/key", accounts.own_key, name="own_key", methods=["GET"]),
+    Route("/v1/usage", accounts.usage, name="usage", methods=["GET"]),
+    Route("/v1/ledger", accounts.ledger, name="ledger", methods=["GET"]),
+    Route("/v1/ledger/{job}", accounts.resolve, name="resolve_job", methods=["POST"]),
+    Route("/v1/organization/costs", organization.costs, name="organization_costs", methods=["GET"]),
+    Route("/v1/organization/usage/images", organization.images, name="organization_images", methods=["GET"]),
+    Route("/key/generate", keys.generate_key, name="generate_key", methods=["POST"]),
+    Route("/key/update", keys.update_key, name="update_key", methods=["POST"]),
+    Route("/key/delete", keys.delete_keys, name="delete_keys", methods=["POST"]),
+    Route("/key/block", keys.block_key, name="block_key", methods=["POST"]),
+    Route("/key/unblock", keys.unblock_key, name="unblock_key", methods=["POST"]),
+    Route("/key/info", keys.key_info, name="key_info", methods=["GET"]),
+    Route("/key/list", keys.list_keys, name="list_keys", methods=["GET"]),
+    Route("/key/{key:path}/regenerate", keys.regenerate_key, name="regenerate_key", methods=["POST"]),
     Route("/images/{name}", pictures.get_image, name="get_image", methods=["GET"]),
     Route("/healthz", health.healthz, name="healthz", methods=["GET"]),
     Route("/readyz", health.readyz, name="readyz", methods=["GET"]),
@@ -73,7 +87,7 @@ def create_app(configuration: Configuration, clock: Clock | None = None) -> Star
             Middleware(
                 Edge,
                 routes=ROUTES,
-                access=Access(configuration.key_digests, server),
+                access=Access(engine.accounts.keys, server, engine.clock.monotonic),
                 server=server,
                 clock=engine.clock,
                 metrics=engine.metrics,

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from starlette.types import Message
 
+from proxy.accounts import accounts
+from proxy.accounts.keys import Key
 from proxy.accounts.prices import Price
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
@@ -52,7 +54,9 @@ _UPSTREAM = _ENGINE.runtimes["imagelabs"].upstream
 
 def checked(prompt: str = "a fox", owner: str = "", **values: Any) -> ResolvedRequest:
     """Return the order for a request body; equal for equal bodies."""
-    return _ENGINE.resolve({"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, owner=owner)
+    return _ENGINE.resolve(
+        {"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, caller=accounts.Caller(Key(owner))
+    )
 
 
 @dataclass

@@ -64,7 +64,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
     server = waiting.engine.settings.server
-    waiting.admit(request)
+    await waiting.admit(request)
     with waiting.admission.hold(context.owner):
         body = await read_pictured(request, server.max_body, server.max_upload)
     context.name_model(body.values)
@@ -77,7 +77,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     resolved = waiting.engine.resolve(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
-        owner=context.owner,
+        caller=context.caller,
         pictures_param="messages",
         images=talk.images,
     )

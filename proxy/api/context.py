@@ -10,6 +10,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from proxy.accounts.accounts import Caller
 from proxy.config import ServerSettings
 from proxy.errors import Failure, InvalidRequest
 from proxy.logs import new_request_id
@@ -40,7 +41,8 @@ class RequestContext:
     """One request: ``asked`` holds its headers, ``headers`` those that its answer gets besides the usual ones.
 
     ``has_left``: whether its caller has hung up, even if nobody has read that from the connection yet.
-    ``origin`` is our base URL as the caller sees it; ``owner`` identifies a caller without naming its key.
+    ``origin`` is our base URL as the caller sees it; ``caller``: whose key it came with.
+    ``address``: where it came from, on routes that can tell or change something.
     ``key`` is the Idempotency-Key as it came, ``attempt`` the SDK's retry counter, 0 where there is none.
     ``patience_s``: seconds the caller will wait, as far as it says. ``preferences``: those of ``Prefer``.
     """
@@ -54,7 +56,8 @@ class RequestContext:
     preferences: dict[str, str]
     patience_s: float
     has_left: Callable[[], bool] = lambda: False
-    owner: str = ""
+    caller: Caller = field(default_factory=Caller)
+    address: str = ""
     deployment: str = ""
     route: str = ""
     status: int = 0
@@ -86,6 +89,16 @@ class RequestContext:
         )
         context.has_left = scope.get("extensions", {}).get(_HAS_LEFT, context.has_left)
         return context
+
+    @property
+    def owner(self) -> str:
+        """The id of the caller's key, empty without one: whose generations it may join and see."""
+        return self.caller.key.id
+
+    @property
+    def who(self) -> str:
+        """Who makes a change, as it is kept with it."""
+        return f"{self.caller.role} ({self.address})" if self.address else self.caller.role
 
     @property
     def idempotency_key(self) -> str | None:
@@ -175,6 +188,18 @@ def _is_trusted(client: str, server: ServerSettings) -> bool:
     except ValueError:
         return False
     return any(address in ipaddress.ip_network(trusted, strict=False) for trusted in server.trusted_proxies)
+
+
+def client_address(scope: Scope, headers: Headers, server: ServerSettings) -> str:
+    """Return the address of whoever sent a request, behind as many trusted proxies as there are."""
+    client = scope.get("client")
+    address = client[0] if client else ""
+    # Each proxy adds at the end whom it was called by, so only what trusted ones have added can be believed.
+    for each in reversed(headers.get("x-forwarded-for", "").split(",")):
+        if not each.strip() or not _is_trusted(address, server):
+            break
+        address = each.strip()
+    return address
 
 
 def canonical(path: str) -> tuple[str, str]:

@@ -24,10 +24,10 @@ async def create_image(request: Request) -> ASGIApp:
     """Make pictures from a prompt."""
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
-    waiting.admit(request)
+    await waiting.admit(request)
     values = await read_json(request, waiting.engine.settings.server.max_body)
     context.name_model(values)
-    resolved = waiting.engine.resolve(values, owner=context.owner)
+    resolved = waiting.engine.resolve(values, caller=context.caller)
     return await _serve(waiting, request, resolved, "image_generation")
 
 
@@ -72,7 +72,7 @@ async def _abandon_generation(request: Request) -> Response:
 async def _edit(request: Request, **defaults: str) -> ASGIApp:
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
-    waiting.admit(request)
+    await waiting.admit(request)
     server = waiting.engine.settings.server
     with waiting.admission.hold(context.owner):
         upload = await read_upload(request, server.max_upload, server.max_body)
@@ -82,7 +82,7 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
         resolved = waiting.engine.resolve(
             values,
             "inpaint" if upload.mask else "edit",
-            owner=context.owner,
+            caller=context.caller,
             pictures_param=upload.param,
             images=upload.images,
             mask=upload.mask,

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
+from proxy.accounts.refusals import over_limit, over_pace
 from proxy.clock import Backoff, Clock, Deadline
-from proxy.errors import Failure, RateLimited, StateUnavailable
+from proxy.errors import StateUnavailable
 from proxy.metrics import StateFigures
 from proxy.state import operations
 from proxy.state.operations import State
 from proxy.state.outcomes import Change, Exists, NotLiving, OverLimit, OverPace, Recovered, Start, Started
-from proxy.state.records import JobId, JobRow, Route
+from proxy.state.records import Account, JobId, JobRow, Route
 
 _log = logging.getLogger("proxy")
 T = TypeVar("T")
@@ -90,7 +91,10 @@ class Journal:
         return recovered
 
     async def start(self, start: Start) -> Started | Exists:
-        """Write a generation before anything is sent for it. Raises StateUnavailable, RateLimited."""
+        """Write a generation before anything is sent for it.
+
+        Raises StateUnavailable, SpendLimitReached, RateLimited.
+        """
         if self._late:
             raise _unavailable()
         asked = asyncio.ensure_future(self.state.start(start))
@@ -107,15 +111,17 @@ class Journal:
         except operations.StateUnavailable as error:
             raise self._told(error) from error
         self._troubled = False
-        if isinstance(outcome, OverLimit | OverPace):
-            raise refused(outcome)
+        if isinstance(outcome, OverLimit):
+            raise over_limit(outcome, start.account)
+        if isinstance(outcome, OverPace):
+            raise over_pace(outcome, start.account)
         if isinstance(outcome, NotLiving):
             await self._register_anew()
             raise _unavailable()
         return outcome
 
-    async def submit(self, job: JobId, epoch: int, route: Route) -> None:
-        """Write that a job is about to be sent. Raises StateUnavailable, RateLimited."""
+    async def submit(self, job: JobId, epoch: int, route: Route, account: Account) -> Change:
+        """Write that a job of an account is about to be sent. Raises StateUnavailable, SpendLimitReached."""
         if self._late:
             raise _unavailable()
         try:
@@ -123,13 +129,14 @@ class Journal:
         except operations.StateUnavailable as error:
             raise self._told(error) from error
         if isinstance(outcome, OverLimit):
-            raise refused(outcome)
+            raise over_limit(outcome, account)
         if isinstance(outcome, NotLiving):
             await self._register_anew()
             raise _unavailable()
         if not outcome.applied:
             _log.error("the job %s is %s in the state; it is not sent", job, outcome.state)
             raise _unavailable()
+        return outcome
 
     async def accept(self, job: JobId, epoch: int, handle: str, expires_s: float | None) -> Change:
         """Keep a handle. Raises operations.StateUnavailable."""
@@ -224,14 +231,6 @@ class Journal:
             _log.error("the state cannot be written, so nothing new is bought: %s", error)
         self._troubled = True
         return _unavailable()
-
-
-def refused(outcome: OverLimit | OverPace) -> Failure:
-    """Return the failure for a start that a limit forbids."""
-    if isinstance(outcome, OverPace):
-        after_s = None if outcome.retry_after_ms is None else outcome.retry_after_ms / 1000
-        return RateLimited(f"This key's limit is {outcome.limit}.", retry_after=after_s)
-    return RateLimited("The budget is used up.")
 
 
 def _unavailable() -> StateUnavailable:

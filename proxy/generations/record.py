@@ -12,6 +12,7 @@ from proxy.errors import Failure, SubmitOutcomeUnknown
 from proxy.generations.results import Picture
 from proxy.jobs.steps import Progress
 from proxy.requests.summary import Origin, RequestSummary
+from proxy.state.records import Account
 
 Ending = Literal["done", "left", "late"]
 End = Literal["ok", "again", "lost", "unknown"]
@@ -34,13 +35,14 @@ class Generation:
     only the latest one may report that it was delivered. ``unattended_at``: the moment since which nobody waits for
     it. ``handed_over``: a caller was given its address. ``written``: set once its start is in the state, or was
     refused. ``salvage``: the finished pictures of a generation that failed, by number; a repeat inherits them.
+    ``remaining``: nano-dollars left under the tightest limit when its money last moved, None without one.
     """
 
     id: str
     number: int
     request: RequestSummary
     fingerprint: bytes = field(repr=False)
-    owner: str
+    account: Account
     seed: int
     hold: Deadline
     created: int
@@ -56,11 +58,17 @@ class Generation:
     delivered_at: float | None = None
     unattended_at: float | None = None
     handed_over: bool = False
+    remaining: int | None = None
     task: asyncio.Task[None] | None = None
     written: asyncio.Event = field(default_factory=asyncio.Event)
     salvage: dict[int, Picture] = field(default_factory=dict)
     _watching: set[Callable[[], None]] = field(default_factory=set)
     _waiting: set[asyncio.Future[Ending]] = field(default_factory=set)
+
+    @property
+    def owner(self) -> str:
+        """The id of the key that it belongs to."""
+        return self.account.key
 
     @property
     def done(self) -> bool:

@@ -225,7 +225,7 @@ class Generations:
             number=next(self._numbers),
             request=resolved.summary(),
             fingerprint=resolved.fingerprint,
-            owner=resolved.checked.owner,
+            account=resolved.checked.account,
             seed=chosen if chosen is not None else self._clock.random.randrange(2**31),
             hold=Deadline.after(self._clock, self._hold_s),
             created=int(wall),

@@ -18,8 +18,8 @@ from proxy.requests.resolve import ResolvedRequest
 from proxy.requests.summary import RequestSummary
 from proxy.state import records
 from proxy.state.operations import StateUnavailable
-from proxy.state.outcomes import Exists, Start
-from proxy.state.records import Account, JobId, JobRow, Route
+from proxy.state.outcomes import Exists, Pace, Start
+from proxy.state.records import JobId, JobRow, Route
 from proxy.state.transitions import OPEN
 
 _READ_AGAIN_S = 1.0
@@ -71,7 +71,7 @@ class Work:
         places = await self._making.places(resolved, generation.request.n)
         try:
             routes = self._making.routes(resolved)
-            started = await self._write_start(generation, routes, len(places))
+            started = await self._write_start(generation, routes, len(places), resolved.checked.pace)
             if isinstance(started, Exists):
                 _give_back(places)
                 await self.mirror(generation, started.generation)
@@ -95,12 +95,12 @@ class Work:
             _give_back(places)
 
     async def _write_start(
-        self, generation: Generation, routes: Mapping[tuple[str, str], Route], places: int
+        self, generation: Generation, routes: Mapping[tuple[str, str], Route], places: int, pace: tuple[Pace, ...]
     ) -> records.Generation | Exists:
         start = Start(
             id=generation.id,
             holder=self._journal.holder,
-            account=Account(key=generation.owner),
+            account=generation.account,
             route=next(iter(routes.values())),
             n=generation.request.n,
             seed=generation.seed,
@@ -110,6 +110,7 @@ class Work:
             fingerprint=generation.fingerprint,
             request=generation.request.dump(),
             attempt=generation.attempt,
+            pace=pace,
         )
         try:
             outcome = await self._journal.start(start)
@@ -119,6 +120,7 @@ class Work:
             return outcome
         # Its seed as well: the pictures still missing are then the ones that the first call would have got.
         generation.seed = outcome.generation.row.seed
+        generation.remaining = outcome.remaining
         return outcome.generation
 
     async def _picture(
@@ -176,7 +178,7 @@ class Work:
         self, generation: Generation, rows: tuple[JobRow, ...], routes: Mapping[tuple[str, str], Route]
     ) -> dict[int, RecordedSteps]:
         return {
-            row.number: RecordedSteps(self._journal, generation.progress[row.number], row, routes, self._kinds)
+            row.number: RecordedSteps(self._journal, generation, row, routes, self._kinds)
             for row in rows
             if row.state in OPEN
         }

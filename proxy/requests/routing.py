@@ -88,6 +88,14 @@ class PublicModel:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     chat_form: Literal["", "auto", "markdown", "images"] = ""
 
+    def full_names(self) -> tuple[str, ...]:
+        """Return its names with the provider in front, if it is a provider's own model."""
+        return tuple(
+            str(route)
+            for route in self.routes
+            if self.name.removeprefix(f"{route.provider}/") in (route.model.name, *route.model.aliases)
+        )
+
     def form(self, *, like_gpt: bool = False) -> Literal["url", "b64_json"]:
         """Return the form for requests that name none; ``like_gpt``: the form of OpenAI's GPT models."""
         # They answer with base64 only: https://platform.openai.com/docs/api-reference/images/create

@@ -31,12 +31,12 @@ from proxy.requests.resolve import ResolvedRequest
 async def txt2img(request: Request) -> ASGIApp:
     """Make pictures and return them as base64 in ``images``."""
     waiting: Waiting = request.app.state.waiting
-    waiting.admit(request)
+    await waiting.admit(request)
     server = waiting.engine.settings.server
     asked = await read_json(request, server.max_body)
     resolved = waiting.engine.resolve(
         translate(asked, _chosen(request)),
-        owner=request.state.context.owner,
+        caller=request.state.context.caller,
         ignored=ignored(asked, strict=server.strict_params),
         strict=False,
     )
@@ -47,7 +47,7 @@ async def img2img(request: Request) -> ASGIApp:
     """Make pictures from ``init_images``, within ``mask`` if there is one."""
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
-    waiting.admit(request)
+    await waiting.admit(request)
     server = waiting.engine.settings.server
     with waiting.admission.hold(context.owner):
         body = await read_pictured(request, server.max_body, server.max_upload, bare=True)
@@ -56,7 +56,7 @@ async def img2img(request: Request) -> ASGIApp:
         resolved = waiting.engine.resolve(
             translate(asked, _chosen(request), edit=True),
             "inpaint" if given.mask else "edit",
-            owner=context.owner,
+            caller=context.caller,
             ignored=ignored(asked, strict=server.strict_params, edit=True),
             pictures_param=given.param,
             images=given.images,

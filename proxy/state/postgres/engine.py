@@ -217,9 +217,11 @@ class PostgresState:
         """See State."""
         return self._reader.ask(repeats.standing, repeats.expect_account(account), account)
 
-    def usage(self, by: By, since_day: int, key: str | None = None) -> Awaitable[tuple[Usage, ...]]:
+    def usage(
+        self, by: By, since_day: int, key: str | None = None, split: By | None = None
+    ) -> Awaitable[tuple[Usage, ...]]:
         """See State."""
-        return self._do(lambda held: reports.usage(held, by, since_day, key))
+        return self._do(lambda held: reports.usage(held, by, since_day, key, split))
 
     def ledger(
         self, *, before: int | None = None, limit: int = 100, key: str | None = None, job: JobId | None = None
