@@ -11,6 +11,7 @@ from proxy import background
 from proxy.accounts.accounts import NO_CALLER, Accounts, Caller
 from proxy.accounts.keys import Keys
 from proxy.accounts.refusals import price_unknown
+from proxy.accounts.spending import Spending
 from proxy.clock import Clock, Deadline
 from proxy.config import Configuration
 from proxy.errors import InvalidRequest, ProviderBadResponse
@@ -62,12 +63,14 @@ class Engine:
             max_pixels=settings.images.max_pixels,
         )
         self._told_prices: dict[str, int] = {}
+        self._spending = Spending(self.metrics.money)
         self.accounts = Accounts(
             Keys(configuration.given, clock.wall, reopened=settings.server.allow_anonymous),
             settings.limits.limits(),
             clock.monotonic,
+            self._spending.refused,
         )
-        self.journal = Journal(clock, self.metrics.state)
+        self.journal = Journal(clock, self.metrics.state, self._spending)
         self.jobs = self._make_jobs()
         self.generations = self._make_generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))

@@ -1,6 +1,7 @@
 """The dashboard asks for what there is: its metric names and labels are those of the registry."""
 
 import copy
+import dataclasses
 import importlib
 import json
 import re
@@ -49,7 +50,9 @@ def questions() -> list[str]:
 
 def labels_of(name: str) -> set[str]:
     metrics = Metrics()
-    for collector in vars(metrics).values():
+    groups = (metrics.money, metrics.state)
+    inner = [getattr(group, field.name) for group in groups for field in dataclasses.fields(group)]
+    for collector in (*vars(metrics).values(), *inner):
         for family in collector.describe() if hasattr(collector, "describe") else ():
             if name in {family.name + suffix for suffix in SUFFIXES[family.type]}:
                 return set(collector._labelnames)

@@ -16,6 +16,7 @@ from starlette.types import Message
 from proxy.accounts import accounts
 from proxy.accounts.keys import Key
 from proxy.accounts.prices import Price
+from proxy.accounts.spending import Spending
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
 from proxy.engine import Engine
@@ -165,7 +166,8 @@ class Studio:
 
 def generations_of(studio: Studio, clock: Clock, result_s: float = RESULT_S, **values: Any) -> Generations:
     """Return generations with a state in memory."""
-    journal = Journal(clock, Metrics().state)
+    figures = Metrics()
+    journal = Journal(clock, figures.state, Spending(figures.money))
     journal.open(open_sqlite(None, wall=clock.wall))
     return Generations(studio, journal, clock, hold_s=60.0, result_s=result_s, kinds={}, **values)
 

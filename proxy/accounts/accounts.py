@@ -44,16 +44,23 @@ COMMAND_LINE: Final = Key("command-line", "command-line")
 class Accounts:
     """The accounts of one process. ``limits``: of the whole service and of owners, as configured.
 
-    ``monotonic``: seconds that never step.
+    ``monotonic``: seconds that never step. ``refused``: is told the scope of each limit that refuses something.
     """
 
-    def __init__(self, keys: Keys, limits: tuple[Limit, ...], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        limits: tuple[Limit, ...],
+        monotonic: Callable[[], float],
+        refused: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.keys = keys
         self.users = EndUsers()
         self._limits = limits
         self._in_dollars = {limit.scope for limit in limits if limit.unit == "dollars"}
         self._limited = {limit.scope for limit in limits}
         self._monotonic = monotonic
+        self._refused = refused
         self._state: State | None = None
         self._secret = b""
         self._with_room: dict[Account, float] = {}
@@ -130,6 +137,7 @@ class Accounts:
             return
         for standing in found:
             if standing.remaining <= 0:
+                self._refused(standing.limit.scope)
                 raise over_limit(_as_refusal(standing, self.keys.now), account)
         if len(self._with_room) >= _MOST_KEPT:
             self._with_room.clear()

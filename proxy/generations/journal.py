@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
 from proxy.accounts.refusals import over_limit, over_pace
+from proxy.accounts.spending import Spending
 from proxy.clock import Backoff, Clock, Deadline
 from proxy.errors import StateUnavailable
 from proxy.metrics import StateFigures
@@ -32,8 +33,9 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 class Journal:
     """One process's writes. ``holder``: its name in the state, as long as it is taken for alive."""
 
-    def __init__(self, clock: Clock, figures: StateFigures) -> None:
+    def __init__(self, clock: Clock, figures: StateFigures, spending: Spending) -> None:
         self.figures = figures
+        self.spending = spending
         self._state: State | None = None
         self.holder = ""
         self._clock = clock
@@ -112,8 +114,10 @@ class Journal:
             raise self._told(error) from error
         self._troubled = False
         if isinstance(outcome, OverLimit):
+            self.spending.refused(outcome.scope)
             raise over_limit(outcome, start.account)
         if isinstance(outcome, OverPace):
+            self.spending.refused("pace")
             raise over_pace(outcome, start.account)
         if isinstance(outcome, NotLiving):
             await self._register_anew()
@@ -129,6 +133,7 @@ class Journal:
         except operations.StateUnavailable as error:
             raise self._told(error) from error
         if isinstance(outcome, OverLimit):
+            self.spending.refused(outcome.scope)
             raise over_limit(outcome, account)
         if isinstance(outcome, NotLiving):
             await self._register_anew()

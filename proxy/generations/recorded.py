@@ -42,6 +42,8 @@ class RecordedSteps:
         self._kinds = kinds
         self._written_for = (row.provider, row.model) if row.state == "submitting" else None
         self._submitting = row.state != "intended"
+        self._price = row.price
+        self._holding = journal.spending.hold(generation.account, row.provider, row.model, row.reserved)
         self.open = True
 
     @property
@@ -59,11 +61,10 @@ class RecordedSteps:
         if written_for != (provider, model):
             if written_for is not None:  # for another route, to which nothing was sent
                 await self._end("next_route", "")
-            self._note(
-                await self._journal.submit(
-                    self._job, self._epoch, self._routes[provider, model], self._generation.account
-                )
-            )
+            route, account = self._routes[provider, model], self._generation.account
+            self._note(await self._journal.submit(self._job, self._epoch, route, account))
+            self._price = route.price
+            self._holding.move(provider, model, route.price)
         self._submitting = True
         await self.progress_of.submitting(provider, model)
 
@@ -89,22 +90,26 @@ class RecordedSteps:
     async def released(self, code: str, /) -> None:
         """Write that nothing more will be submitted, and its money is free."""
         self.open = False
+        self._holding.release()
         await self._end("not_started" if self._submitting else "release", code)
 
     async def unknown(self, code: str, /) -> None:
         """Write that nobody knows whether a picture was bought."""
         self.open = False
         self._journal.figures.unknown.labels("network").inc()
+        self._holding.doubt()
         await self._end("doubt", code)
 
     async def failed(self, code: str, /) -> None:
         """Write the provider's word that there is no picture."""
         self.open = False
+        self._holding.release()
         await self._end("failed", code)
 
     async def lost(self, code: str, /) -> None:
         """Write that a picture was bought and will not come."""
         self.open = False
+        self._holding.settle(self._price)
         await self._end("lose", code)
 
     async def done(self, picture: str, price: Price, /) -> None:
@@ -113,6 +118,7 @@ class RecordedSteps:
         finish = partial(self._journal.state.finish, self._job, self._epoch, picture)
         if price.source == "provider":
             finish = partial(finish, cost=price.amount, price_source=price.source, price_name=price.name)
+        self._holding.settle(price.amount if price.source == "provider" else self._price)
         self._note(await self._journal.surely(finish))
         await self.progress_of.done(picture, price)
 

@@ -259,3 +259,51 @@ async def test_secrets_and_end_users_are_written_nowhere(tmp_path: Path) -> None
     said += [each.read_bytes().decode("latin-1") for each in path.parent.glob("state*")]
     for secret in (made["key"], ADMIN, "environment-key", "who@example.org"):
         assert not any(secret in text for text in said), secret
+
+
+# --- the metrics ------------------------------------------------------------------------------------------------------
+
+
+def figures(service: Service, name: str) -> dict[tuple[str, ...], float]:
+    """Return a metric's values by key, provider and model, or by scope."""
+    found = {}
+    for family in service.engine.metrics.registry.collect():
+        for sample in family.samples:
+            if sample.name == f"images_proxy_{name}":
+                found[
+                    tuple(
+                        sample.labels[label]
+                        for label in ("key", "provider", "model", "scope")
+                        if label in sample.labels
+                    )
+                ] = sample.value
+    return found
+
+
+async def test_the_metrics_tell_money_by_key_provider_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(speed=1, limits={"pictures": ["5"]}) as service:
+        ann = await new_key(service, budgets={"pictures": ["3"]})
+        late = asyncio.create_task(service.generate("a fox [seconds:20]", ann, model=MODEL))
+        async with asyncio.timeout(10):
+            while not await begun(service):  # noqa: ASYNC110 (no event tells it)
+                await asyncio.sleep(0.1)
+        place = ("ann", *MODEL.split("/"))
+        assert figures(service, "reserved_dollars") == {place: 0.0025}
+        assert (await late).status == 200
+        assert (await service.generate("a bird [fault:drop]", ann, model=MODEL)).status == 502
+        assert (await service.generate("a cat [fault:failed] [seconds:0]", ann, model=MODEL)).status == 502
+        assert figures(service, "reserved_dollars")[place] == pytest.approx(0.0)
+        assert figures(service, "spent_dollars_total") == {place: 0.0025}
+        assert figures(service, "unknown_dollars_total") == {place: 0.0025}
+        assert figures(service, "pictures_total") == {place: 1.0}
+        assert (await service.generate("a dog [seconds:0]", ann, model=MODEL, n=2)).status == 429
+        assert figures(service, "limit_refusals_total") == {("key",): 1.0}
+        monkeypatch.setattr("proxy.accounts.spending._MOST", 1)
+        bob = await new_key(service, "bob", per_minute=1)
+        assert (await service.generate("a fox [seconds:0]", bob, model=MODEL)).status == 200
+        assert (await service.generate("a cat [seconds:0]", bob, model=MODEL)).status == 429
+        assert (
+            await service.generate("a cow [seconds:0]", await new_key(service, "c"), model=MODEL, n=3)
+        ).status == 429
+        assert figures(service, "pictures_total") == {place: 1.0, ("other", "other", "other"): 1.0}
+        assert figures(service, "limit_refusals_total") == {("key",): 1.0, ("pace",): 1.0, ("service",): 1.0}
