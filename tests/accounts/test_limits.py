@@ -90,6 +90,9 @@ async def test_a_key_may_use_only_its_models(service: Service) -> None:
     refused(answer, 403, "model_not_found", "'ann' may not use the model 'gpt-image-1'")
     assert answer.json["error"]["param"] == "model"
     refused(await picture(service, ann, model="no-such"), 404, "model_not_found")
+    listed = {each["id"] for each in (await service.get("/v1/models", ann)).json["data"]}
+    assert "dall-e-3" in listed
+    assert {name for name in listed if not name.startswith("dall-e-")} == {FREE}
     chat = {"model": "both", "messages": [{"role": "user", "content": "a fox"}]}
     refused(await service.post("/v1/chat/completions", chat, ann), 403, "model_not_found")
 

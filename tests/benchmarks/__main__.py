@@ -5,7 +5,19 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import encoding, held, lag, overhead, postgres, responsiveness, start, state, throughput, two_ways
+from tests.benchmarks import (
+    encoding,
+    held,
+    lag,
+    money,
+    overhead,
+    postgres,
+    responsiveness,
+    start,
+    state,
+    throughput,
+    two_ways,
+)
 from tests.benchmarks.machine import raise_limits
 from tests.benchmarks.table import Figure, circumstances, show
 
@@ -19,6 +31,7 @@ BENCHMARKS = {
     "responsiveness": responsiveness,
     "start": start,
     "state": state,
+    "money": money,
     "postgres": postgres,
 }
 QUICK_SCALE = 0.2
