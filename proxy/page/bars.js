@@ -1,5 +1,5 @@
 /** Limits as bars: what of them is spent, reserved, unknown, and left. */
-import { amount, dollars, moment, period, pictures } from "./figures.js";
+import { amount, day, dollars, moment, period, pictures } from "./figures.js";
 import { make } from "./dom.js";
 
 const PARTS = ["spent", "reserved", "unknown"];
@@ -21,7 +21,7 @@ export function limitBar(limit) {
   const name = `${amount(limit.limit, unit)} ${period(limit.period)}`;
   const left = `${amount(limit.remaining, unit)} left`;
   const used = PARTS.filter((part) => Number(limit[part]) > 0).map((part) => `${amount(limit[part], unit)} ${part}`);
-  const resets = limit.resets ? `resets ${moment(limit.resets)}` : "never resets";
+  const resets = limit.resets ? `resets ${day(limit.resets)}` : "never resets";
   const raised = limit.raised_by ? `, ${amount(limit.raised_by, unit)} of it until ${moment(limit.raised_until)}` : "";
   return make("div", { className: "limit", "data-out": String(Number(limit.remaining) <= 0) },
     make("p", { className: "limit-line" }, make("span", {}, SCOPES[limit.scope] ? `${SCOPES[limit.scope]}: ${name}${raised}` : `${name}${raised}`), make("b", {}, left)),

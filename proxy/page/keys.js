@@ -56,7 +56,7 @@ function card(key, row, actions) {
 
 function serviceCard(limits) {
   const own = limits.filter((limit) => limit.scope === "service");
-  return own.length ? [make("li", { className: "card key" }, ...own.map(limitBar))] : [];
+  return own.length ? [make("li", { className: "card key service" }, ...own.map(limitBar))] : [];
 }
 
 /** The name under which the ledger counts callers without a key. */

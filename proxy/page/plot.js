@@ -6,9 +6,10 @@ const HEIGHT = 230;
 const TOP = 10;
 const BOTTOM = 26;
 const LEFT = 58;
+const RIGHT = 20;
 const LABEL_PX = 58; // room for "21 Nov"
 const WIDEST_BAR = 44;
-const STEPS = [1, 2, 4, 5, 10];
+const STEPS = [1, 2, 3, 4, 6, 8, 10];
 const NAMED = 5; // series of their own; all others together are one more
 
 function draw(tag, attributes, ...children) {
@@ -62,7 +63,7 @@ function picture(width, { days, series, label, shown, dayName, whole }) {
   const sums = days.map((_, index) => series.reduce((sum, one) => sum + one.values[index], 0));
   const end = roundUp(Math.max(0, ...sums), whole);
   const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / end);
-  const step = (width - LEFT) / days.length;
+  const step = (width - LEFT - RIGHT) / days.length;
   const bar = Math.max(2, Math.min(WIDEST_BAR, step * 0.72));
   const every = Math.ceil(LABEL_PX / step);
   const parts = days.flatMap((day, index) => {
@@ -77,7 +78,7 @@ function picture(width, { days, series, label, shown, dayName, whole }) {
       return [draw("rect", { class: `series-${number}`, x: x - bar / 2, width: bar, y: y(below), height: Math.max(1, y(from) - y(below)) }, title)];
     });
     // Counted from today, so that the newest day has its name.
-    const named = (days.length - 1 - index) % every === 0 && x + LABEL_PX / 2 <= width + LABEL_PX / 4;
+    const named = (days.length - 1 - index) % every === 0;
     return named ? [...stack, draw("text", { x, y: HEIGHT - 6, "text-anchor": "middle" }, dayName(day))] : stack;
   });
   return draw("svg", { class: "plot", role: "img", "aria-label": label, width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}` },

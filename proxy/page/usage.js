@@ -9,6 +9,7 @@ import { seriesOf, startPlot } from "./plot.js";
 import { csv, save, table } from "./tables.js";
 
 const KEPT = "usage-key"; // not the playground's: the admin key buys no picture
+const MOST_UNKNOWN = 50;
 const OUTCOMES = { spent: "paid", reserved: "running", released: "not billed", unknown: "unknown" };
 const JOB_COLUMNS = ["at", "job", "key", "owner", "user", "provider", "model", "outcome", "amount", "price_source"];
 const SUMS = ["pictures", "spent", "reserved", "unknown", "reserved_pictures", "unknown_pictures"];
@@ -47,8 +48,9 @@ function drawUnknown(rows) {
   const admin = who.role === "admin";
   byId("unknown").hidden = rows.length === 0;
   byId("unknown-hint").textContent = `Sent to the provider, and nobody knows whether it was billed. Counted against the budget until that is known.${
-    admin ? " Look it up in the provider’s bill, then say so." : " The service’s owner can settle it."}`;
-  byId("unknown-list").replaceChildren(...rows.map((row) => {
+    admin ? " Look it up in the provider’s bill, then say so." : " The service’s owner can settle it."}${
+    rows.length > MOST_UNKNOWN ? ` The first ${MOST_UNKNOWN} of ${rows.length}.` : ""}`;
+  byId("unknown-list").replaceChildren(...rows.slice(0, MOST_UNKNOWN).map((row) => {
     const button = (words, is) => make("button", {
       type: "button", className: "quiet", "aria-label": `${words}: ${row.job}`, on: { click: (event) => settle(row.job, is, event.target) },
     }, words);
