@@ -10,6 +10,7 @@ import { csv, save, table } from "./tables.js";
 
 const KEPT = "usage-key"; // not the playground's: the admin key buys no picture
 const MOST_UNKNOWN = 50;
+const FIRST_JOBS = 20;
 const OUTCOMES = { spent: "paid", reserved: "running", released: "not billed", unknown: "unknown" };
 const JOB_COLUMNS = ["at", "job", "key", "owner", "user", "provider", "model", "outcome", "amount", "price_source"];
 const SUMS = ["pictures", "spent", "reserved", "unknown", "reserved_pictures", "unknown_pictures"];
@@ -19,6 +20,7 @@ let who = null;
 let today = "";
 let plotted = { rows: [], split: "model" };
 let jobs = [];
+let allJobs = false;
 let asked = 0; // answers of an earlier question come too late
 
 const key = () => byId("key").value.trim();
@@ -98,7 +100,9 @@ function drawJobs() {
     { name: "Amount", number: true, of: (row) => (row.outcome === "released" ? "—" : dollars(row.amount)) },
   ];
   byId("jobs-csv").hidden = jobs.length === 0;
-  byId("jobs-table").replaceChildren(jobs.length ? table("The last 100 jobs", columns, jobs)
+  byId("jobs-all").hidden = allJobs || jobs.length <= FIRST_JOBS;
+  byId("jobs-all").textContent = `Show all ${jobs.length}`;
+  byId("jobs-table").replaceChildren(jobs.length ? table("The last 100 jobs", columns, jobs.slice(0, allJobs ? jobs.length : FIRST_JOBS))
     : make("p", { className: "hint" }, "No picture was asked for so far."));
 }
 
@@ -184,13 +188,17 @@ function fail(error) {
   tellService(missing ? "This service asks for an API key." : error.message, "bad");
 }
 
-const focusSoon = (selector) => document.querySelector(selector)?.focus();
+/** After a change the list is drawn anew: give the focus to a button of the same key, or to what is left without it. */
+function focusKey(id, last) {
+  const buttons = document.querySelectorAll(`[data-key="${CSS.escape(id)}"] button`);
+  (buttons[last ? buttons.length - 1 : 0] ?? byId("key-new")).focus();
+}
 
 function change(one) {
   edit(key(), one, async (name) => {
     tell(one ? `Changed ${name}.` : `Made ${name}.`);
     await load();
-    if (!byId("editor").open) focusSoon(`[data-key="${CSS.escape(one.id)}"] button, #key-new`);
+    if (one && !byId("editor").open) focusKey(one.id, false);
   });
 }
 
@@ -199,7 +207,7 @@ async function disable(one) {
     await changeKey(key(), one.disabled ? "unblock" : "block", { key: one.id });
     await load();
     tell(`${one.name} is ${one.disabled ? "enabled again" : "disabled"}.`);
-    focusSoon(`[data-key="${CSS.escape(one.id)}"] button:last-child`);
+    focusKey(one.id, true);
   } catch (error) {
     tell(error.message);
   }
@@ -247,6 +255,11 @@ async function replot() {
 startEntry();
 byId("refresh").addEventListener("click", load);
 byId("key-new").addEventListener("click", () => change(null));
+byId("jobs-all").addEventListener("click", () => {
+  allJobs = true;
+  drawJobs();
+  byId("jobs-title").focus();
+});
 byId("plot-unit").addEventListener("change", redrawPlot);
 byId("plot-by").addEventListener("change", replot);
 byId("plot-days").addEventListener("change", replot);
