@@ -13,6 +13,8 @@ from proxy.api.access import Access
 from proxy.api.dry_run import DryRun, on_dry_run
 from proxy.api.edge import Edge
 from proxy.api.errors import on_failure, on_http_exception
+from proxy.api.responses import resource as responses
+from proxy.api.responses.kept import Responses
 from proxy.api.sdapi import pictures as sdapi
 from proxy.api.sdapi import settings as menus
 from proxy.api.sdapi.callers import Callers
@@ -32,6 +34,9 @@ ROUTES = (
     Route("/v1/models", models.list_models, name="list_models", methods=["GET"]),
     Route("/v1/models/{id:path}", models.get_model, name="get_model", methods=["GET"]),
     Route("/v1/chat/completions", chat.complete_chat, name="complete_chat", methods=["POST"]),
+    Route("/v1/responses", responses.create_response, name="create_response", methods=["POST"]),
+    Route("/v1/responses/{id}", responses.response, name="response", methods=["GET", "DELETE"]),
+    Route("/v1/responses/{id}/cancel", responses.cancel_response, name="cancel_response", methods=["POST"]),
     Route("/sdapi/v1/txt2img", sdapi.txt2img, name="txt2img", methods=["POST"]),
     Route("/sdapi/v1/img2img", sdapi.img2img, name="img2img", methods=["POST"]),
     Route("/sdapi/v1/progress", sdapi.progress, name="sdapi_progress", methods=["GET"]),
@@ -70,7 +75,7 @@ ROUTES = (
 
 
 def create_app(configuration: Configuration, clock: Clock | None = None) -> Starlette:
-    """Return the service as an ASGI application; its ``state.waiting`` holds everything behind the routes."""
+    """Return the service as an ASGI application; its ``state`` holds everything behind the routes."""
     engine = Engine(configuration, clock)
     server = configuration.settings.server
 
@@ -99,5 +104,6 @@ def create_app(configuration: Configuration, clock: Clock | None = None) -> Star
     )
     app.router.redirect_slashes = False
     app.state.waiting = Waiting(engine)
+    app.state.responses = Responses(engine.generations, engine.clock)
     app.state.sdapi = Callers()
     return app

@@ -20,7 +20,7 @@ from proxy.config_problems import describe, read_what_is_right
 from proxy.pictures.store import ImageSettings
 from proxy.providers.registry import KINDS, build, known_keys, read_settings, with_defaults
 from proxy.providers.settings import ProviderSettings
-from proxy.requests.routing import ChatSettings, ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings, to_be_listed
 from proxy.state.settings import StateSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -147,10 +147,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name, none in ``repr``.
-
-    ``listed``: as ``Routing`` takes it. ``demo``: all providers are simulated.
-    """
+    """Settings with the secrets they name, none in ``repr``. ``listed``: for ``Routing``; ``demo``: simulated."""
 
     settings: Settings
     given: GivenKeys = field(default=NONE_GIVEN, repr=False)
@@ -259,10 +256,11 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     callers, admin, metrics = (environment.get(name, "").strip() if name else "" for name in variables)
     given, doubts = read_given(callers, admin, metrics, variables)
     problems += doubts
+    shortened = server.list_models == "configured"
     configuration = Configuration(
         settings,
         given=given,
-        listed=_listed(settings, values.get("models")),
+        listed=to_be_listed(settings.models, values.get("models"), _NAMES) if shortened else None,
         provider_keys={
             name: environment.get(table.key_variable, "").strip()
             for name, table in settings.providers.items()
@@ -276,17 +274,6 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     if problems:
         raise ConfigurationError(problems)
     return configuration
-
-
-def _listed(settings: Settings, given: object) -> tuple[str, ...] | None:
-    """Return the names to list if they are not all: those ``given`` in the file, or else the built-in ones."""
-    if settings.server.list_models == "all":
-        return None
-    mine, built_in = (
-        tuple(name for name in names if name in settings.models and not name.endswith("*"))
-        for names in (given if isinstance(given, Mapping) else (), _NAMES)
-    )
-    return mine or built_in
 
 
 def is_loopback(host: str) -> bool:

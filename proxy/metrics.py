@@ -74,6 +74,8 @@ class Metrics:
         self._name_requests()
         self._name_jobs()
         self.state = self._name_state()
+        started = Gauge("images_proxy_start_time_seconds", "Start of this process, Unix time.", registry=self.registry)
+        started.set_to_current_time()
         self.money = self._name_money()
         Info("images_proxy_build", "Version of this service.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version()}

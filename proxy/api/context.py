@@ -26,10 +26,14 @@ _DEPLOYMENT = re.compile(r"(?:/v1)?(?:/openai)?/deployments/(?P<model>.+?)(?P<re
 # A base URL given with one part too many: /v1/v1/…, /api/v1/…, /openai/v1/…
 _PREFIX = re.compile(r"\A(?:/(?:api|openai|v1))*/v1(?=/)")
 # A base URL without its last slash, with the path put straight behind it: /v1images/generations
-_GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|sdapi)(?:/|\Z))")
+_GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|responses|sdapi)(?:/|\Z))")
 _MAX_PATH = 1024
 """No resource has a longer path, so a longer one is not worth matching against the expressions above."""
-_BARE = re.compile(r"/(?:images/(?:generations(?:/[^/]+)?|edits|variations)|models(?:/.+)?|chat/completions)\Z")
+# Without a version; Azure's clients put /openai before those that aren't a deployment's.
+_BARE = re.compile(
+    r"(?:/openai)?(?P<rest>/(?:images/(?:generations(?:/[^/]+)?|edits|variations)|models(?:/.+)?|chat/completions"
+    r"|responses(?:/[^/]+(?:/cancel)?)?))\Z"
+)
 DRY_RUN = "x-images-dry-run"
 """A request's header, and the one that marks its answer."""
 _HAS_LEFT = "images_proxy.has_left"
@@ -220,6 +224,5 @@ def canonical(path: str) -> tuple[str, str]:
     path = _PREFIX.sub("/v1", path, count=1)
     if path.startswith("/v1/sdapi/"):  # Automatic1111's API has no version, but users may give it the same base URL
         return path.removeprefix("/v1"), ""
-    if _BARE.match(path):
-        path = f"/v1{path}"
-    return path, ""
+    bare = _BARE.match(path)
+    return (f"/v1{bare['rest']}" if bare else path), ""

@@ -16,7 +16,7 @@ from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext, canonical, client_address
 from proxy.api.errors import respond
 from proxy.api.log_lines import log_request
-from proxy.api.responses import AnswerBroken
+from proxy.api.renderings import AnswerBroken
 from proxy.clock import Clock
 from proxy.config import ServerSettings
 from proxy.errors import Failure, InternalError, UnsupportedContentEncoding

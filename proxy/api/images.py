@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from proxy.api.body import read_json
 from proxy.api.context import RequestContext
 from proxy.api.previews import preview_address
-from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, images_body
+from proxy.api.renderings import AnswerBroken, Blanks, ImagesResponse, images_body
 from proxy.api.streaming import image_stream
 from proxy.api.uploads import read_upload, readable_mask
 from proxy.api.waiting import Waiting, address, describe, fractions

@@ -117,16 +117,17 @@ async def _regenerate(
 async def _info(request: Request, engine: Engine, context: RequestContext, _values: dict[str, Any]) -> dict[str, Any]:
     """Tell one key, what it has used, and what was done to it."""
     row, limits = await key_admin(engine, context).find(request.query_params.get("key", ""))
+    state = state_of(engine)
     info = {
         **_shown(row, limits, await _spent(engine, row)),
-        "limits": await _standing(engine, Account(row.id, row.name, row.owner)),
-        "changes": reports.changes_body(await state_of(engine).key_changes(row.id)),
+        "limits": await _standing(engine, row),
+        "changes": reports.changes_body(await state.key_changes(row.id)),
     }
     return {"key": row.digest.hex(), "info": info}
 
 
 async def _list(request: Request, engine: Engine, _context: RequestContext, _values: dict[str, Any]) -> dict[str, Any]:
-    """List keys by page; with ``return_full_object=true`` whole ones, with what is left of their limits."""
+    """List keys by page; whole ones with ``return_full_object=true``."""
     query = request.query_params
     kept = await state_of(engine).keys()
     rows = [
@@ -138,17 +139,24 @@ async def _list(request: Request, engine: Engine, _context: RequestContext, _val
     shown = rows[(page - 1) * size : page * size]
     month = period_start("month", day_of(engine.accounts.keys.now))
     spent = {each.name: each.balance.spent for each in await state_of(engine).usage("key", month)}
-    answer = {"total_count": len(rows), "current_page": page, "total_pages": -(-len(rows) // size)}
-    if query.get("return_full_object", "").lower() != "true":
-        return {"keys": [row.digest.hex() for row in shown], **answer}
-    whole = [
-        {
-            **_shown(row, kept.limits, spent.get(row.name, 0)),
-            "limits": await _standing(engine, Account(row.id, row.name, row.owner)),
-        }
-        for row in shown
-    ]
-    return {"keys": whole, "limits": await _standing(engine, Account()), **answer}
+    whole = query.get("return_full_object", "").lower() == "true"
+    return {
+        "keys": [
+            {**_shown(row, kept.limits, spent.get(row.name, 0)), "limits": await _standing(engine, row)}
+            if whole
+            else row.digest.hex()
+            for row in shown
+        ],
+        "total_count": len(rows),
+        "current_page": page,
+        "total_pages": -(-len(rows) // size),
+    }
+
+
+async def _standing(engine: Engine, row: KeyRow) -> list[dict[str, Any]]:
+    """Return every limit that holds for a key, with what is used of it."""
+    found = await state_of(engine).standing(Account(row.id, row.name, row.owner))
+    return [reports.standing_body(each, engine.accounts.keys.now) for each in found]
 
 
 generate_key, update_key, delete_keys = _route(_generate), _route(_update), _route(_delete)
@@ -181,12 +189,6 @@ def _shown(row: KeyRow, limits: tuple[Limit, ...], spent: int) -> dict[str, Any]
         "metadata": json.loads(row.note) if row.note else {},
         "created_at": ours["created"],
     }
-
-
-async def _standing(engine: Engine, account: Account) -> list[dict[str, Any]]:
-    """Return the limits that hold for an account, with what is used of them."""
-    now = engine.accounts.keys.now
-    return [reports.standing_body(each, now) for each in await state_of(engine).standing(account)]
 
 
 async def _spent(engine: Engine, row: KeyRow) -> int:

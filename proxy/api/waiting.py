@@ -16,7 +16,7 @@ from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext
 from proxy.api.dry_run import DryRun
 from proxy.api.log_lines import log_unattended_end
-from proxy.api.responses import ImagesResponse, PicturesBody
+from proxy.api.renderings import ImagesResponse, PicturesBody
 from proxy.clock import Deadline
 from proxy.dollars import decimal_text
 from proxy.engine import Engine
@@ -24,7 +24,7 @@ from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited, Sp
 from proxy.generations.record import Ending, Generation, Happened, Joined
 from proxy.requests.resolve import ResolvedRequest
 
-Surface = Literal["images", "stream", "chat", "sdapi"]
+Surface = Literal["images", "stream", "chat", "responses", "sdapi"]
 """What kind of request is held: a label in the metrics."""
 
 _TURNS = 20

@@ -13,7 +13,7 @@ from functools import partial
 from proxy.clock import Clock, Deadline
 from proxy.errors import Failure, InternalError, JobLost, Overloaded
 from proxy.generations.journal import Journal
-from proxy.generations.record import Generation, Joined, end_of
+from proxy.generations.record import Generation, Joined, Sign, end_of
 from proxy.generations.registry import Registry
 from proxy.generations.restored import restored
 from proxy.generations.results import Picture
@@ -136,9 +136,7 @@ class Generations:
             # Only these take a generation over; by one key any number of callers may wait side by side.
             if how != "key":
                 self._claim(known, attempt)
-            known.waiters += 1
-            self._registry.refile(known)
-            return Joined(known, how, known.claim)
+            return self.attend(known, how)
         # After the lookup: even while draining a repeat gets what was made for it.
         if self.draining:
             raise Overloaded("This service is shutting down.", retry_after=2.0)
@@ -156,6 +154,12 @@ class Generations:
             self.deliver(generation)
         else:
             self._registry.refile(generation)
+
+    def attend(self, generation: Generation, how: Sign | None = None) -> Joined:
+        """Wait for a generation beside whoever else does; ``leave`` ends that."""
+        generation.waiters += 1
+        self._registry.refile(generation)
+        return Joined(generation, how, generation.claim)
 
     def hand_over(self, generation: Generation) -> None:
         """Note that a caller was given the generation's address: from now on it belongs to whoever has that."""

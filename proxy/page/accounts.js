@@ -12,14 +12,14 @@ export async function ask(path, key, body = null) {
 }
 
 /**
- * Whose key this is: {role: "admin", keys, limits}, or {role: "key" or "anyone", own}; and whether administration is
+ * Whose key this is: {role: "admin", keys}, or {role: "key" or "anyone", own}; and whether administration is
  * on. Throws ServiceError, with status 401 where a key is missing or wrong.
  */
 export async function whoAsks(key) {
   let administration = true;
   try {
-    const { keys, limits } = await ask(`/key/list?return_full_object=true&size=${MOST_KEYS}`, key);
-    return { role: "admin", administration, keys, limits };
+    const { keys } = await ask(`/key/list?return_full_object=true&size=${MOST_KEYS}`, key);
+    return { role: "admin", administration, keys };
   } catch (error) {
     administration = error.status !== 404;
     const plain = error.status === 403 && error.code === null;

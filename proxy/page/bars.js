@@ -3,7 +3,12 @@ import { amount, day, dollars, moment, period, pictures } from "./figures.js";
 import { make } from "./dom.js";
 
 const PARTS = ["spent", "reserved", "unknown"];
-const SCOPES = { service: "The whole service", owner: "The owner’s keys together" };
+
+/** Whose limit it is, where that isn't the key whose card it stands on. */
+function whose({ scope, owner }) {
+  if (scope === "service") return "The whole service: ";
+  return scope === "owner" ? `All keys of ${owner}: ` : "";
+}
 
 function bar(limit, label) {
   const whole = Math.max(Number(limit.limit), PARTS.reduce((sum, part) => sum + Number(limit[part]), 0)) || 1;
@@ -24,8 +29,8 @@ export function limitBar(limit) {
   const resets = limit.resets ? `resets ${day(limit.resets)}` : "never resets";
   const raised = limit.raised_by ? `, ${amount(limit.raised_by, unit)} of it until ${moment(limit.raised_until)}` : "";
   return make("div", { className: "limit", "data-out": String(Number(limit.remaining) <= 0) },
-    make("p", { className: "limit-line" }, make("span", {}, SCOPES[limit.scope] ? `${SCOPES[limit.scope]}: ${name}${raised}` : `${name}${raised}`), make("b", {}, left)),
-    bar(limit, `${name}: ${[...used, left].join(", ")}`),
+    make("p", { className: "limit-line" }, make("span", {}, `${whose(limit)}${name}${raised}`), make("b", {}, left)),
+    bar(limit, `${whose(limit)}${name}: ${[...used, left].join(", ")}`),
     make("p", { className: "hint" }, [...(used.length ? used : ["nothing used"]), resets].join(" · ")));
 }
 

@@ -43,7 +43,7 @@ function used(row) {
 
 function card(key, row, actions) {
   const about = terms(key);
-  const limits = (key.limits ?? []).filter((limit) => limit.scope !== "service");
+  const limits = (key.limits ?? []).filter((limit) => limit.scope === "key");
   return make("li", { className: "card key", "data-key": key.id ?? "", "data-words": `${key.name} ${key.owner ?? ""}`.toLowerCase() },
     make("div", { className: "key-head" },
       make("h3", {}, make("span", { className: "name" }, key.name), ...badges(key)),
@@ -54,16 +54,17 @@ function card(key, row, actions) {
     key.limits && limits.length === 0 ? make("p", { className: "hint" }, "No budget.") : null);
 }
 
-function serviceCard(limits) {
-  const own = limits.filter((limit) => limit.scope === "service");
-  return own.length ? [make("li", { className: "card key service" }, ...own.map(limitBar))] : [];
+/** The limits that several keys share. */
+function sharedCard(limits) {
+  const own = limits.filter((limit) => limit.scope !== "key");
+  return own.length ? [make("li", { className: "card key shared" }, ...own.map(limitBar))] : [];
 }
 
 /** The name under which the ledger counts callers without a key. */
 export const caller = (name) => name || "no key";
 
-/** Draw all keys, for the admin. `rows`: this month's usage by key; `on`: {change(key), disable(key)}. */
-export function drawKeys({ keys, limits }, rows, on) {
+/** Draw all keys, for the admin. `limits`: of the service and of owners; `rows`: this month's usage by key; `on`: {change(key), disable(key)}. */
+export function drawKeys(keys, limits, rows, on) {
   const named = new Map(rows.map((row) => [row.key, row]));
   const sorted = [...keys].sort((one, other) => one.name.localeCompare(other.name));
   const button = (key, words, run) => make("button", { type: "button", className: "quiet small", "aria-label": `${words} ${key.name}`, on: { click: () => run(key) } }, words);
@@ -72,7 +73,7 @@ export function drawKeys({ keys, limits }, rows, on) {
   byId("keys-hint").textContent = keys.length ? `${keys.length} made here or with “images-proxy keys”. ${others.length ? "Callers without one of them stand at the end." : ""}`
     : "None made so far. One for each person or app lets you see, and limit, who spends what.";
   byId("keys-list").replaceChildren(
-    ...serviceCard(limits),
+    ...sharedCard(limits),
     ...sorted.map((key) => card(key, named.get(key.name), [
       button(key, "Change", on.change),
       button(key, key.disabled ? "Enable" : "Disable", on.disable),
@@ -87,7 +88,7 @@ export function drawOwn(own) {
   byId("keys-title").textContent = "What is left";
   byId("keys-hint").textContent = own.limits.length ? "" : "No budget limits what is spent here.";
   byId("keys-list").replaceChildren(
-    ...serviceCard(own.limits),
+    ...sharedCard(own.limits),
     ...(own.name ? [card({ ...own, per_user_budget: null, per_user_pictures: null }, own, null)] : []));
   byId("keys-tools").hidden = true;
 }

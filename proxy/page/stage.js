@@ -138,8 +138,8 @@ export function showResult(records, { seconds, reattached, attempts, cost, costS
       ["Seed", count > 1 && first.seed !== null ? `${first.seed} and following` : first.seed],
       ["Cost", costWords(cost, costSource)],
       ["Provider", first.provider],
-      ["Model there", first.route ? make("code", {}, first.route) : null],
       ["Jobs started", attempts],
+      ["Model there", first.route ? make("code", {}, first.route) : null],
       ["Request id", first.requestId ? copyable(first.requestId, "the request id") : null],
     ]));
   const differs = first.mapped || first.dropped || first.fallback ? ", not quite as asked; see below" : "";

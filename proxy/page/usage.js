@@ -136,12 +136,12 @@ async function askPlot() {
   return { rows, split };
 }
 
-function drawWho(rows) {
+function drawWho({ rows, limits }) {
   const admin = who.role === "admin";
   byId("key-new").hidden = !admin;
   byId("plot-by-label").hidden = !admin;
   byId("administration").hidden = who.administration;
-  if (admin) drawKeys(who, rows, { change, disable });
+  if (admin) drawKeys(who.keys, limits, rows, { change, disable });
   else drawOwn(who.own);
 }
 
@@ -168,7 +168,7 @@ async function load() {
     byId("as-of").textContent = moment(new Date());
     byId("sums").replaceChildren(sumCard("Today", date(today), now.total), sumCard("This month", month(thisMonth.since), thisMonth.total));
     byId("models-hint").textContent = `${month(thisMonth.since)}. The price of a picture is what was spent, divided by the pictures.`;
-    drawWho(byKey.rows);
+    drawWho(byKey);
     drawUnknown(unsettled);
     drawModels(thisMonth);
     drawJobs();

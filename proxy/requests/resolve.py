@@ -71,7 +71,8 @@ class CheckedRequest:
     """What a caller wants, checked but not yet routed. ``account``: who is charged for it. ``pace``: how many
     generations may be started so.
 
-    ``arrived``: the moment on the monotonic clock at which the request had been read.
+    ``arrived``: the moment on the monotonic clock at which the request had been read. ``note``: what the HTTP surface
+    wants to read back with the generation: text without the prompt, for it is written down.
     """
 
     request: ImageRequest
@@ -82,6 +83,7 @@ class CheckedRequest:
     account: Account = ANONYMOUS
     pace: tuple[Pace, ...] = ()
     arrived: float = field(default=0.0, compare=False)
+    note: str = field(default="", compare=False, repr=False)
 
     @property
     def owner(self) -> str:
@@ -115,11 +117,16 @@ class ResolvedRequest:
             image_tokens=sum(pixel_tokens(image.width, image.height) for image in checked.images),
             unknown=unknown,
             unshown=len(checked.unknown) - len(unknown),
+            note=checked.note,
         )
 
     def with_mask(self, mask: InputPicture) -> "ResolvedRequest":
         """Return it with its mask as the providers read it."""
         return replace(self, checked=replace(self.checked, mask=mask))
+
+    def with_note(self, note: str) -> "ResolvedRequest":
+        """Return it with what the HTTP surface wants to read back."""
+        return replace(self, checked=replace(self.checked, note=note))
 
     @property
     def request(self) -> ImageRequest:

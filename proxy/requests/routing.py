@@ -47,6 +47,18 @@ class ModelSettings(BaseModel):
         return request.model_dump(include=set(values))
 
 
+def to_be_listed(models: Mapping[str, ModelSettings], given: object, built_in: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of ``models`` that a file's table ``given`` names, or those that are built in if it names none.
+
+    Patterns are not listed.
+    """
+    mine, others = (
+        tuple(name for name in names if name in models and not name.endswith("*"))
+        for names in (given if isinstance(given, Mapping) else (), built_in)
+    )
+    return mine or others
+
+
 @dataclass(slots=True)
 class ModelCatalogue:
     """A configured provider as routing sees it: its models by every name, and why it can't be used, if so."""

@@ -1,13 +1,13 @@
 """What an answer needs to know of the request that started its generation: plain data that can be written down.
 
 It outlives the request, its uploads and this process. Nothing in it is a prompt or a caller's own words, but for the
-names of unknown parameters that may be shown in a header.
+names of unknown parameters that may be shown in a header, and the metadata that a caller wants kept.
 """
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from pydantic_core import from_json, to_json
@@ -49,7 +49,7 @@ class RequestSummary:
 
     ``model``: its public name. ``origins``: one for each route, in order, without a seed. ``text_tokens`` and
     ``image_tokens``: estimates. ``unknown``: names of parameters that nobody knows; ``unshown``: how many more there
-    are that cannot be shown.
+    are that cannot be shown. ``note``: text of the HTTP surface's own, never of the prompt.
     """
 
     model: str
@@ -63,6 +63,7 @@ class RequestSummary:
     image_tokens: int = 0
     unknown: tuple[str, ...] = ()
     unshown: int = 0
+    note: str = field(default="", repr=False)
 
     def dump(self) -> str:
         """Return it as JSON text."""

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from tests.benchmarks import (
+    durable,
     encoding,
     held,
     lag,
@@ -30,6 +31,7 @@ BENCHMARKS = {
     "base64": encoding,
     "responsiveness": responsiveness,
     "start": start,
+    "durable": durable,
     "state": state,
     "money": money,
     "postgres": postgres,

@@ -40,15 +40,15 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def served(cache: Path, *, demo: bool = True, **environment: str) -> Iterator[str]:
-    """Run a service, the demo unless told otherwise, with these environment variables; yield its origin."""
+def served(cache: Path, *arguments: str, demo: bool = True, **environment: str) -> Iterator[str]:
+    """Run a service, the demo unless told otherwise, with these arguments and variables; yield its origin."""
     secrets = (
         *("PRODIA_TOKEN", "PRODIA_API_KEY", "IMAGES_PROXY_CONFIG", "IMAGES_PROXY_DATABASE_URL"),
         *("IMAGES_PROXY_KEYS", "IMAGES_PROXY_ADMIN_KEY", "IMAGES_PROXY_METRICS_KEY"),
     )
     inherited = {name: value for name, value in os.environ.items() if name not in secrets}
     process = subprocess.Popen(
-        [sys.executable, "-m", "proxy", "serve", *(DEMO if demo else ()), "--port", "0"],
+        [sys.executable, "-m", "proxy", "serve", *(DEMO if demo else ()), "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

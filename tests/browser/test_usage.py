@@ -60,8 +60,10 @@ def empty_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    given = {"IMAGES_PROXY_ADMIN_KEY": ADMIN, "IMAGES_PROXY_KEYS": f"laptop={LAPTOP}"}
-    with served(tmp_path_factory.mktemp("cache"), **given) as url:
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "config.toml").write_text('[limits]\nbudget = ["9/month"]\n[limits.owners.family]\nbudget = ["3/week"]')
+    file, given = str(folder / "config.toml"), f"laptop={LAPTOP}"
+    with served(folder, "--config", file, IMAGES_PROXY_ADMIN_KEY=ADMIN, IMAGES_PROXY_KEYS=given) as url:
         limits = {"budget": ["1/month", "0.02/day"], "pictures": ["8/day"], "per_minute": 60, "expires": "90d"}
         ann = called(url, "/key/generate", ADMIN, name="ann", owner="family", models=["prodia/*"], **limits)["key"]
         called(url, "/key/generate", ADMIN, name=HOSTILE, count_by="user", per_user_budget=["1/month"])
@@ -144,8 +146,13 @@ def test_a_plain_key_sees_its_own_usage_and_no_other(browser: Browser, house: Ho
         expect(page.locator("#report-title")).to_be_focused()
         assert re.sub(r"\s+", " ", spent(page)) == "$0.005 2 pictures"
         expect(page.locator(".limit-line")).to_have_text(
-            ["$0.02 a day$0.0125 left", "8 pictures a day5 pictures left", "$1.00 a month$0.9925 left"],
-            use_inner_text=False,
+            [
+                "All keys of family: $3.00 a week$2.9925 left",
+                "The whole service: $9.00 a month$8.99 left",
+                "$0.02 a day$0.0125 left",
+                "8 pictures a day5 pictures left",
+                "$1.00 a month$0.9925 left",
+            ]
         )
         expect(page.get_by_role("img", name="8 pictures a day: 2 pictures spent, 1 picture unknown")).to_be_visible()
         expect(page.locator("#unknown-list li")).to_have_count(1)
@@ -160,6 +167,11 @@ def test_the_admin_sees_everybody_and_no_prompt(browser: Browser, house: House) 
     with looking(browser, house.url, ADMIN) as page:
         expect(page.locator("#service")).to_have_text("Admin key: everybody’s usage.")
         expect(card(page, "ann")).to_contain_text("$0.005 for 2 pictures this month · $0.0025 unknown")
+        expect(card(page, "ann").locator(".limit")).to_have_count(3)
+        shared = page.locator("#keys-list > li").first.locator(".limit-line")
+        expect(shared).to_have_text(
+            ["The whole service: $9.00 a month$8.99 left", "All keys of family: $3.00 a week$2.9925 left"]
+        )
         expect(card(page, "laptop")).to_contain_text("$0.0025 for 1 picture this month")
         expect(card(page, "old app")).to_contain_text("Disabled")
         # Names are text, whatever they look like.

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from proxy.api.body import read_json
 from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, read_pictured
-from proxy.api.responses import MARK, PicturesBody, open_pictures
+from proxy.api.renderings import MARK, PicturesBody, open_pictures
 from proxy.api.sdapi.callers import Callers, caller
 from proxy.api.sdapi.fields import SHOWN, ignored, translate
 from proxy.api.uploads import Upload, complete, picture_of, readable_mask
