@@ -147,8 +147,8 @@ def test_a_plain_key_sees_its_own_usage_and_no_other(browser: Browser, house: Ho
         assert re.sub(r"\s+", " ", spent(page)) == "$0.005 2 pictures"
         expect(page.locator(".limit-line")).to_have_text(
             [
-                "All keys of family: $3.00 a week$2.9925 left",
                 "The whole service: $9.00 a month$8.99 left",
+                "All keys of family: $3.00 a week$2.9925 left",
                 "$0.02 a day$0.0125 left",
                 "8 pictures a day5 pictures left",
                 "$1.00 a month$0.9925 left",

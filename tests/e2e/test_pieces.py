@@ -17,6 +17,7 @@ from proxy.demo import KEYS
 from proxy.pictures import store
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
+from proxy.state.settings import IN_MEMORY
 from tests.e2e.parts import CHAT, GENERATIONS, read_events
 from tests.service import simulated_providers
 
