@@ -107,7 +107,7 @@ function danger(key, act) {
   return make("div", { className: "editor-more" },
     make("div", { className: "field" }, make("label", { for: "editor-grace" }, "With a new secret the old one works"),
       make("div", { className: "joined" }, grace, rotate)),
-    twice("Delete the key", `Really delete ${key.name}?`, () => act("delete", { keys: [key.id] }, () => dialog.close())));
+    twice("Delete the key", `Really delete ${key.name}?`, () => act("delete", { keys: [key.id] }, () => dialog.close(), `Deleted ${key.name}.`)));
 }
 
 function history(admin, key) {
@@ -121,7 +121,7 @@ function history(admin, key) {
   return details;
 }
 
-/** Open the dialog: for a new key, or for `key`. `admin`: the admin key. `done(text)` is called after each change. */
+/** Open the dialog: for a new key, or for `key`. `admin`: the admin key. `done(said)` is called after each change. */
 export function edit(admin, key, done) {
   const save = make("button", { type: "submit", className: "primary" }, key ? "Save" : "Make the key");
   const users = make("details", { open: Boolean(key?.count_by) }, make("summary", {}, "End users behind this key"),
@@ -131,12 +131,12 @@ export function edit(admin, key, done) {
     users,
     make("div", { className: "editor-said" }),
     make("div", { className: "actions" }, save));
-  const act = async (action, body, then) => {
+  const act = async (action, body, then, said) => {
     clearMarks(form);
     save.disabled = true;
     try {
       then(await changeKey(admin, action, body));
-      done(key?.name ?? body.name);
+      done(said);
     } catch (error) {
       mark(form, error);
     } finally {
@@ -147,7 +147,7 @@ export function edit(admin, key, done) {
     event.preventDefault();
     const body = changed(form, key);
     if (key && Object.keys(body).length === 0) dialog.close();
-    else if (key) act("update", { key: key.id, ...body }, () => dialog.close());
+    else if (key) act("update", { key: key.id, ...body }, () => dialog.close(), `Changed ${key.name}.`);
     else if (!body.name) mark(form, { param: "name", message: "Give the key a name." });
     else act("generate", body, (made) => showSecret(`The key of ${made.name}`, made, "Clients send it as “Authorization: Bearer …”."));
   });

@@ -118,6 +118,9 @@ function redrawPlot() {
   const total = series.reduce((sum, one) => sum + one.total, 0);
   const label = `${unit === "spent" ? dollars(total) : pictures(total)} in ${count} days by ${plotted.split}: ${
     series.map((one) => `${one.name} ${shown(one.total)}`).join(", ") || "nothing"}. The table below has each day.`;
+  byId("plot-none").hidden = series.length > 0;
+  byId("plot-none").textContent = unit === "spent" ? "Nothing was spent in these days." : "No picture was bought in these days.";
+  byId("plot").hidden = series.length === 0;
   drawPlot({ days, series, label, shown, dayName: day, whole: unit !== "spent" });
   byId("plot-details").hidden = rows.length === 0;
   byId("plot-csv").hidden = rows.length === 0;
@@ -195,10 +198,11 @@ function focusKey(id, last) {
 }
 
 function change(one) {
-  edit(key(), one, async (name) => {
-    tell(one ? `Changed ${name}.` : `Made ${name}.`);
+  edit(key(), one, async (said) => {
     await load();
-    if (one && !byId("editor").open) focusKey(one.id, false);
+    if (!one || byId("editor").open) return; // a new secret is still shown
+    tell(said);
+    focusKey(one.id, false);
   });
 }
 
