@@ -210,7 +210,7 @@ class Engine:
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
-        account = self.accounts.account(caller, request.user)
+        account = self.accounts.account(caller, request.user or request.safety_identifier)
         pace = caller.key.pace(account.user)
         checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, account, pace, arrived)
         public = self.routing.resolve(request.model or self.settings.server.default_model)

@@ -90,7 +90,7 @@ class Accounts:
                 self.users.load(key.id, (each.name for each in await self._state.usage("user", since, key.id)))
 
     def account(self, caller: Caller, user: str | None = None) -> Account:
-        """Return who is charged. ``user``: OpenAI's parameter."""
+        """Return who is charged. ``user``: OpenAI's parameter of this name, or the one that follows it."""
         key = caller.key
         if not key.count_by:
             return Account(key.id, key.name, key.owner)

@@ -49,6 +49,8 @@ folder, server = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 try:
     for _ in range(50):  # it may not be gone yet; other users may be there for long
         users = json.loads((folder / ".handle_pids.json").read_text())
+        if not users:
+            break  # it is being stopped in order
         if not any(pathlib.Path(f"/proc/{pid}").exists() for pid in users):
             os.kill(server, signal.SIGQUIT)
             time.sleep(1)
