@@ -5,6 +5,7 @@ import { moment } from "./figures.js";
 
 const LIST = { read: (text) => text.split(",").map((part) => part.trim()).filter(Boolean), write: (value) => (value ?? []).join(", ") };
 const TEXT = { read: (text) => text.trim(), write: (value) => value ?? "" };
+const FLAG = { read: (text) => text === "yes", write: (value) => (value ? "yes" : "") };
 const NUMBER = { read: (text) => Number(text) || 0, write: (value) => (value ? String(value) : "") };
 
 const FIELDS = [
@@ -19,6 +20,7 @@ const FIELDS = [
 ];
 const USER_FIELDS = [
   { name: "count_by", label: "Tell end users apart by", kind: TEXT, options: [["", "nothing"], ["user", "the user parameter"], ["x-openwebui-user-id", "x-openwebui-user-id"]] },
+  { name: "show_users", label: "Show them", kind: FLAG, options: [["", "as digests"], ["yes", "by their names"]] },
   { name: "per_user_budget", label: "Dollars for each", kind: LIST, hint: "Such as 1/month." },
   { name: "per_user_pictures", label: "Pictures for each", kind: LIST, hint: "Such as 20/day." },
 ];
@@ -30,7 +32,7 @@ function input({ name, kind, options }, value) {
   const about = { id: `editor-${name}`, name, "aria-describedby": `editor-${name}-hint` };
   if (options) {
     const select = make("select", about, ...options.map(([is, words]) => make("option", { value: is }, words)));
-    select.value = value ?? "";
+    select.value = kind.write(value);
     return select;
   }
   const more = kind === NUMBER ? { type: "number", min: "0", step: "1", inputMode: "numeric" } : { spellcheck: false, autocapitalize: "off" };

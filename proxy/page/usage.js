@@ -21,6 +21,8 @@ let today = "";
 let plotted = { rows: [], split: "model" };
 let jobs = [];
 let allJobs = false;
+let shownFor = null; // the key whose figures are on the page
+let plots = 0;
 let asked = 0; // answers of an earlier question come too late
 
 const key = () => byId("key").value.trim();
@@ -168,6 +170,7 @@ async function load() {
     plotted = days;
     jobs = last;
     byId("report").hidden = false;
+    shownFor = key();
     byId("as-of").textContent = moment(new Date());
     byId("sums").replaceChildren(sumCard("Today", date(today), now.total), sumCard("This month", month(thisMonth.since), thisMonth.total));
     byId("models-hint").textContent = `${month(thisMonth.since)}. The price of a picture is what was spent, divided by the pictures.`;
@@ -183,8 +186,9 @@ async function load() {
 }
 
 function fail(error) {
-  // Nothing of another key's may stay on the page; a network that fails for a moment takes nothing away.
-  if (error.status) byId("report").hidden = true;
+  // Nothing of another key's may stay on the page; a service that fails for a moment takes nothing away.
+  const refused = error.status >= 400 && error.status < 500;
+  if (refused || key() !== shownFor) byId("report").hidden = true;
   const missing = error.status === 401 && !key();
   if (error.status === 401) byId("entry").open = true;
   byId("administration").hidden = true;
@@ -248,8 +252,11 @@ function startEntry() {
 }
 
 async function replot() {
+  const mine = ++plots;
   try {
-    plotted = await askPlot();
+    const found = await askPlot();
+    if (mine !== plots) return;
+    plotted = found;
     redrawPlot();
   } catch (error) {
     tell(error.message);

@@ -52,13 +52,6 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def empty_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The origin of a service with an admin key, where nothing was done."""
-    with served(tmp_path_factory.mktemp("cache"), IMAGES_PROXY_ADMIN_KEY=ADMIN) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("cache")
     (folder / "config.toml").write_text('[limits]\nbudget = ["9/month"]\n[limits.owners.family]\nbudget = ["3/week"]')
@@ -242,9 +235,9 @@ def test_the_key_stays_in_the_tab_and_can_be_forgotten(browser: Browser, house: 
 # --- what is done there -----------------------------------------------------------------------------------------------
 
 
-def test_a_key_from_its_making_to_its_end_by_keyboard_alone(browser: Browser, empty_url: str) -> None:
-    with looking(browser, empty_url, ADMIN) as page:
-        page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=empty_url)
+def test_a_key_from_its_making_to_its_end_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path, IMAGES_PROXY_ADMIN_KEY=ADMIN) as url, looking(browser, url, ADMIN) as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
         expect(page.locator("#keys-hint")).to_contain_text("None made so far")
         press(page, "#key-new")
         page.keyboard.press("Enter")  # in the empty field for the name
@@ -269,8 +262,8 @@ def test_a_key_from_its_making_to_its_end_by_keyboard_alone(browser: Browser, em
         expect(page.get_by_role("dialog")).to_be_hidden()
         assert secret not in page.evaluate("document.documentElement.outerHTML + JSON.stringify(sessionStorage)")
 
-        assert len(picture(empty_url, secret)["data"]) == 1
-        assert picture(empty_url, secret, "another")["error"]["type"] == "insufficient_quota"
+        assert len(picture(url, secret)["data"]) == 1
+        assert picture(url, secret, "another")["error"]["type"] == "insufficient_quota"
         press(page, "#refresh")
         expect(card(page, "tom").locator(".limit[data-out=true]")).to_contain_text("$0.00 left")
 
@@ -283,11 +276,11 @@ def test_a_key_from_its_making_to_its_end_by_keyboard_alone(browser: Browser, em
         page.keyboard.press("Enter")
         expect(card(page, "tom").locator(".limit")).to_have_count(1)
         expect(page.get_by_role("button", name="Change tom")).to_be_focused()
-        assert "data" in picture(empty_url, secret, "a third")
+        assert "data" in picture(url, secret, "a third")
 
         press(page, "[aria-label='Disable tom']")
         expect(page.get_by_role("button", name="Enable tom")).to_be_focused()
-        assert picture(empty_url, secret)["error"]["code"] == "invalid_api_key"
+        assert picture(url, secret)["error"]["code"] == "invalid_api_key"
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Disable tom")).to_be_focused()
 
@@ -296,7 +289,7 @@ def test_a_key_from_its_making_to_its_end_by_keyboard_alone(browser: Browser, em
         for _ in range(2):
             press(page, ".editor-more .joined button")
         expect(page.get_by_role("heading", name="New secret of tom")).to_be_visible()
-        assert picture(empty_url, secret)["error"]["code"] == "invalid_api_key"
+        assert picture(url, secret)["error"]["code"] == "invalid_api_key"
         page.keyboard.press("Escape")
 
         press(page, "[aria-label='Change tom']")
@@ -329,24 +322,39 @@ def test_a_person_settles_an_unknown_outcome(browser: Browser, tmp_path: Path, w
             expect(page.locator("#report-title")).to_be_focused()
 
 
-def test_what_is_downloaded_holds_no_formula(browser: Browser, empty_url: str) -> None:
-    secret = called(empty_url, "/key/generate", ADMIN, name='=cmd|" /C"!A0, x')["key"]
-    picture(empty_url, secret)
-    with looking(browser, empty_url, ADMIN) as page:
-        for name, button in (("jobs", "Download jobs as CSV"), ("usage", "Download days as CSV")):
-            page.locator("#plot-by").select_option("key")
-            expect(page.locator("#plot svg")).to_have_accessible_name(re.compile("cmd"))
-            with page.expect_download() as download:
-                page.get_by_role("button", name=button).click()
-            assert re.fullmatch(rf"{name}-\d{{4}}-\d\d-\d\d\.csv", download.value.suggested_filename)
-            with Path(download.value.path()).open(encoding="utf-8", newline="") as file:
-                rows = [row for row in csv.DictReader(file) if "cmd" in row["key"]]
-            assert [row["key"] for row in rows] == ['\'=cmd|" /C"!A0, x']
-            assert rows[0].get("spent", rows[0].get("amount")) == "0.0025"
+def test_figures_stay_when_the_service_is_gone_for_a_moment_and_go_with_another_key(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with served(tmp_path, IMAGES_PROXY_ADMIN_KEY=ADMIN) as url, looking(browser, url, ADMIN) as page:
+        expect(page.locator("#report")).to_be_visible()
+        page.context.set_offline(True)
+        page.get_by_role("button", name="Refresh").click()
+        expect(page.locator("#service")).to_have_text("No answer came from the service.")
+        expect(page.locator("#report")).to_be_visible()
+        enter(page, "another-key")
+        expect(page.locator("#report")).to_be_hidden()
+        page.context.set_offline(False)
 
 
-def test_small_series_of_the_plot_become_one(browser: Browser, empty_url: str) -> None:
-    with looking(browser, empty_url) as page:
+def test_what_is_downloaded_holds_no_formula(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path, IMAGES_PROXY_ADMIN_KEY=ADMIN) as url:
+        secret = called(url, "/key/generate", ADMIN, name='=cmd|" /C"!A0, x')["key"]
+        picture(url, secret)
+        with looking(browser, url, ADMIN) as page:
+            for name, button in (("jobs", "Download jobs as CSV"), ("usage", "Download days as CSV")):
+                page.locator("#plot-by").select_option("key")
+                expect(page.locator("#plot svg")).to_have_accessible_name(re.compile("cmd"))
+                with page.expect_download() as download:
+                    page.get_by_role("button", name=button).click()
+                assert re.fullmatch(rf"{name}-\d{{4}}-\d\d-\d\d\.csv", download.value.suggested_filename)
+                with Path(download.value.path()).open(encoding="utf-8", newline="") as file:
+                    rows = [row for row in csv.DictReader(file) if "cmd" in row["key"]]
+                assert [row["key"] for row in rows] == ['\'=cmd|" /C"!A0, x']
+                assert rows[0].get("spent", rows[0].get("amount")) == "0.0025"
+
+
+def test_small_series_of_the_plot_become_one(browser: Browser, demo_url: str) -> None:
+    with looking(browser, demo_url) as page:
         found = page.evaluate(
             """async () => {
               const { seriesOf } = await import('/page/plot.js');
