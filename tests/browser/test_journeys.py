@@ -578,6 +578,7 @@ def test_a_missing_key_is_asked_for_where_it_is_missing(browser: Browser, keyed_
     expect(page.locator("#service")).to_have_text("This service asks for an API key.")
     field = page.get_by_label("API key")
     expect(field).to_be_in_viewport()
+    expect(field).to_have_accessible_description(re.compile("Whoever runs this service has one for you"))
     expect(page.get_by_role("button", name="Generate", exact=True)).to_be_disabled()
     expect(page.get_by_role("link", name="Models as JSON")).to_be_hidden()  # it would lead to a 401
     field.fill("sk-wrong")
