@@ -93,6 +93,7 @@ def limit_body(limit: Limit, now: int) -> dict[str, Any]:
     kind = limit.scope.partition(":")[0]
     body: dict[str, Any] = {
         "scope": {"all": "service", "users": "user"}.get(kind, kind),
+        **({"owner": limit.scope.partition(":")[2]} if kind == "owner" else {}),
         "unit": limit.unit,
         "period": limit.period,
         "limit": shown_amount(limit.allowed(now), limit.unit),
@@ -175,8 +176,8 @@ async def own_body(state: State, key: Key, now: int) -> dict[str, Any]:
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 
-def entry_body(entry: Entry) -> dict[str, Any]:
-    """Return one entry: what it changed."""
+def entry_body(entry: Entry, *, whole: bool = True) -> dict[str, Any]:
+    """Return one entry: what it changed. ``whole`` false: without the place from which a person has settled it."""
     return {
         "object": "ledger.entry",
         "id": entry.id,
@@ -190,7 +191,7 @@ def entry_body(entry: Entry) -> dict[str, Any]:
         "unknown": decimal_text(entry.unknown),
         "pictures": entry.spent_pictures,
         "price_source": entry.price_source,
-        "who": entry.who,
+        "who": entry.who if whole else entry.who.partition(" (")[0],
     }
 
 

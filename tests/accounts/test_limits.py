@@ -181,7 +181,7 @@ async def test_pace_is_held_and_says_when_to_come_back(service: Service) -> None
     assert answer.headers["x-should-retry"] == "true"
     assert 1 <= int(answer.headers["retry-after"]) <= 60
     bob = await new_key(service, "bob", at_once=1)
-    running_, other = await asyncio.gather(*(picture(service, bob, f"{n} [seconds:60]") for n in range(2)))
+    running_, other = await asyncio.gather(*(picture(service, bob, f"{n} [seconds:5]") for n in range(2)))
     assert sorted((running_.status, other.status)) == [200, 429]
     late = next(each for each in (running_, other) if each.status == 429)
     refused(late, 429, "rate_limit_exceeded", "1 requests at once")
@@ -252,6 +252,23 @@ async def test_end_users_may_come_by_header_and_be_shown(service: Service) -> No
     assert (await picture(service, shared, headers=seven, user="ignored")).status == 200
     refused(await picture(service, shared, "a bird", headers=seven), 429, "project_spend_limit_exceeded")
     assert set(await used(service, "user")) == {"seven"}
+
+
+async def test_end_users_are_told_apart_on_every_surface(service: Service) -> None:
+    shared = await new_key(service, "shared", {"user_pictures": ["1/day"]}, count_by="user", show_users=1)
+    said = [{"role": "user", "content": "a fox"}]
+    tools = [{"type": "image_generation", "model": MODEL}]
+    for path, body in (
+        (GENERATIONS, {"prompt": "a fox", "model": MODEL, "safety_identifier": "a"}),
+        ("/v1/chat/completions", {"messages": said, "model": "both", "user": "b"}),
+        ("/v1/responses", {"input": "a fox", "tools": tools, "user": "c"}),
+        ("/v1/responses", {"input": "a bird", "tools": tools, "safety_identifier": "d"}),
+    ):
+        answer = await service.post(path, body, shared)
+        assert answer.status == 200, answer.json
+        again = {**body, "prompt": "a cat", "input": "a cat", "messages": [{"role": "user", "content": "a cat"}]}
+        refused(await service.post(path, again, shared), 429, "project_spend_limit_exceeded", "Each end user")
+    assert set(await used(service, "user")) == {"a", "b", "c", "d"}
 
 
 async def test_each_end_user_has_a_pace(service: Service) -> None:

@@ -7,19 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.benchmarks.machine import (
-    CONFIGURATION,
-    ENVIRONMENT,
-    FREE_POLLS,
-    IN_MEMORY,
-    ORDINARY,
-    ROOT,
-    Program,
-    callers,
-    module,
-    port_of,
-    started,
-)
+from tests.benchmarks.machine import ENVIRONMENT, ORDINARY, ROOT, Program, callers, module, service
 from tests.benchmarks.overhead import SYNC
 from tests.benchmarks.table import Figure, compare
 
@@ -56,12 +44,10 @@ def measure(rounds: int, scale: float) -> Iterator[Figure]:
 @contextmanager
 def _keyed(upstream: str, options: Sequence[str]) -> Iterator[tuple[Program, int, str]]:
     """Run the service with one key; yields it, its port and the key."""
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
-        file = Path(folder) / "config.toml"
-        text = CONFIGURATION.format(upstream=upstream, directory=f"{folder}/pictures", poll_worth=FREE_POLLS)
-        file.write_text(f'{text}\n[state]\npath = "{folder}/state.sqlite3"\n')
-        command = [sys.executable, "-m", "proxy"]
-        create = [*command, "keys", "create", "bench", *options, "--config", str(file)]
+    with tempfile.TemporaryDirectory() as folder:
+        state, file = f"{folder}/state.sqlite3", Path(folder) / "config.toml"
+        file.write_text(f'[state]\npath = "{state}"\n')
+        create = [sys.executable, "-m", "proxy", "keys", "create", "bench", *options, "--config", str(file)]
         made = subprocess.run(create, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-        with started([*command, "serve", "--config", str(file)], ENVIRONMENT) as program:
-            yield program, port_of(program.read_line().rpartition(" ")[2]), made.stdout.strip()
+        with service(upstream, state=state) as (program, port):
+            yield program, port, made.stdout.strip()
