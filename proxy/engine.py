@@ -43,7 +43,7 @@ class Engine:
         self.metrics = Metrics()
         timeouts = settings.timeouts
         self.directory = configuration.directory
-        self.store = store_for(settings.images, self.directory, clock)
+        self.store = store_for(settings.images, self.directory, clock, self._may_sweep)
         self._providers = Runtimes(configuration, clock, self.metrics, self.store.draft)
         self.runtimes = self._providers.current
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
@@ -77,6 +77,7 @@ class Engine:
             self.configuration.state_file,
             self.clock,
             serving=serving,
+            database_url=self.configuration.database_url,
             patience_s=patience_s,
             observe=self.metrics.state.observe,
         )
@@ -95,6 +96,7 @@ class Engine:
         if not self.journal.is_open:
             await self.open_state(serving=serving)
         await self.generations.open()
+        await self._divide()
         loop = asyncio.get_running_loop()
         work = (
             background.sweep(self.clock, self.generations.sweep, self.store.sweep),
@@ -102,7 +104,7 @@ class Engine:
                 self.clock, self.runtimes, self.catalogues, timeout_s=self.settings.timeouts.submit
             ),
             background.watch_loop(self.clock, self.metrics.loop_lag_seconds.set),
-            background.beat(self.clock, self.journal.beat, self.generations.recover),
+            background.beat(self.clock, self._beat),
             background.sweep_state(
                 self.clock,
                 self.journal,
@@ -141,7 +143,7 @@ class Engine:
 
         With a state in memory every running job is one, and so is an end that was handed over and not asked for yet.
         """
-        if self.configuration.state_file is not None:
+        if self.configuration.state_file is not None or self.configuration.database_url:
             return not self.generations.resumable
         return self.generations.running > 0 or self.generations.uncollected > 0
 
@@ -252,6 +254,22 @@ class Engine:
     def _release(self, picture: Picture) -> None:
         if picture.stored is not None:
             self.store.release(picture.stored.name)
+
+    async def _beat(self) -> None:
+        """Tell that this process lives, and take up what others have left. Raises operations.StateUnavailable."""
+        await self.generations.beat()
+        await self._divide()
+
+    async def _divide(self) -> None:
+        """Share the providers with the replicas that live."""
+        living, holder = self.journal.living, self.journal.holder
+        if holder in living:
+            for runtime in self.runtimes.values():
+                await runtime.divide(living.index(holder), len(living))
+
+    async def _may_sweep(self) -> bool:
+        """Return whether what all replicas share is this one's to sweep."""
+        return self.journal.is_oldest
 
     def _send_all_away(self) -> None:
         for generation in self.generations:

@@ -30,8 +30,11 @@ class Generation:
 
     ``number``: counts generations in the order in which they started. ``claim``: how often a repeat has taken it over;
     only the latest one may report that it was delivered. ``unattended_at``: the moment since which nobody waits for
-    it. ``handed_over``: a caller was given its address. ``written``: set once its start is in the state, or was
-    refused. ``salvage``: the finished pictures of a generation that failed, by number; a repeat inherits them.
+    it. ``handed_over``: a caller was given its address. ``mirrored``: another process follows its jobs.
+    ``waited_elsewhere``: somebody waits for it at another replica, as far as is known here. ``has_left``: whether the
+    caller that it was started for has hung up, even if nobody has read that yet. ``written``: set once its start is in
+    the state, or was refused. ``salvage``: the finished pictures of a generation that failed, by number; a repeat
+    inherits them.
     """
 
     id: str
@@ -54,6 +57,9 @@ class Generation:
     delivered_at: float | None = None
     unattended_at: float | None = None
     handed_over: bool = False
+    mirrored: bool = False
+    waited_elsewhere: bool = False
+    has_left: Callable[[], bool] = lambda: False
     task: asyncio.Task[None] | None = None
     written: asyncio.Event = field(default_factory=asyncio.Event)
     salvage: dict[int, Picture] = field(default_factory=dict)

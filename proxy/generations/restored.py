@@ -73,18 +73,19 @@ def restored(found: records.Generation, number: int, clock: Clock, tell: Callabl
         delivered_at=None if row.delivered is None else clock.monotonic(),
     )
     generation.written.set()
-    generation.progress = [
-        Progress(
-            generation.changed,
-            lambda: tell(generation),
-            state=_STATES.get(job.state, "failed"),
-            submits=job.submits,
-            submitted=job.state not in ("intended", "released"),
-            provider=job.provider,
-        )
-        for job in found.jobs
-    ]
+    for job in found.jobs:
+        progress = Progress(generation.changed, lambda: tell(generation))
+        follow_row(job, progress)
+        generation.progress.append(progress)
     return generation
+
+
+def follow_row(job: JobRow, progress: Progress) -> None:
+    """Show a job as it stands in its row."""
+    progress.submits = job.submits
+    progress.submitted = job.state not in ("intended", "released")
+    progress.provider = job.provider if job.submits else ""
+    progress.progress(_STATES.get(job.state, "failed"))
 
 
 def pictures_of(jobs: tuple[JobRow, ...], request: RequestSummary) -> dict[int, Picture]:
