@@ -11,7 +11,7 @@ from proxy.generations.journal import Journal
 from proxy.generations.record import Generation, badness
 from proxy.generations.recorded import RecordedSteps
 from proxy.generations.registry import KEY_REUSED, Registry
-from proxy.generations.restored import dump_picture, failure_of, follow_row, pictures_of
+from proxy.generations.restored import dump_picture, failure_of, pictures_of, show
 from proxy.generations.results import Picture
 from proxy.jobs.runtime import Place
 from proxy.jobs.steps import FinishedJob, Steps
@@ -162,8 +162,10 @@ class Work:
         generation.written.set()
         ended = self._mirrored[generation.id] = asyncio.Event()
         try:
+            show(found, generation)
             while found.row.ended_as is None:
                 found = await self._read_again(generation, found, ended)
+                show(found, generation)
         finally:
             if self._mirrored.get(generation.id) is ended:
                 del self._mirrored[generation.id]
@@ -196,8 +198,6 @@ class Work:
             return found
         if now is None:
             raise JobLost("The generation is not known any more.")
-        for job, progress in zip(now.jobs, generation.progress, strict=True):
-            follow_row(job, progress)
         return now
 
     def take_end(self, generation: Generation, found: records.Generation) -> None:
