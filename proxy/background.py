@@ -19,6 +19,7 @@ from proxy.upstream.client import MAX_CATALOGUE, Interrupted, NotSent
 
 _SWEEP_S = 5.0
 _BEAT_S = 5.0
+_KEYS_S = 2.0
 _CATALOGUE_S = 3600.0
 _LAG_EVERY_S, _LAG_SAMPLES = 0.5, 20
 _LEARNED_FILE = "poll-schedule.json"
@@ -41,6 +42,16 @@ async def beat(clock: Clock, beat: Callable[[], Awaitable[None]]) -> None:
             await beat()
         except StateUnavailable as error:
             _log.error("the state cannot be written: %s", error)
+
+
+async def read_keys(clock: Clock, refresh: Callable[[], Awaitable[None]]) -> None:
+    """Notice keys that another process has made or changed, every few seconds."""
+    while True:
+        await clock.sleep(_KEYS_S)
+        try:
+            await refresh()
+        except StateUnavailable as error:
+            _log.error("the keys cannot be read: %s", error)
 
 
 async def sweep_state(clock: Clock, journal: Journal, *, result_s: float, keep_ledger_days: int) -> None:

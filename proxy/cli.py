@@ -21,6 +21,10 @@ _COMMANDS = {
     "generate": ("generate", "make pictures from the command line"),
     "models": ("models", "list the models and whether they can be used"),
     "check": ("check", "check the configuration and ask each provider"),
+    "keys": ("keys", "make and change keys, with what each may spend"),
+    "usage": ("usage", "what was used, by key, owner, model, provider or day"),
+    "ledger": ("ledger", "the entries; settle what nobody knows"),
+    "state": ("state", "copy the state of a service that runs"),
 }
 
 

@@ -3,7 +3,6 @@
 The settings class of each part is beside the code that uses it; this module composes them.
 """
 
-import hashlib
 import ipaddress
 import os
 import tomllib
@@ -15,11 +14,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from proxy.accounts.given import NONE_GIVEN, GivenKeys, read_given
+from proxy.accounts.limits import LimitSettings
 from proxy.config_problems import describe, read_what_is_right
 from proxy.pictures.store import ImageSettings
 from proxy.providers.registry import KINDS, build, known_keys, read_settings, with_defaults
 from proxy.providers.settings import ProviderSettings
-from proxy.requests.routing import ChatSettings, ModelSettings
+from proxy.requests.routing import ChatSettings, ModelSettings, to_be_listed
 from proxy.state.settings import StateSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -69,6 +70,8 @@ class ServerSettings(BaseModel):
     allowed_hosts: tuple[str, ...] = ()
     default_model: str = "dall-e-3"
     default_routes: tuple[str, ...] = Field(default=_DEFAULT_ROUTES, min_length=1)
+    admin_key_env: str = "IMAGES_PROXY_ADMIN_KEY"
+    metrics_key_env: str = "IMAGES_PROXY_METRICS_KEY"
     list_models: Literal["all", "configured"] = "all"
     strict_params: bool = False
     max_in_flight: int = Field(default=1000, ge=1)
@@ -111,6 +114,7 @@ class Settings(BaseModel):
     timeouts: Timeouts = Timeouts()
     state: StateSettings = StateSettings()
     images: ImageSettings = ImageSettings()
+    limits: LimitSettings = LimitSettings()
     chat: ChatSettings = ChatSettings()
     providers: Mapping[str, Annotated[ProviderSettings, BeforeValidator(read_settings)]]
     models: Mapping[str, ModelSettings]
@@ -143,14 +147,15 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings with the secrets they name; ``repr`` shows no secret. ``listed``: as ``Routing`` takes it."""
+    """Settings with the secrets they name, none in ``repr``. ``listed``: for ``Routing``; ``demo``: simulated."""
 
     settings: Settings
+    given: GivenKeys = field(default=NONE_GIVEN, repr=False)
     listed: tuple[str, ...] | None = None
-    key_digests: tuple[bytes, ...] = field(default=(), repr=False)
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     state_file: Path | None = None
     database_url: str = field(default="", repr=False)
+    demo: bool = False
 
     @property
     def directory(self) -> Path:
@@ -158,6 +163,19 @@ class Configuration:
         if self.settings.images.directory:
             return Path(self.settings.images.directory).expanduser()
         return self.state_file.parent / "pictures" if self.state_file is not None else _cache_directory()
+
+    def exposed(self, *, asked: bool) -> str:
+        """Return what is wrong with listening where others can call without a key; empty if nothing is.
+
+        ``asked``: whether callers need a key, which may depend on the state.
+        """
+        server = self.settings.server
+        if asked or is_loopback(server.host) or server.allow_anonymous:
+            return ""
+        return (
+            f"server.host: '{server.host}' can be reached by others; set keys in ${server.api_keys_env}, make one with "
+            "'images-proxy keys create', or set server.allow_anonymous = true if anyone may spend your money"
+        )
 
     def secret(self, variable: str) -> str:
         """Return what an environment variable holds now, or held when a provider of this configuration read it."""
@@ -232,11 +250,16 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     merged = _tables(values)
     settings, wrong = read_what_is_right(Settings, merged, _tables({}))
     problems = [describe(details, partial(_known_keys, merged)) for details in wrong]
-    keys = environment.get(settings.server.api_keys_env, "") if settings.server.api_keys_env else ""
+    server = settings.server
+    variables = (server.api_keys_env, server.admin_key_env, server.metrics_key_env)
+    callers, admin, metrics = (environment.get(name, "").strip() if name else "" for name in variables)
+    given, doubts = read_given(callers, admin, metrics, variables)
+    problems += doubts
+    shortened = server.list_models == "configured"
     configuration = Configuration(
         settings,
-        listed=_listed(settings, values.get("models")),
-        key_digests=tuple(key_digest(key.strip()) for key in keys.split(",") if key.strip()),
+        given=given,
+        listed=to_be_listed(settings.models, values.get("models"), _NAMES) if shortened else None,
         provider_keys={
             name: environment.get(table.key_variable, "").strip()
             for name, table in settings.providers.items()
@@ -250,25 +273,6 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
     if problems:
         raise ConfigurationError(problems)
     return configuration
-
-
-def _listed(settings: Settings, given: object) -> tuple[str, ...] | None:
-    """Return the names to list if they are not all: those ``given`` in the file, or else the built-in ones."""
-    if settings.server.list_models == "all":
-        return None
-    mine, built_in = (
-        tuple(name for name in names if name in settings.models and not name.endswith("*"))
-        for names in (given if isinstance(given, Mapping) else (), _NAMES)
-    )
-    return mine or built_in
-
-
-def key_digest(key: str) -> bytes:
-    """Return what is kept of an API key: its SHA-256 digest. Bytes that are not UTF-8 count as they are.
-
-    ``surrogateescape`` is how Python reads such bytes from the environment (PEP 383).
-    """
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def is_loopback(host: str) -> bool:
@@ -292,14 +296,7 @@ def _contradictions(
     """
     names = {table: tables[table] for table in _NAMED if isinstance(tables[table], Mapping)}
     settings = configuration.settings
-    server = settings.server
-    problems = []
-    is_open = not configuration.key_digests and not is_loopback(server.host) and not server.allow_anonymous
-    if is_open and not {("server", name) for name in ("host", "api_keys_env", "allow_anonymous")} & doubtful:
-        problems.append(
-            f"server.host: '{server.host}' can be reached by others; set keys in ${server.api_keys_env}, "
-            "or server.allow_anonymous = true if anyone may spend your money"
-        )
+    problems: list[str] = []
     problems += (
         f"{key}: '{route}' names no provider of this configuration"
         for key, routes in settings.routes.items()

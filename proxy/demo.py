@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,4 +43,5 @@ async def simulated(
                 "images": {**overrides.get("images", {}), "store": ""},
             }
             # The demo's keys replace real ones, which thus never reach the simulator.
-            yield config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)
+            loaded = config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)
+            yield replace(loaded, demo=True)

@@ -3,10 +3,15 @@
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from proxy import background
+from proxy.accounts.accounts import NO_CALLER, Accounts, Caller
+from proxy.accounts.keys import Keys
+from proxy.accounts.refusals import price_unknown
+from proxy.accounts.spending import Spending
 from proxy.clock import Clock, Deadline
 from proxy.config import Configuration
 from proxy.errors import InvalidRequest, ProviderBadResponse
@@ -58,7 +63,14 @@ class Engine:
             max_pixels=settings.images.max_pixels,
         )
         self._told_prices: dict[str, int] = {}
-        self.journal = Journal(clock, self.metrics.state)
+        self._spending = Spending(self.metrics.money)
+        self.accounts = Accounts(
+            Keys(configuration.given, clock.wall, reopened=settings.server.allow_anonymous),
+            settings.limits.limits(),
+            clock.monotonic,
+            self._spending.refused,
+        )
+        self.journal = Journal(clock, self.metrics.state, self._spending)
         self.jobs = self._make_jobs()
         self.generations = self._make_generations()
         self._listed_names = frozenset(name for name in settings.models if not name.endswith("*"))
@@ -84,6 +96,7 @@ class Engine:
         self.journal.open(state)
         self._fingerprint_key = await state.fingerprint_key()
         self._told_prices.update(await state.prices())
+        await self.accounts.open(state, self._fingerprint_key, serving=serving)
 
     async def open(self, *, serving: bool = True) -> None:
         """Prepare the folder, carry on with what an earlier process left, start the background tasks.
@@ -105,6 +118,7 @@ class Engine:
             ),
             background.watch_loop(self.clock, self.metrics.loop_lag_seconds.set),
             background.beat(self.clock, self._beat),
+            background.read_keys(self.clock, self.accounts.refresh),
             background.sweep_state(
                 self.clock,
                 self.journal,
@@ -183,7 +197,7 @@ class Engine:
         self,
         values: Mapping[str, Any],
         operation: Operation = "generate",
-        owner: str = "",
+        caller: Caller = NO_CALLER,
         ignored: Sequence[str] = (),
         pictures_param: str = "image",
         images: tuple[InputPicture, ...] = (),
@@ -193,19 +207,37 @@ class Engine:
         """Check a request's ``values`` and pictures and find its routes. Raises Failure, before any call.
 
         ``ignored``: unknown names that are not in ``values``. ``pictures_param``: the parameter that the pictures came
-        in. They are not decoded. ``strict``: another answer than the configuration's to whether a parameter that can't
-        be honoured is refused.
+        in. They are not decoded. ``caller``: who asks. ``strict``: another answer than the configuration's to whether a
+        parameter that can't be honoured is refused.
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
-        checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, owner, arrived)
+        account, pace = self.accounts.account(caller, request.user), self.accounts.paces(caller)
+        checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, account, pace, arrived)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
+        self.accounts.check_model(caller, public.name, *public.full_names())
         able = [] if operation == "generate" else self.able_to(operation)
         strict = self.settings.server.strict_params if strict is None else strict
         resolved = resolve(checked, public, self._fingerprint_key, strict=strict, able=able)
         self._refuse_larger(pictures_param, images)
         self._refuse_larger("mask", (mask,) if mask else ())
-        return resolved
+        return self._with_prices(resolved, caller)
+
+    def _with_prices(self, resolved: ResolvedRequest, caller: Caller) -> ResolvedRequest:
+        """Leave out the routes whose price isn't known if a budget in dollars holds, unless none would be left."""
+        if not self.accounts.in_dollars(caller):
+            return resolved
+        routes = self._making.routes(resolved)
+        priced = [each for each in resolved.candidates if routes[each.place].price is not None]
+        return replace(resolved, candidates=tuple(priced)) if priced else resolved
+
+    def check_prices(self, resolved: ResolvedRequest, caller: Caller) -> None:
+        """Raise PriceUnknown when a budget in dollars holds and no route's price is known."""
+        if not self.accounts.in_dollars(caller):
+            return
+        routes = self._making.routes(resolved)
+        if all(route.price is None for route in routes.values()):
+            raise price_unknown(resolved.public.name, tuple(routes))
 
     def _refuse_larger(self, param: str, pictures: Sequence[InputPicture]) -> None:
         limit = self.settings.images.max_pixels
@@ -296,7 +328,7 @@ class Engine:
     def _make_generations(self) -> Generations:
         settings, clock = self.settings, self.clock
         timeouts = settings.timeouts
-        making = PictureMaking(
+        self._making = making = PictureMaking(
             self.jobs, self._results, self._providers, clock, self.metrics, lifetime_s=timeouts.lifetime
         )
         return Generations(

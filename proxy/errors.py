@@ -2,14 +2,17 @@
 
 Failure
 ├── InvalidRequest          400  what the caller sent: JSON, type, value, size, content encoding …
-│   ├── UnknownModel        404
-│   ├── OriginNotAllowed    403
+│   ├── UnknownModel        404    ModelNotAllowed     403    PriceUnknown        400
+│   ├── OriginNotAllowed    403    AdminOnly           403
 │   ├── NotAuthenticated    401
-│   ├── NotFound            404  an unknown path, job or picture
+│   ├── NotFound            404  an unknown path, generation, picture or key
+│   ├── NameTaken           409
 │   └── MethodNotAllowed …  405 · 413 · 431 · 408 · 415 · 422 · 501
 ├── Overloaded              503  this process is full, draining, or no slot came free
 ├── StateUnavailable        503  what must be kept cannot be written, so nothing was sent
-├── RateLimited             429  this key is over its limit
+├── RateLimited             429  this key is over its pace
+├── SpendLimitReached       429  a budget of this key or its owner is used up
+│   └── ServiceSpendLimitReached 429  the whole service's
 ├── NotConfigured           503  the model has no usable route
 ├── ProviderFailure              what a provider did; says whether anything was started there
 │   ├── ProviderBusy        429    ProviderUnavailable 503    ProviderAuth 502
@@ -141,10 +144,39 @@ class UnknownModel(InvalidRequest):
     param = "model"
 
 
+class ModelNotAllowed(InvalidRequest):
+    """The key may not use this model."""
+
+    status = 403
+    code = "model_not_found"
+    param = "model"
+
+
+class PriceUnknown(InvalidRequest):
+    """A budget in dollars holds, and no route is left whose price is known."""
+
+    code = "price_unknown"
+    param = "model"
+
+
+class AdminOnly(InvalidRequest):
+    """A plain key where the admin key is needed."""
+
+    status = 403
+    code = None
+
+
 class NotFound(InvalidRequest):
-    """An unknown path, job or picture."""
+    """An unknown path, generation, picture or key."""
 
     status = 404
+    code = None
+
+
+class NameTaken(InvalidRequest):
+    """Another key has this name."""
+
+    status = 409
     code = None
 
 
@@ -207,12 +239,26 @@ class HeadersTooLarge(InvalidRequest):
 
 
 class RateLimited(Failure):
-    """One key holds too many requests."""
+    """One key sends or holds too many requests."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     should_retry = True
+
+
+class SpendLimitReached(Failure):
+    """A budget of the key, of its owner or of an end user leaves no room; nothing was sent."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "project_spend_limit_exceeded"
+
+
+class ServiceSpendLimitReached(SpendLimitReached):
+    """The whole service's budget leaves no room; nothing was sent."""
+
+    code = "organization_spend_limit_exceeded"
 
 
 class Overloaded(Failure):

@@ -53,6 +53,17 @@ class StateFigures:
         self.commit_seconds.observe(seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class MoneyFigures:
+    """The metrics of money, by key, provider and model; ``refusals`` by the scope of the limit."""
+
+    spent: Counter
+    reserved: Gauge
+    unknown: Counter
+    pictures: Counter
+    refusals: Counter
+
+
 class Metrics:
     """One process's metrics, in a registry of their own, so that tests can have several."""
 
@@ -63,6 +74,9 @@ class Metrics:
         self._name_requests()
         self._name_jobs()
         self.state = self._name_state()
+        started = Gauge("images_proxy_start_time_seconds", "Start of this process, Unix time.", registry=self.registry)
+        started.set_to_current_time()
+        self.money = self._name_money()
         Info("images_proxy_build", "Version of this service.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version()}
         )
@@ -160,6 +174,33 @@ class Metrics:
             registry=registry,
         )
         self.stored_bytes = Gauge("images_proxy_stored_bytes", "Bytes of stored pictures.", registry=registry)
+
+    def _name_money(self) -> MoneyFigures:
+        registry, by = self.registry, ("key", "provider", "model")
+        return MoneyFigures(
+            spent=Counter(
+                "images_proxy_spent_dollars",
+                "Dollars settled, for pictures bought and lost too.",
+                by,
+                registry=registry,
+            ),
+            reserved=Gauge(
+                "images_proxy_reserved_dollars",
+                "Dollars held for jobs that this process follows.",
+                by,
+                registry=registry,
+            ),
+            unknown=Counter(
+                "images_proxy_unknown_dollars", "Dollars of jobs whose outcome became unknown.", by, registry=registry
+            ),
+            pictures=Counter("images_proxy_pictures", "Pictures that were paid for.", by, registry=registry),
+            refusals=Counter(
+                "images_proxy_limit_refusals",
+                "Requests refused by a limit of: key, owner, user, service (money or pictures), pace.",
+                ("scope",),
+                registry=registry,
+            ),
+        )
 
     def _name_state(self) -> StateFigures:
         registry = self.registry

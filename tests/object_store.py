@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,8 +52,11 @@ class ObjectStore:
 
     def objects(self) -> dict[str, bytes]:
         """Return the objects by their keys."""
-        files = (path for path in self.bucket.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.bucket)): path.read_bytes() for path in files}
+        found = {}
+        for path in self.bucket.rglob("*"):
+            with suppress(FileNotFoundError, IsADirectoryError):  # one that is removed meanwhile
+                found[str(path.relative_to(self.bucket))] = path.read_bytes()
+        return found
 
     def start(self) -> None:
         """Start it and wait until it answers."""

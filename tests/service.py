@@ -99,7 +99,7 @@ async def running(
     environment: Mapping[str, str] | None = None,
     speed: float = 20.0,
     providers: Mapping[str, Any] | None = None,
-    limits: WireLimits | None = None,
+    wire: WireLimits | None = None,
     **tables: Any,
 ) -> AsyncIterator[Service]:
     """Run the service before a simulator. ``tables`` are configuration tables; ``providers`` changes every provider."""
@@ -111,5 +111,5 @@ async def running(
             values = {"providers": simulated_providers(upstream, **(providers or {})), "images": images, **tables}
             configuration = compose(values, {**KEYS, **(environment or {})})
             app = create_app(configuration, clock())
-            async with serving(app, limits=limits) as port, aiohttp.ClientSession() as http:
+            async with serving(app, limits=wire) as port, aiohttp.ClientSession() as http:
                 yield Service(f"http://127.0.0.1:{port}", upstream, app.state.waiting.engine, http)

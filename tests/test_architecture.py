@@ -16,7 +16,7 @@ from proxy.providers.registry import KINDS
 
 _ROOT = Path(__file__).parents[1]
 _SOURCES = sorted((_ROOT / "proxy").rglob("*.py"))
-_MAX_MODULE_LINES = 360  # the tree of errors is one piece; nothing else comes near it
+_MAX_MODULE_LINES = 410  # the tree of errors is one piece; nothing else comes near it
 _MAX_FUNCTION_LINES = 45
 
 # The rooms. Who may import whom: each from its own row and the rows below, and never in a circle.
@@ -212,6 +212,10 @@ _FAILURES: dict[str, tuple[int, str, str | None, bool]] = {  # docs/errors.md: s
     "NotAuthenticated": (401, _CALLER, None, False),
     "OriginNotAllowed": (403, _CALLER, "origin_not_allowed", False),
     "UnknownModel": (404, _CALLER, "model_not_found", False),
+    "ModelNotAllowed": (403, _CALLER, "model_not_found", False),
+    "PriceUnknown": (400, _CALLER, "price_unknown", False),
+    "AdminOnly": (403, _CALLER, None, False),
+    "NameTaken": (409, _CALLER, None, False),
     "NotFound": (404, _CALLER, None, False),
     "MethodNotAllowed": (405, _CALLER, None, False),
     "RequestTimeout": (408, _CALLER, "request_timeout", False),
@@ -220,6 +224,8 @@ _FAILURES: dict[str, tuple[int, str, str | None, bool]] = {  # docs/errors.md: s
     "IdempotencyKeyReused": (422, _CALLER, "idempotency_key_reused", False),
     "HeadersTooLarge": (431, _CALLER, "headers_too_large", False),
     "RateLimited": (429, "rate_limit_error", "rate_limit_exceeded", True),
+    "SpendLimitReached": (429, "insufficient_quota", "project_spend_limit_exceeded", False),
+    "ServiceSpendLimitReached": (429, "insufficient_quota", "organization_spend_limit_exceeded", False),
     "Overloaded": (503, "service_unavailable_error", "server_is_overloaded", True),
     "StateUnavailable": (503, _SERVER, "state_unavailable", True),
     "NotConfigured": (503, _SERVER, "provider_not_configured", False),
@@ -285,9 +291,10 @@ def test_a_refused_key_names_the_way_in(name: str) -> None:
 
 
 def test_every_failure_has_all_four_words_of_the_envelope() -> None:
+    about_models = ("UnknownModel", "ModelNotAllowed", "PriceUnknown")
     for name in _FAILURES:
         kind = getattr(errors, name)
         failure = kind() if name == "InternalError" else kind("In plain words.")
         assert set(failure.body()["error"]) == {"message", "type", "param", "code"}
         assert failure.body()["error"]["message"]
-        assert failure.body()["error"]["param"] == ("model" if name == "UnknownModel" else None)
+        assert failure.body()["error"]["param"] == ("model" if name in about_models else None)

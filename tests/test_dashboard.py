@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from proxy.metrics import Metrics
@@ -48,9 +49,9 @@ def questions() -> list[str]:
 
 
 def labels_of(name: str) -> set[str]:
-    metrics = Metrics()
-    for collector in vars(metrics).values():
-        for family in collector.describe() if hasattr(collector, "describe") else ():
+    for collector in Metrics().registry._collector_to_names:
+        assert isinstance(collector, MetricWrapperBase)
+        for family in collector.describe():
             if name in {family.name + suffix for suffix in SUFFIXES[family.type]}:
                 return set(collector._labelnames)
     return {"version", "python"} if name == "images_proxy_build_info" else set()

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from starlette.types import Message
 
+from proxy.accounts import accounts
+from proxy.accounts.keys import Key
 from proxy.accounts.prices import Price
+from proxy.accounts.spending import Spending
 from proxy.clock import Clock, Deadline
 from proxy.config import compose
 from proxy.engine import Engine
@@ -31,10 +34,10 @@ from proxy.errors import (
     SubmitOutcomeUnknown,
 )
 from proxy.generations.journal import Journal
-from proxy.generations.record import Generation
+from proxy.generations.record import Generation, Joined
 from proxy.generations.recorded import RecordedSteps
 from proxy.generations.results import Picture
-from proxy.generations.runner import Generations, Joined
+from proxy.generations.runner import Generations
 from proxy.jobs.runtime import Place
 from proxy.jobs.steps import FinishedJob, Progress, Steps
 from proxy.metrics import Metrics
@@ -52,7 +55,9 @@ _UPSTREAM = _ENGINE.runtimes["imagelabs"].upstream
 
 def checked(prompt: str = "a fox", owner: str = "", **values: Any) -> ResolvedRequest:
     """Return the order for a request body; equal for equal bodies."""
-    return _ENGINE.resolve({"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, owner=owner)
+    return _ENGINE.resolve(
+        {"prompt": prompt, "model": "imagelabs/sdxl-turbo", **values}, caller=accounts.Caller(Key(owner))
+    )
 
 
 @dataclass
@@ -108,9 +113,15 @@ class Studio:
     jobs: list[Job] = field(default_factory=list)
     finished: list[Job] = field(default_factory=list)
     undeliverable: Failure | None = None
+    spacious: bool = False
+    taken: list[Place] = field(default_factory=list)
 
-    async def places(self, _resolved: ResolvedRequest, _count: int, /) -> list[Place]:
-        return []
+    async def places(self, _resolved: ResolvedRequest, count: int, /) -> list[Place]:
+        runtime = _ENGINE.runtimes["imagelabs"]
+        self.taken += [Place(runtime) for _ in range(count if self.spacious else 0)]
+        for _ in self.taken[-count:] if self.spacious else ():
+            await runtime.slots.acquire()
+        return self.taken[-count:] if self.spacious else []
 
     def routes(self, resolved: ResolvedRequest, /) -> dict[tuple[str, str], Route]:
         route = resolved.candidates[0].route
@@ -155,7 +166,8 @@ class Studio:
 
 def generations_of(studio: Studio, clock: Clock, result_s: float = RESULT_S, **values: Any) -> Generations:
     """Return generations with a state in memory."""
-    journal = Journal(clock, Metrics().state)
+    figures = Metrics()
+    journal = Journal(clock, figures.state, Spending(figures.money))
     journal.open(open_sqlite(None, wall=clock.wall))
     return Generations(studio, journal, clock, hold_s=60.0, result_s=result_s, kinds={}, **values)
 
@@ -714,6 +726,20 @@ async def test_pictures_of_a_failed_generation_are_kept_for_the_repeat(runs: Run
     assert second.generation.pictures[2] == jobs[2].picture
     seeds = [picture.origin.seed for picture in second.generation.pictures]
     assert seeds == [first.generation.seed, first.generation.seed + 1, first.generation.seed + 2]
+
+
+async def test_places_that_inherited_pictures_do_not_need_are_free_at_once(runs: Runs) -> None:
+    first = await runs.join(checked(n=3))
+    runs.studio.jobs[0].finish()
+    runs.studio.jobs[1].finish()
+    runs.studio.jobs[2].finish(GenerationFailed("no"))
+    await runs.settle()
+    runs.generations.leave(first, delivered=True)
+    runs.studio.spacious = True
+    second = await runs.join(checked(n=3))
+    assert [place.free for place in runs.studio.taken] == [True, False, False]
+    await runs.end(second.generation)
+    assert not any(place.free for place in runs.studio.taken)
 
 
 async def test_salvage_survive_a_second_failure_and_go_with_time(runs: Runs) -> None:

@@ -75,16 +75,19 @@ async def test_each_surfaces_waits_are_counted_as_its_own(*, stream: bool) -> No
         async with service.http.post(f"{service.url}/sdapi/v1/txt2img", json={"prompt": "a hill"}) as response:
             assert response.status == 200
             await response.read()
+        answer = {"input": "a hill", "model": POLLED, "stream": stream}
+        async with service.http.post(f"{service.url}/v1/responses", json=answer) as response:
+            assert response.status == 200
+            await response.read()
         await service.generate("a hill", model=POLLED)
         async with service.http.post(
             f"{service.url}/v1/images/generations", json={"prompt": "a hill", "stream": True}
         ) as response:
             await response.read()
         seen = await figures(service)
-    counts = {
-        surface: seen[key("hold_seconds_count", route=surface)] for surface in ("images", "stream", "chat", "sdapi")
-    }
-    assert counts == {"images": 1, "stream": 1, "chat": 1, "sdapi": 1}
+    surfaces = ("images", "stream", "chat", "responses", "sdapi")
+    counts = {surface: seen[key("hold_seconds_count", route=surface)] for surface in surfaces}
+    assert counts == dict.fromkeys(surfaces, 1)
 
 
 async def test_a_polled_picture_is_counted() -> None:

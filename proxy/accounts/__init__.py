@@ -1,1 +1,1 @@
-"""Who pays, and how much: what a picture costs."""
+"""Who may call and what it may cost: keys, limits, prices, and what the ledger says of them."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from proxy.dollars import nano_dollars
+from proxy.providers.boundary import Model
 from proxy.requests.resolve import Candidate
 
 Source = Literal["provider", "config", "table", "unknown"]
@@ -57,13 +58,17 @@ def known_price(candidate: Candidate, configured: Mapping[str, int], told: Mappi
     ``configured``: the provider's ``prices`` by model; any of its names will do. ``told``: what providers last told, by
     ``Price.name``. Both in nano-dollars. The operator's word counts most, then what the provider has published.
     """
-    name, model = price_name(candidate), candidate.route.model
+    name = price_name(candidate)
+    price = replace(stated_price(candidate.route.model, configured), name=name)
+    return Price(told[name], "table", name) if price.amount is None and name in told else price
+
+
+def stated_price(model: Model, configured: Mapping[str, int]) -> Price:
+    """Return what a picture of ``model`` costs by the operator's word or else the provider's, whatever its size."""
     for each in (model.name, *model.aliases):
         if each in configured:
-            return Price(configured[each], "config", name)
-    if model.price_dollars is not None:
-        return Price(nano_dollars(model.price_dollars), "table", name)
-    return Price(told[name], "table", name) if name in told else Price(name=name)
+            return Price(configured[each], "config")
+    return UNKNOWN if model.price_dollars is None else Price(nano_dollars(model.price_dollars), "table")
 
 
 def price_name(candidate: Candidate) -> str:

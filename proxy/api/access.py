@@ -6,58 +6,120 @@ a form post needs no preflight, and DNS can be rebound to this machine. So a for
 
 import base64
 import hashlib
-import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
+from proxy.accounts.accounts import Caller
+from proxy.accounts.keys import Key, Keys
+from proxy.api.tries import Tries
 from proxy.config import ServerSettings, is_loopback
-from proxy.errors import NotAuthenticated, OriginNotAllowed
+from proxy.errors import AdminOnly, NotAuthenticated, NotFound, OriginNotAllowed
 
+Gate = Literal["use", "own", "metrics", "admin"]
+"""What a route is for: using the service · reading what concerns oneself, or with the admin key everything · metrics ·
+administration."""
 _MAX_SHOWN = 100
 _HOST = re.compile(r"(?P<name>[\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?\Z", re.ASCII | re.IGNORECASE)
 _BLANKS = " \t"  # no others: read as Latin-1, the last byte of a UTF-8 key may look like a no-break space
 _NO_KEY = b","
 """Matches no configured key, since commas separate those: a wrong key, as opposed to none."""
+_USER_HEADER: Final = "x-openwebui-user-id"
+_ADMIN: Final = Key(name="admin")
+_METRICS: Final = Key(name="metrics")
 
 
 class Access:
-    """The rules of one service. Keys are kept as SHA-256 digests only."""
+    """The rules of one service. Keys are kept as SHA-256 digests only. ``monotonic``: seconds that never step."""
 
-    def __init__(self, key_digests: Iterable[bytes], server: ServerSettings) -> None:
-        self._digests = tuple(key_digests)
+    def __init__(self, keys: Keys, server: ServerSettings, monotonic: Callable[[], float]) -> None:
+        self._keys = keys
+        self._tries = Tries(monotonic)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in server.cors_origins)
         self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
         self._public_host = urlsplit(server.public_url).netloc.lower()
+        # An allowed name is parsed once. Refusals are exceptions, which the cache doesn't keep, so nobody can fill it.
+        self._require_ours = lru_cache(maxsize=256)(self._refuse_unless_ours)
 
-    def owner(self, headers: Headers, *, basic: bool = False) -> str:
-        """Return a short name for the caller's key, empty on a service without keys.
+    def caller(self, headers: Headers, gate: Gate = "use", address: str = "", *, basic: bool = False) -> Caller:
+        """Return who calls. ``address``: where from, for those who guess. ``basic``: the key may also come as the
+        password of HTTP Basic.
 
-        ``basic``: the key may also come as the password of HTTP Basic. Raises NotAuthenticated, OriginNotAllowed.
+        Raises NotAuthenticated, OriginNotAllowed, AdminOnly, NotFound (administration is off), RateLimited (too many
+        wrong keys).
         """
-        if not self._digests:
-            return ""
-        password = _password(headers) if basic else None
+        given = self._keys.given
+        if gate == "admin" and not given.admin:
+            raise NotFound("There is no such path.")
+        password = _password(headers) if basic and self._keys.asked else None
         if password is not None:
             # A browser that knows a password adds it to the calls of any page, unlike a key: RFC 7617, 2.2.
             self.check_origin(origin_of(headers), headers.get("host", ""), ambient=True)
         key = _key(headers) if password is None else password
         if not key:
-            raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
+            if self._keys.asked or gate == "admin" or (gate == "metrics" and given.metrics):
+                raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
+            return Caller(header_user=headers.get(_USER_HEADER))
         digest = hashlib.sha256(key).digest()
-        # All are compared, each in constant time: how long this takes shows neither which one matched nor how nearly.
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        if not any(matches):
-            # LiteLLM recognises a wrong key by these words of OpenAI's.
-            raise NotAuthenticated("Incorrect API key provided: it is not known here.", code="invalid_api_key")
-        return digest.hex()[:16]
+        guarded = gate != "use" and bool(given.admin or given.metrics)
+        if guarded:
+            self._tries.check(address)
+        if given.is_admin(digest) and gate != "use":
+            self._check_page(headers)
+            return Caller(_ADMIN, "admin")
+        if given.is_for_metrics(digest) and gate == "metrics":
+            return Caller(_METRICS, "metrics")
+        return Caller(self._plain(digest, gate, address if guarded else None), header_user=headers.get(_USER_HEADER))
+
+    def _plain(self, digest: bytes, gate: Gate, guessing: str | None) -> Key:
+        """Return the key of a caller who is no administrator."""
+        given = self._keys.given
+        # By lookup: nobody can choose how much of a digest is right, so how long that takes tells nothing.
+        key = self._keys.find(digest)
+        if key is None:
+            special = given.is_admin(digest) or given.is_for_metrics(digest)
+            if not (self._keys.asked or special or gate == "admin" or (gate == "metrics" and given.metrics)):
+                return Key()
+            if guessing is not None:
+                self._tries.failed(guessing)
+            # LiteLLM recognises a wrong key by the first of these words, which are OpenAI's. The rest is the same for
+            # every wrong key, or it would tell who has guessed the admin key.
+            hint = " Neither the admin key nor the one for metrics makes pictures." if given.admin else ""
+            message = f"Incorrect API key provided: it is not known here.{hint}"
+            raise NotAuthenticated(message, code="invalid_api_key")
+        if key.disabled or self._keys.over(key):
+            why = "is disabled" if key.disabled else "has expired"
+            raise NotAuthenticated(f"The key '{key.name}' {why}.", code="invalid_api_key")
+        if gate == "admin":
+            raise AdminOnly("This needs the admin key.")
+        if gate == "metrics" and given.metrics:  # they tell what every key has spent
+            raise AdminOnly("This needs the key for metrics.")
+        return key
+
+    def _check_page(self, headers: Headers) -> None:
+        """Refuse the admin key from pages of other sites: nobody types it there but by mistake.
+
+        Raises OriginNotAllowed.
+        """
+        origin, host = ", ".join(headers.getlist("origin")).lower(), headers.get("host", "").lower()
+        if origin and not self._is_known_origin(origin, host) and origin not in (f"http://{host}", f"https://{host}"):
+            raise self._foreign_page(origin)
+
+    @staticmethod
+    def _foreign_page(origin: str) -> OriginNotAllowed:
+        message = f"Pages of the origin '{_shown(origin)}' may not call this service. Add it to server.cors_origins."
+        return OriginNotAllowed(message)
 
     def check_host(self, host: str) -> None:
         """Raise OriginNotAllowed unless the raw Host header is one this service answers to."""
-        if self._digests and not self._hosts:
-            return
+        if not self._keys.asked or self._hosts:
+            self._require_ours(host)
+
+    def _refuse_unless_ours(self, host: str) -> None:
         if not self._is_ours(host.lower()):
             message = f"This service does not answer to the host '{_shown(host)}'. Add it to server.allowed_hosts."
             raise OriginNotAllowed(message)
@@ -67,19 +129,18 @@ class Access:
 
         ``ambient``: or one with keys, if the browser may have added the key without the page knowing it.
         """
-        if (self._digests and not ambient) or origin is None or self._is_known_origin(origin.lower(), host.lower()):
+        if (self._keys.asked and not ambient) or origin is None or self._is_known_origin(origin.lower(), host.lower()):
             return
-        message = f"Pages of the origin '{_shown(origin)}' may not call this service. Add it to server.cors_origins."
-        raise OriginNotAllowed(message)
+        raise self._foreign_page(origin)
 
     def cors(self, origin: str | None, host: str) -> str | None:
         """Return the value of Access-Control-Allow-Origin for an answer to ``origin``; None for no header."""
-        if self._digests and not self._origins:  # harmless: a browser never adds the key, so the page must know it
+        if self._keys.asked and not self._origins:  # harmless: a browser never adds the key, so the page must know it
             return "*"
         if origin is None:
             return None
         known = origin.lower() in self._origins or (
-            not self._digests and self._is_known_origin(origin.lower(), host.lower())
+            not self._keys.asked and self._is_known_origin(origin.lower(), host.lower())
         )
         return origin if known else None
 
@@ -139,3 +200,12 @@ def origin_of(headers: Headers) -> str | None:
 
 def _shown(value: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in value)[:_MAX_SHOWN]
+
+
+def gate_of(path: str) -> Gate:
+    """Return what a path is for."""
+    if path == "/metrics":
+        return "metrics"
+    if path in ("/v1/key", "/v1/usage", "/v1/ledger"):
+        return "own"
+    return "admin" if path.startswith(("/key/", "/v1/organization/", "/v1/ledger/")) else "use"

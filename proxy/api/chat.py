@@ -20,8 +20,8 @@ from starlette.types import ASGIApp
 from proxy.api import housekeeping
 from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, is_reference, read_pictured
-from proxy.api.responses import MARK, PicturesBody, cost, image_address, open_pictures, usage
-from proxy.api.streaming import HeldStream, Stream
+from proxy.api.renderings import MARK, PicturesBody, cost, image_address, open_pictures, usage
+from proxy.api.streaming import HeldStream, WholeStream, each
 from proxy.api.uploads import MAX_PICTURES, picture_of
 from proxy.api.waiting import Waiting
 from proxy.engine import Engine
@@ -64,7 +64,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
     server = waiting.engine.settings.server
-    waiting.admit(request)
+    await waiting.admit(request)
     with waiting.admission.hold(context.owner):
         body = await read_pictured(request, server.max_body, server.max_upload)
     context.name_model(body.values)
@@ -77,7 +77,7 @@ async def complete_chat(request: Request) -> ASGIApp:
     resolved = waiting.engine.resolve(
         {**talk.values, "prompt": talk.text, "response_format": "b64_json" if talk.wants_images else "url"},
         "edit" if talk.images else "generate",
-        owner=context.owner,
+        caller=context.caller,
         pictures_param="messages",
         images=talk.images,
     )
@@ -164,15 +164,17 @@ def _images_of(content: Any, body: Pictured) -> tuple[InputPicture, ...]:
 
 
 def _refuse_forced_tool(values: dict[str, Any]) -> None:
-    """Refuse a chat request that forces a function call: its sender could not use the picture, and would try again.
-
-    Raises InvalidRequest.
-    """
+    """Raise InvalidRequest for a forced function call: its sender could not use the picture, and would try again."""
     # "function_call" is the older name of "tool_choice".
     for name in ("tool_choice", "function_call"):
         if _forces(values.get(name)):
-            message = f"'{name}' demands the call of a function, and this model only makes pictures; leave it 'auto'."
-            raise InvalidRequest(message, param=name, code="invalid_value")
+            raise forced_function(name)
+
+
+def forced_function(name: str) -> InvalidRequest:
+    """Return the refusal of a request whose parameter ``name`` forces a function call."""
+    message = f"'{name}' demands the call of a function, and this model only makes pictures; leave it 'auto'."
+    return InvalidRequest(message, param=name, code="invalid_value")
 
 
 def _forces(choice: Any) -> bool:
@@ -307,17 +309,6 @@ class _Text(_Completion):
         request.state.context.route = "housekeeping"
         if not self.talk.stream:
             return JSONResponse(self.whole([{"content": self._text}], self._counts))
-        return _Chunks([*self.opening(), _event(self.chunk(0, {"content": self._text})), *self.closing(self._counts)])
-
-
-class _Chunks:
-    """An event stream whose chunks are all there."""
-
-    def __init__(self, chunks: list[bytes]) -> None:
-        self._chunks = chunks
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002 (ASGI's signature)
-        stream = Stream(send)
-        for chunk in self._chunks:
-            await stream.write(chunk)
-        await stream.end()
+        return WholeStream(
+            each([*self.opening(), _event(self.chunk(0, {"content": self._text})), *self.closing(self._counts)])
+        )

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from proxy.accounts.accounts import Caller
 from proxy.config import ServerSettings
 from proxy.errors import Failure, InvalidRequest
 from proxy.logs import new_request_id
@@ -25,10 +26,14 @@ _DEPLOYMENT = re.compile(r"(?:/v1)?(?:/openai)?/deployments/(?P<model>.+?)(?P<re
 # A base URL given with one part too many: /v1/v1/…, /api/v1/…, /openai/v1/…
 _PREFIX = re.compile(r"\A(?:/(?:api|openai|v1))*/v1(?=/)")
 # A base URL without its last slash, with the path put straight behind it: /v1images/generations
-_GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|sdapi)(?:/|\Z))")
+_GLUED = re.compile(r"\A/v1(?=(?:images|models|chat|responses|sdapi)(?:/|\Z))")
 _MAX_PATH = 1024
 """No resource has a longer path, so a longer one is not worth matching against the expressions above."""
-_BARE = re.compile(r"/(?:images/(?:generations(?:/[^/]+)?|edits|variations)|models(?:/.+)?|chat/completions)\Z")
+# Without a version; Azure's clients put /openai before those that aren't a deployment's.
+_BARE = re.compile(
+    r"(?:/openai)?(?P<rest>/(?:images/(?:generations(?:/[^/]+)?|edits|variations)|models(?:/.+)?|chat/completions"
+    r"|responses(?:/[^/]+(?:/cancel)?)?))\Z"
+)
 DRY_RUN = "x-images-dry-run"
 """A request's header, and the one that marks its answer."""
 _HAS_LEFT = "images_proxy.has_left"
@@ -40,7 +45,8 @@ class RequestContext:
     """One request: ``asked`` holds its headers, ``headers`` those that its answer gets besides the usual ones.
 
     ``has_left``: whether its caller has hung up, even if nobody has read that from the connection yet.
-    ``origin`` is our base URL as the caller sees it; ``owner`` identifies a caller without naming its key.
+    ``origin`` is our base URL as the caller sees it; ``caller``: whose key it came with.
+    ``address``: where it came from, on routes that can tell or change something.
     ``key`` is the Idempotency-Key as it came, ``attempt`` the SDK's retry counter, 0 where there is none.
     ``patience_s``: seconds the caller will wait, as far as it says. ``preferences``: those of ``Prefer``.
     """
@@ -54,7 +60,8 @@ class RequestContext:
     preferences: dict[str, str]
     patience_s: float
     has_left: Callable[[], bool] = lambda: False
-    owner: str = ""
+    caller: Caller = field(default_factory=Caller)
+    address: str = ""
     deployment: str = ""
     route: str = ""
     status: int = 0
@@ -86,6 +93,16 @@ class RequestContext:
         )
         context.has_left = scope.get("extensions", {}).get(_HAS_LEFT, context.has_left)
         return context
+
+    @property
+    def owner(self) -> str:
+        """The id of the caller's key, empty without one: whose generations it may join and see."""
+        return self.caller.key.id
+
+    @property
+    def who(self) -> str:
+        """Who makes a change, as it is kept with it."""
+        return f"{self.caller.role} ({self.address})" if self.address else self.caller.role
 
     @property
     def idempotency_key(self) -> str | None:
@@ -177,6 +194,18 @@ def _is_trusted(client: str, server: ServerSettings) -> bool:
     return any(address in ipaddress.ip_network(trusted, strict=False) for trusted in server.trusted_proxies)
 
 
+def client_address(scope: Scope, headers: Headers, server: ServerSettings) -> str:
+    """Return the address of whoever sent a request, behind as many trusted proxies as there are."""
+    client = scope.get("client")
+    address = client[0] if client else ""
+    # Each proxy adds at the end whom it was called by, so only what trusted ones have added can be believed.
+    for each in reversed(headers.get("x-forwarded-for", "").split(",")):
+        if not each.strip() or not _is_trusted(address, server):
+            break
+        address = each.strip()
+    return address
+
+
 def canonical(path: str) -> tuple[str, str]:
     """Return the path in the one form that is routed, and the model that the path names, if any.
 
@@ -195,6 +224,5 @@ def canonical(path: str) -> tuple[str, str]:
     path = _PREFIX.sub("/v1", path, count=1)
     if path.startswith("/v1/sdapi/"):  # Automatic1111's API has no version, but users may give it the same base URL
         return path.removeprefix("/v1"), ""
-    if _BARE.match(path):
-        path = f"/v1{path}"
-    return path, ""
+    bare = _BARE.match(path)
+    return (f"/v1{bare['rest']}" if bare else path), ""

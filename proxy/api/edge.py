@@ -5,19 +5,18 @@ Plain ASGI: behind Starlette's BaseHTTPMiddleware a handler would not see its ca
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from proxy.api.access import Access, origin_of
+from proxy.api.access import Access, gate_of, origin_of
 from proxy.api.body import CallerLeft
-from proxy.api.context import RequestContext, canonical
+from proxy.api.context import RequestContext, canonical, client_address
 from proxy.api.errors import respond
 from proxy.api.log_lines import log_request
-from proxy.api.responses import AnswerBroken
+from proxy.api.renderings import AnswerBroken
 from proxy.clock import Clock
 from proxy.config import ServerSettings
 from proxy.errors import Failure, InternalError, UnsupportedContentEncoding
@@ -27,12 +26,13 @@ from proxy.metrics import Metrics
 _EXPOSED = (
     b"x-request-id, openai-processing-ms, x-should-retry, retry-after, location, x-images-provider, x-images-model, "
     b"x-images-mapped, x-images-dropped, x-images-attempts, x-images-reattached, x-images-generation, "
-    b"x-images-fallback, x-images-seed, x-images-cost, x-images-cost-source, x-images-dry-run"
+    b"x-images-fallback, x-images-seed, x-images-cost, x-images-cost-source, x-images-dry-run, "
+    b"x-images-budget-remaining"
 )
 _UNMATCHED = "unmatched"
 _HEALTH = frozenset({"/healthz", "/readyz"})
 # Balancers and readers of the API's description have no key, and a person types it into the page.
-_WITHOUT_KEY = _HEALTH | {"/", "/openapi.json", "/favicon.ico"}
+_WITHOUT_KEY = _HEALTH | {"/", "/usage", "/openapi.json", "/favicon.ico"}
 _METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 _USUAL_HEADERS = "authorization, content-type, api-key, idempotency-key, prefer"
 
@@ -54,8 +54,6 @@ class Edge:
         self._routes = routes
         self._names = {route.endpoint: route.name for route in routes}
         self._access = access
-        # An allowed name is parsed once. Refusals are exceptions, which the cache doesn't keep, so nobody can fill it.
-        self._check_host = lru_cache(maxsize=256)(access.check_host)
         self._server = server
         self._clock = clock
         self._metrics = metrics
@@ -107,11 +105,15 @@ class Edge:
         # <img> can send no key, and the name cannot be guessed.
         picture = path.startswith("/images/") and scope["method"] in ("GET", "HEAD")
         if not picture and path not in _HEALTH:
-            self._check_host(host)
+            self._access.check_host(host)
             self._access.check_origin(origin_of(headers), host)
         if scope["method"] == "OPTIONS" or picture or path in _WITHOUT_KEY or path.startswith("/page/"):
             return
-        context.owner = self._access.owner(headers, basic=path.startswith("/sdapi/"))
+        gate = gate_of(path)
+        if gate != "use":
+            context.address = client_address(scope, headers, self._server)
+        basic = path.startswith("/sdapi/")
+        context.caller = self._access.caller(headers, gate, context.address, basic=basic)
         if headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise UnsupportedContentEncoding("Compressed request bodies are not accepted.")
 

@@ -140,10 +140,10 @@ _KINDS: tuple[tuple[re.Pattern[str], Callable[[Talk], str]], ...] = (
         _openings(r"Available Tools:[\s\S]*Your task is to choose and return the correct tool"),
         lambda _: _NO_TOOLS,
     ),
-    (_openings(r"You have been provided with a set of responses from various models"), lambda _: _NOT_HERE),
+    (_openings(r"You have been provided with a set of responses from various models"), lambda _: ONLY_PICTURES),
 )
 _NO_TOOLS = '{"tool_calls": []}'
-_NOT_HERE = "This model only makes pictures."
+ONLY_PICTURES = "This model only makes pictures."
 
 # Open WebUI's tasks, as in https://github.com/open-webui/open-webui/blob/main/backend/open_webui/config.py.
 # Each names the key of the JSON that it wants.

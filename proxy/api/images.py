@@ -8,13 +8,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.body import read_json
 from proxy.api.context import RequestContext
-from proxy.api.responses import AnswerBroken, Blanks, ImagesResponse, images_body
+from proxy.api.previews import preview_address
+from proxy.api.renderings import AnswerBroken, Blanks, ImagesResponse, images_body
 from proxy.api.streaming import image_stream
 from proxy.api.uploads import read_upload, readable_mask
 from proxy.api.waiting import Waiting, address, describe, fractions
 from proxy.errors import Failure, GenerationPending, InvalidRequest, NotFound
-from proxy.generations.record import Generation
-from proxy.generations.runner import Joined
+from proxy.generations.record import Generation, Joined
 from proxy.requests.resolve import ResolvedRequest
 
 _VARIATION_PROMPT = "A variation of this picture."
@@ -24,10 +24,10 @@ async def create_image(request: Request) -> ASGIApp:
     """Make pictures from a prompt."""
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
-    waiting.admit(request)
+    await waiting.admit(request)
     values = await read_json(request, waiting.engine.settings.server.max_body)
     context.name_model(values)
-    resolved = waiting.engine.resolve(values, owner=context.owner)
+    resolved = waiting.engine.resolve(values, caller=context.caller)
     return await _serve(waiting, request, resolved, "image_generation")
 
 
@@ -72,7 +72,7 @@ async def _abandon_generation(request: Request) -> Response:
 async def _edit(request: Request, **defaults: str) -> ASGIApp:
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
-    waiting.admit(request)
+    await waiting.admit(request)
     server = waiting.engine.settings.server
     with waiting.admission.hold(context.owner):
         upload = await read_upload(request, server.max_upload, server.max_body)
@@ -82,7 +82,7 @@ async def _edit(request: Request, **defaults: str) -> ASGIApp:
         resolved = waiting.engine.resolve(
             values,
             "inpaint" if upload.mask else "edit",
-            owner=context.owner,
+            caller=context.caller,
             pictures_param=upload.param,
             images=upload.images,
             mask=upload.mask,
@@ -159,7 +159,6 @@ def _state(generation: Generation, context: RequestContext) -> Response:
     describe(context, generation)
     states = [progress.state for progress in generation.progress]
     parts = fractions(generation)
-    previews = [progress.preview for progress in generation.progress if progress.preview and progress.state != "done"]
     running = any(state in ("generating", "done") for state in states)
     body: dict[str, Any] = {
         "id": generation.id,
@@ -171,8 +170,8 @@ def _state(generation: Generation, context: RequestContext) -> Response:
         "finished": states.count("done"),
         "url": f"{context.origin}{address(generation)}",
     }
-    if previews:
-        body["preview"] = previews[0]
+    if preview := preview_address(generation, context):
+        body["preview"] = preview
     return JSONResponse(body, 202, {"location": address(generation), "retry-after": "1"})
 
 

@@ -29,7 +29,7 @@ def log_request(context: RequestContext, method: str, status: int, milliseconds:
         "code": context.code,
         "model": context.model,
         "provider": context.provider,
-        "key": context.owner,
+        "key": context.caller.key.name,
         "submits": context.attempts,
         "generation": context.generation[:_SHOWN_OF_ID],
         "reattached": context.reattached,
@@ -71,7 +71,7 @@ def log_unattended_end(engine: Engine, generation: Generation, context: RequestC
             "ms": round((engine.clock.monotonic() - started) * 1000),
             "model": model,
             "provider": _provider(generation),
-            "key": generation.owner,
+            "key": generation.account.key_name,
             "submits": generation.submits,
             "generation": generation.id[:_SHOWN_OF_ID],
         }

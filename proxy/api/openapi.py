@@ -44,6 +44,7 @@ def document() -> dict[str, Any]:
             "/v1/images/generations/{id}": {"get": _job("State or answer of a job"), "delete": _job("Abandon a job")},
             "/v1/models": {"get": _operation("List models")},
             "/v1/chat/completions": {"post": _operation("Answer a chat with a picture")},
+            **_responses(),
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -51,10 +52,20 @@ def document() -> dict[str, Any]:
                 "ImageRequest": schema,
                 "ImageEdit": edit,
                 "ImagesResponse": _ANSWER,
+                "Response": _RESPONSE,
                 "DryRun": _DRY_RUN,
                 "Error": _ERROR,
             },
         },
+    }
+
+
+def _responses() -> dict[str, Any]:
+    one, cancelled = _responding("A response of the last hour"), _responding("Cancel a background response")
+    return {
+        "/v1/responses": {"post": _responding("Make or edit a picture with the image_generation tool", _RESPONSE_BODY)},
+        "/v1/responses/{id}": {"get": {**one, "parameters": _ID}, "delete": _job("Forget a response, and its picture")},
+        "/v1/responses/{id}/cancel": {"post": {**cancelled, "parameters": _ID}},
     }
 
 
@@ -74,8 +85,13 @@ def _making(summary: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _job(summary: str) -> dict[str, Any]:
-    parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-    return {**_operation(summary), "parameters": [parameter]}
+    return {**_operation(summary), "parameters": _ID}
+
+
+def _responding(summary: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    answers = {"200": _content("Response", "Done, or how it is doing"), "default": _content("Error", "Failed")}
+    operation: dict[str, Any] = {"summary": summary, "responses": answers}
+    return {**operation, "requestBody": body} if body else operation
 
 
 def _reference(name: str) -> dict[str, Any]:
@@ -94,7 +110,43 @@ def _form(name: str) -> dict[str, Any]:
     return {"required": True, "content": {"multipart/form-data": _reference(name)}}
 
 
-_STRING = {"type": "string"}
+_STRING, _BOOLEAN = {"type": "string"}, {"type": "boolean"}
+_ID = [{"name": "id", "in": "path", "required": True, "schema": _STRING}]
+_RESPONSE_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["input"],
+                "description": "As https://platform.openai.com/docs/api-reference/responses/create has it.",
+                "properties": {
+                    "input": {"anyOf": [_STRING, {"type": "array", "items": {"type": "object"}}]},
+                    "model": _STRING,
+                    "tools": {"type": "array", "items": {"type": "object"}},
+                    "tool_choice": {"anyOf": [_STRING, {"type": "object"}]},
+                    "previous_response_id": _STRING,
+                    "metadata": {"type": "object", "additionalProperties": _STRING},
+                    **dict.fromkeys(("stream", "background", "store"), _BOOLEAN),
+                },
+            }
+        }
+    },
+}
+_RESPONSE = {
+    "type": "object",
+    "required": ["id", "object", "created_at", "status", "model", "output"],
+    "properties": {
+        "id": _STRING,
+        "object": {"const": "response"},
+        "created_at": {"type": "integer"},
+        "status": {"enum": ["queued", "in_progress", "completed", "failed", "cancelled"]},
+        "model": _STRING,
+        "output": {"type": "array", "items": {"type": "object", "required": ["id", "type", "status"]}},
+        "error": {"type": ["object", "null"]},
+        "usage": {"type": ["object", "null"]},
+    },
+}
 _ANSWER = {
     "type": "object",
     "required": ["created", "data"],

@@ -8,7 +8,7 @@ a blank line, the last one too: until that line comes, OpenAI's SDK for Python k
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,15 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.context import RequestContext
-from proxy.api.responses import MARK, PicturesBody, departure, facts, open_pictures, usage
+from proxy.api.previews import fetch_preview
+from proxy.api.renderings import MARK, PicturesBody, departure, facts, open_pictures, usage
 from proxy.api.waiting import Surface, Waiting
 from proxy.errors import Failure
-from proxy.generations.record import Generation
-from proxy.generations.runner import Joined
+from proxy.generations.record import Generation, Joined
 from proxy.jobs.runtime import ProviderRuntime
-from proxy.pictures.codec import Facts, NotAPicture, inspect_file
+from proxy.pictures.codec import Facts
 from proxy.pictures.drafts import remove
 from proxy.pictures.store import PIECE_BYTES, Opened, PictureStore, open_file
-from proxy.upstream.client import Upstream
 
 BEAT_S = 10.0
 """Well below the 60 s of silence after which nginx and many balancers cut a connection."""
@@ -119,17 +118,43 @@ class HeldStream:
         await stream.end()
 
 
+class WholeStream:
+    """An event stream for which there is nothing to wait."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
+        """Send it. Raises Failure as long as nothing was sent."""
+        stream = Stream(send)
+        async with aclosing(self._pieces) as pieces:
+            async for piece in pieces:
+                await stream.write(piece)
+        await stream.end()
+
+
+async def each(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield pieces that are all there."""
+    for piece in pieces:
+        yield piece
+
+
 class Previews:
     """The unfinished pictures that a provider really shows, at most ``partial_images`` of them.
 
     They are fetched beside the job, with the provider's connections from ``runtimes``: a slow one must not hold up
-    the finished picture.
+    the finished picture. ``event``: makes one's event from its number and what is known of it, ``MARK`` for its base64.
     """
 
-    def __init__(self, generation: Generation, kind: str, runtimes: Mapping[str, ProviderRuntime]) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        runtimes: Mapping[str, ProviderRuntime],
+        event: Callable[[int, dict[str, Any]], dict[str, Any]],
+    ) -> None:
         self._runtimes = runtimes
         self._generation = generation
-        self._kind = kind
+        self._event = event
         self._sent = 0
         self._last: str | None = ""
         self._fetching: asyncio.Task[tuple[Path, Facts] | None] | None = None
@@ -145,9 +170,10 @@ class Previews:
             None,
             self._last,
         )
-        if wanted and self._fetching is None and progress.provider:
+        # A job of before a restart may be at a provider that the configuration no longer names.
+        if wanted and self._fetching is None and progress.provider in self._runtimes:
             self._last = progress.preview
-            work = self._fetch(self._runtimes[progress.provider].upstream, str(progress.preview))
+            work = fetch_preview(self._runtimes[progress.provider].upstream, str(progress.preview))
             self._fetching = asyncio.get_running_loop().create_task(work)
             # Wakes the wait, which calls this again, and then the preview is sent.
             self._fetching.add_done_callback(lambda _: self._generation.changed())
@@ -155,31 +181,15 @@ class Previews:
     def close(self) -> None:
         """Give up what is still being fetched, and what came too late to be shown."""
         task = self._fetching
-        # cancel() is true for a task that still runs; _fetch then removes its own file.
+        # cancel() is true for a task that still runs; fetch_preview then removes its own file.
         if task is None or task.cancel() or task.cancelled() or task.exception() is not None:
             return
         if fetched := task.result():
             remove(fetched[0])
 
-    async def _fetch(self, upstream: Upstream, address: str) -> tuple[Path, Facts] | None:
-        """Return the picture at ``address`` and its facts; None when it can't be fetched or read."""
-        with contextlib.suppress(Failure, NotAPicture, OSError):
-            path = await upstream.fetch(address)
-            if isinstance(path, bytes):  # no file can be written, and a preview is not worth more
-                return None
-            try:
-                return path, inspect_file(path)
-            except BaseException:
-                remove(path)
-                raise
-        return None
-
     async def _show(self, stream: Stream, path: Path, seen: Facts) -> None:
         """Send a fetched picture and remove its file."""
-        values = {
-            "type": f"{self._kind}.partial_image",
-            "created_at": self._generation.created,
-            "partial_image_index": self._sent,
+        said = {
             "background": "opaque",
             "quality": self._generation.request.origins[0].quality,
             "size": f"{seen.width}x{seen.height}",
@@ -187,7 +197,7 @@ class Previews:
         }
         # Either can only be raised before the event's first byte, so no event is left half sent.
         with _removed(path), contextlib.suppress(Failure, FileNotFoundError):
-            async with aclosing(_picture_event(values, [open_file(path)])) as pieces:
+            async with aclosing(picture_event(self._event(self._sent, said), [open_file(path)])) as pieces:
                 async for piece in pieces:
                     await stream.write(piece)
             self._sent += 1
@@ -210,8 +220,9 @@ async def completed(store: PictureStore, generation: Generation, kind: str) -> A
         "created_at": generation.created,
         **facts(generation.pictures),
         "usage": counts,
+        "b64_json": MARK,
     }
-    async with aclosing(_picture_event(values, await open_pictures(store, generation.pictures[:1]))) as pieces:
+    async with aclosing(picture_event(values, await open_pictures(store, generation.pictures[:1]))) as pieces:
         async for piece in pieces:
             yield piece
 
@@ -221,15 +232,20 @@ async def error_event(failure: Failure) -> AsyncGenerator[bytes, None]:
     yield event("error", {"type": "error", **failure.body()})
 
 
-def _picture_event(values: dict[str, Any], pictures: list[Opened]) -> AsyncGenerator[bytes, None]:
-    before = f"event: {values['type']}\ndata: "
-    return PicturesBody({**values, "b64_json": MARK}, pictures, before=before, after="\n\n").pieces()
+def picture_event(values: dict[str, Any], pictures: Sequence[Opened]) -> AsyncGenerator[bytes, None]:
+    """Return an event in pieces, with a picture's base64 for each ``MARK`` in its values."""
+    return PicturesBody(values, pictures, before=f"event: {values['type']}\ndata: ", after="\n\n").pieces()
 
 
 def image_stream(waiting: Waiting, request: Request, joined: Joined, kind: str) -> HeldStream:
     """Return the response that streams one picture; ``kind`` is image_generation or image_edit."""
     generation = joined.generation
-    previews = Previews(generation, kind, waiting.engine.runtimes)
+
+    def preview(number: int, said: dict[str, Any]) -> dict[str, Any]:
+        told = {"type": f"{kind}.partial_image", "created_at": generation.created, "partial_image_index": number}
+        return {**told, **said, "b64_json": MARK}
+
+    previews = Previews(generation, waiting.engine.runtimes, preview)
     return HeldStream(
         waiting,
         request,

@@ -180,9 +180,14 @@ def complete(
         raise InvalidRequest(message, param=param, code="missing_required_parameter")
     if len(images) > MAX_PICTURES:
         raise InvalidRequest(f"At most {MAX_PICTURES} pictures.", param=param)
-    if mask and (mask.width, mask.height) != (images[0].width, images[0].height):
-        raise InvalidRequest("The mask must have the size of the first picture.", param="mask")
+    check_mask(mask, images[0])
     return Upload(fields, tuple(images), mask, param)
+
+
+def check_mask(mask: InputPicture | None, image: InputPicture) -> None:
+    """Raise InvalidRequest unless the mask fits the picture."""
+    if mask and (mask.width, mask.height) != (image.width, image.height):
+        raise InvalidRequest("The mask must have the size of the first picture.", param="mask")
 
 
 def _from_json(body: Pictured) -> Upload:

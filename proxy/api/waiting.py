@@ -11,21 +11,21 @@ from weakref import WeakSet
 from starlette.requests import Request
 
 from proxy.accounts.prices import total
+from proxy.accounts.refusals import BUDGET_REMAINING
 from proxy.api.admission import Admission
 from proxy.api.body import CallerLeft
 from proxy.api.context import RequestContext
 from proxy.api.dry_run import DryRun
 from proxy.api.log_lines import log_unattended_end
-from proxy.api.responses import ImagesResponse, PicturesBody
+from proxy.api.renderings import ImagesResponse, PicturesBody
 from proxy.clock import Deadline
 from proxy.dollars import decimal_text
 from proxy.engine import Engine
-from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited
-from proxy.generations.record import Ending, Generation, Happened
-from proxy.generations.runner import Joined
+from proxy.errors import Failure, GenerationPending, Overloaded, RateLimited, SpendLimitReached
+from proxy.generations.record import Ending, Generation, Happened, Joined
 from proxy.requests.resolve import ResolvedRequest
 
-Surface = Literal["images", "stream", "chat", "sdapi"]
+Surface = Literal["images", "stream", "chat", "responses", "sdapi"]
 """What kind of request is held: a label in the metrics."""
 
 _TURNS = 20
@@ -44,8 +44,8 @@ class Waiting:
         self._arriving: WeakSet[RequestContext] = WeakSet()
         engine.metrics.requests_in_flight.set_function(lambda: self.admission.in_flight)
 
-    def admit(self, request: Request) -> None:
-        """Refuse a request before its body is read if the service is full or draining, or its key over the limit.
+    async def admit(self, request: Request) -> None:
+        """Refuse a request before its body is read: the service is full or draining, its key has nothing left.
 
         Raises Failure.
         """
@@ -55,7 +55,8 @@ class Waiting:
             if self.engine.draining:
                 raise Overloaded("This service is shutting down.", retry_after=self.engine.come_back_s)
             self._may_start(context.owner)
-        except (Overloaded, RateLimited):
+            await self.engine.accounts.check_room(context.caller)
+        except (Overloaded, RateLimited, SpendLimitReached):
             # A retry of a generation that exists starts nothing, and its picture may be paid for: it must pass.
             key = context.idempotency_key
             if not self.engine.generations.expects(context.owner, key=key, attempt=context.attempt):
@@ -129,6 +130,7 @@ class Waiting:
             context.left = True
             raise CallerLeft
         self._may_start(context.owner)
+        self.engine.check_prices(resolved, context.caller)
         self.engine.check_store(resolved)
 
     def _may_start(self, owner: str) -> None:
@@ -228,6 +230,8 @@ def describe(context: RequestContext, generation: Generation) -> None:
         headers["x-images-dropped"] = dropped
     if context.reattached:
         headers["x-images-reattached"] = "true"
+    if generation.remaining is not None:
+        headers[BUDGET_REMAINING] = decimal_text(generation.remaining)
 
 
 def address(generation: Generation) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from proxy.accounts.accounts import COMMAND_LINE, Caller
 from proxy.api.uploads import complete, picture_of, readable_mask
 from proxy.background import load_learned
 from proxy.commands.arguments import Mistake, add_config, add_demo
@@ -29,8 +30,7 @@ from proxy.requests.resolve import ResolvedRequest
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _USUAL_NAME = "image.png"
 _REDRAW_S = 0.1
-_OWNER = "command-line"
-"""Under which pictures made here are counted."""
+_CALLER = Caller(COMMAND_LINE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,10 +110,10 @@ async def _resolve(engine: Engine, options: argparse.Namespace, output_format: s
     mask = _picture(Path(options.mask), "mask", limit) if options.mask else None
     try:
         if not images and mask is None:
-            return engine.resolve(values, owner=_OWNER)
+            return engine.resolve(values, caller=_CALLER)
         upload = complete(values, images, mask)
         operation: Operation = "inpaint" if mask else "edit"
-        resolved = engine.resolve(values, operation, owner=_OWNER, images=upload.images, mask=upload.mask)
+        resolved = engine.resolve(values, operation, caller=_CALLER, images=upload.images, mask=upload.mask)
         return resolved.with_mask(await readable_mask(engine.converter, mask)) if mask else resolved
     except Failure as failure:
         raise Mistake(failure.message) from None

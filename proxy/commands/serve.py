@@ -40,10 +40,14 @@ def _port(text: str) -> int:
 async def run(options: argparse.Namespace, configuration: Configuration) -> int:
     """Serve until a signal says stop. Raises ConfigurationError, StateUnavailable, OSError."""
     server, timeouts = configuration.settings.server, configuration.settings.timeouts
-    logs.set_up(server.log)
     app = create_app(configuration)
     engine = app.state.waiting.engine
     await engine.open_state(patience_s=timeouts.drain + _AFTER_DRAIN_S)
+    exposed = configuration.exposed(asked=engine.accounts.keys.asked)
+    if exposed:
+        await engine.journal.close()
+        raise ConfigurationError([exposed])
+    logs.set_up(server.log)
     _make_folder(engine.directory)
     raise_file_limit()
     _spare_the_collector()
@@ -103,7 +107,7 @@ def _greet(app: Starlette, port: int, *, demo: bool) -> None:
         _CURL.format(
             base=base,
             model=server.default_model,
-            key=' -H "Authorization: Bearer $KEY"' if configuration.key_digests else "",
+            key=' -H "Authorization: Bearer $KEY"' if engine.accounts.keys.asked else "",
         ),
     ]
     if sys.stdout.isatty():

@@ -11,13 +11,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
+from proxy.accounts.refusals import over_limit, over_pace
+from proxy.accounts.spending import Spending
 from proxy.clock import Backoff, Clock, Deadline
-from proxy.errors import Failure, RateLimited, StateUnavailable
+from proxy.errors import StateUnavailable
 from proxy.metrics import StateFigures
 from proxy.state import operations
 from proxy.state.operations import State
 from proxy.state.outcomes import Change, Exists, NotLiving, OverLimit, OverPace, Recovered, Start, Started
-from proxy.state.records import JobId, JobRow, Route
+from proxy.state.records import Account, JobId, JobRow, Route
 
 _log = logging.getLogger("proxy")
 T = TypeVar("T")
@@ -34,8 +36,9 @@ class Journal:
     ``living``: where there can be others, those that lived when this one last told that it does, the oldest first.
     """
 
-    def __init__(self, clock: Clock, figures: StateFigures) -> None:
+    def __init__(self, clock: Clock, figures: StateFigures, spending: Spending) -> None:
         self.figures = figures
+        self.spending = spending
         self._state: State | None = None
         self.holder = ""
         self.living: tuple[str, ...] = ()
@@ -111,7 +114,10 @@ class Journal:
         return recovered
 
     async def start(self, start: Start) -> Started | Exists:
-        """Write a generation before anything is sent for it. Raises StateUnavailable, RateLimited."""
+        """Write a generation before anything is sent for it.
+
+        Raises StateUnavailable, SpendLimitReached, RateLimited.
+        """
         if self._late:
             raise _unavailable()
         until = self._lease()
@@ -129,8 +135,12 @@ class Journal:
         except operations.StateUnavailable as error:
             raise self._told(error) from error
         self._troubled = False
-        if isinstance(outcome, OverLimit | OverPace):
-            raise refused(outcome)
+        if isinstance(outcome, OverLimit):
+            self.spending.refused(outcome.scope)
+            raise over_limit(outcome, start.account)
+        if isinstance(outcome, OverPace):
+            self.spending.refused("pace")
+            raise over_pace(outcome, start.account)
         if isinstance(outcome, NotLiving):
             await self._register_anew()
             raise _unavailable()
@@ -139,8 +149,8 @@ class Journal:
             raise _unavailable()
         return outcome
 
-    async def submit(self, job: JobId, epoch: int, route: Route) -> None:
-        """Write that a job is about to be sent. Raises StateUnavailable, RateLimited."""
+    async def submit(self, job: JobId, epoch: int, route: Route, account: Account) -> Change:
+        """Write that a job of an account is about to be sent. Raises StateUnavailable, SpendLimitReached."""
         if self._late:
             raise _unavailable()
         until = self._lease()
@@ -149,7 +159,8 @@ class Journal:
         except operations.StateUnavailable as error:
             raise self._told(error) from error
         if isinstance(outcome, OverLimit):
-            raise refused(outcome)
+            self.spending.refused(outcome.scope)
+            raise over_limit(outcome, account)
         if isinstance(outcome, NotLiving):
             await self._register_anew()
             raise _unavailable()
@@ -159,6 +170,7 @@ class Journal:
         if until.passed:
             await self.surely(lambda: self.state.end(job, epoch, "not_started", "state_unavailable"))
             raise _unavailable()
+        return outcome
 
     async def accept(self, job: JobId, epoch: int, handle: str, expires_s: float | None) -> Change:
         """Keep a handle. Raises operations.StateUnavailable."""
@@ -260,14 +272,6 @@ class Journal:
             _log.error("the state cannot be written, so nothing new is bought: %s", error)
         self._troubled = True
         return _unavailable()
-
-
-def refused(outcome: OverLimit | OverPace) -> Failure:
-    """Return the failure for a start that a limit forbids."""
-    if isinstance(outcome, OverPace):
-        after_s = None if outcome.retry_after_ms is None else outcome.retry_after_ms / 1000
-        return RateLimited(f"This key's limit is {outcome.limit}.", retry_after=after_s)
-    return RateLimited("The budget is used up.")
 
 
 def _unavailable() -> StateUnavailable:

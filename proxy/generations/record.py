@@ -12,6 +12,7 @@ from proxy.errors import Failure, SubmitOutcomeUnknown
 from proxy.generations.results import Picture
 from proxy.jobs.steps import Progress
 from proxy.requests.summary import Origin, RequestSummary
+from proxy.state.records import Account
 
 Ending = Literal["done", "left", "late"]
 End = Literal["ok", "again", "lost", "unknown"]
@@ -20,6 +21,8 @@ End = Literal["ok", "again", "lost", "unknown"]
 ``ok``: with its pictures. ``again``: failed, but everything bought is still here, so a repeat may start anew.
 ``lost``: a picture was bought and is gone. ``unknown``: a picture may have been bought.
 """
+Sign = Literal["key", "retry", "orphan"]
+"""What gives a request away as a repeat."""
 Happened = Callable[[], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -34,14 +37,15 @@ class Generation:
     ``waited_elsewhere``: somebody waits for it at another replica, as far as is known here. ``has_left``: whether the
     caller that it was started for has hung up, even if nobody has read that yet. ``written``: set once its start is in
     the state, or was refused. ``salvage``: the finished pictures of a generation that failed, by number; a repeat
-    inherits them.
+    inherits them. ``remaining``: nano-dollars left under the tightest limit when its money last moved, None without
+    one.
     """
 
     id: str
     number: int
     request: RequestSummary
     fingerprint: bytes = field(repr=False)
-    owner: str
+    account: Account
     seed: int
     hold: Deadline
     created: int
@@ -60,11 +64,17 @@ class Generation:
     mirrored: bool = False
     waited_elsewhere: bool = False
     has_left: Callable[[], bool] = lambda: False
+    remaining: int | None = None
     task: asyncio.Task[None] | None = None
     written: asyncio.Event = field(default_factory=asyncio.Event)
     salvage: dict[int, Picture] = field(default_factory=dict)
     _watching: set[Callable[[], None]] = field(default_factory=set)
     _waiting: set[asyncio.Future[Ending]] = field(default_factory=set)
+
+    @property
+    def owner(self) -> str:
+        """The id of the key that it belongs to."""
+        return self.account.key
 
     @property
     def done(self) -> bool:
@@ -173,6 +183,18 @@ class Generation:
         """End the wait of everyone who waits."""
         for future in tuple(self._waiting):
             _settle(future, ending)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The generation that a request waits for. ``how``: what gave the request away as a repeat, None if it is new.
+
+    ``claim``: the generation's ``claim`` when this request joined it; a later one has taken it over since if it grew.
+    """
+
+    generation: Generation
+    how: Sign | None = None
+    claim: int = 0
 
 
 def end_of(failure: BaseException | None, *, submitted: bool) -> End:

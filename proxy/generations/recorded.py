@@ -8,6 +8,7 @@ from pydantic_core import from_json, to_json
 
 from proxy.accounts.prices import Price
 from proxy.generations.journal import Journal
+from proxy.generations.record import Generation
 from proxy.jobs.steps import JobState, Progress
 from proxy.providers.boundary import Handle
 from proxy.state.operations import Ending
@@ -20,19 +21,20 @@ _log = logging.getLogger("proxy.jobs")
 class RecordedSteps:
     """One job's steps. Implements ``proxy.jobs.steps.Steps``.
 
-    ``progress``: the same in memory. ``row``: the job as it was started or adopted. ``routes``: where it may be
-    submitted, by provider and model; ``kinds``: each provider's dialect, without which a handle says nothing.
+    ``generation``: shows the same to who watches. ``row``: the job as it was started or adopted. ``routes``: where it
+    may be submitted, by provider and model; ``kinds``: each provider's dialect, without which a handle says nothing.
     """
 
     def __init__(
         self,
         journal: Journal,
-        progress: Progress,
+        generation: Generation,
         row: JobRow,
         routes: Mapping[tuple[str, str], Route],
         kinds: Mapping[str, str],
     ) -> None:
-        self.progress_of = progress
+        self._generation = generation
+        self.progress_of: Progress = generation.progress[row.number]
         self._journal = journal
         self._job: JobId = row.id
         self._epoch = row.epoch
@@ -40,6 +42,8 @@ class RecordedSteps:
         self._kinds = kinds
         self._written_for = (row.provider, row.model) if row.state == "submitting" else None
         self._submitting = row.state != "intended"
+        self._price = row.price
+        self._holding = journal.spending.hold(generation.account, row.provider, row.model, row.reserved)
         self.open = True
 
     @property
@@ -57,7 +61,10 @@ class RecordedSteps:
         if written_for != (provider, model):
             if written_for is not None:  # for another route, to which nothing was sent
                 await self._end("next_route", "")
-            await self._journal.submit(self._job, self._epoch, self._routes[provider, model])
+            route, account = self._routes[provider, model], self._generation.account
+            self._note(await self._journal.submit(self._job, self._epoch, route, account))
+            self._price = route.price
+            self._holding.move(provider, model, route.price)
         self._submitting = True
         await self.progress_of.submitting(provider, model)
 
@@ -83,22 +90,26 @@ class RecordedSteps:
     async def released(self, code: str, /) -> None:
         """Write that nothing more will be submitted, and its money is free."""
         self.open = False
+        self._holding.release()
         await self._end("not_started" if self._submitting else "release", code)
 
     async def unknown(self, code: str, /) -> None:
         """Write that nobody knows whether a picture was bought."""
         self.open = False
         self._journal.figures.unknown.labels("network").inc()
+        self._holding.doubt()
         await self._end("doubt", code)
 
     async def failed(self, code: str, /) -> None:
         """Write the provider's word that there is no picture."""
         self.open = False
+        self._holding.release()
         await self._end("failed", code)
 
     async def lost(self, code: str, /) -> None:
         """Write that a picture was bought and will not come."""
         self.open = False
+        self._holding.settle(self._price)
         await self._end("lose", code)
 
     async def done(self, picture: str, price: Price, /) -> None:
@@ -107,7 +118,8 @@ class RecordedSteps:
         finish = partial(self._journal.state.finish, self._job, self._epoch, picture)
         if price.source == "provider":
             finish = partial(finish, cost=price.amount, price_source=price.source, price_name=price.name)
-        await self._journal.surely(finish)
+        self._holding.settle(price.amount if price.source == "provider" else self._price)
+        self._note(await self._journal.surely(finish))
         await self.progress_of.done(picture, price)
 
     async def give_up(self, code: str) -> None:
@@ -127,8 +139,13 @@ class RecordedSteps:
         """Undo ``pass_over``."""
         self.progress_of.reconsider(route)
 
-    async def _end(self, event: Ending, code: str) -> Change | None:
-        return await self._journal.surely(partial(self._journal.state.end, self._job, self._epoch, event, code))
+    async def _end(self, event: Ending, code: str) -> None:
+        self._note(await self._journal.surely(partial(self._journal.state.end, self._job, self._epoch, event, code)))
+
+    def _note(self, change: Change | None) -> None:
+        """Remember what is left of the budget after money has moved."""
+        if change is not None and change.remaining is not None:
+            self._generation.remaining = change.remaining
 
 
 def dump_handle(handle: Handle, kind: str) -> str:

@@ -23,7 +23,7 @@ from typing import Final, Literal, TypeVar
 
 from proxy.clock import Clock
 from proxy.errors import IdempotencyKeyReused
-from proxy.generations.record import Generation
+from proxy.generations.record import Generation, Sign
 
 RECLAIMABLE_S = 10.0
 """Seconds for which a counted repeat may take over what was delivered: an answer that was written may not have arrived.
@@ -34,7 +34,6 @@ https://github.com/openai/openai-python/blob/main/src/openai/_constants.py
 
 KEY_REUSED: Final = "This Idempotency-Key was used with another body."
 Standing = Literal["free", "waited", "delivered"]
-Sign = Literal["key", "retry", "orphan"]
 T = TypeVar("T")
 
 

@@ -69,7 +69,7 @@ def restored(found: records.Generation, number: int, clock: Clock, tell: Callabl
         number=number,
         request=request,
         fingerprint=row.fingerprint or b"",
-        owner=row.key,
+        account=row.account,
         seed=row.seed,
         hold=Deadline.after(clock, 0.0),
         created=row.created // 1000,

@@ -6,13 +6,12 @@ sent for it, so it outlives the process too (docs/reliability.md).
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from proxy.clock import Clock, Deadline
 from proxy.errors import JobLost, Overloaded
 from proxy.generations.journal import Journal
-from proxy.generations.record import Generation
-from proxy.generations.registry import Registry, Sign
+from proxy.generations.record import Generation, Joined, Sign
+from proxy.generations.registry import Registry
 from proxy.generations.results import Picture
 from proxy.generations.shared import SharedRepeats
 from proxy.generations.tasks import Tasks
@@ -21,18 +20,6 @@ from proxy.jobs.steps import Progress
 from proxy.requests.resolve import ResolvedRequest
 from proxy.state.operations import StateUnavailable
 from proxy.state.records import generation_id
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The generation that a request waits for. ``how``: what gave the request away as a repeat, None if it is new.
-
-    ``claim``: the generation's ``claim`` when this request joined it; a later one has taken it over since if it grew.
-    """
-
-    generation: Generation
-    how: Sign | None = None
-    claim: int = 0
 
 
 class Generations:
@@ -148,7 +135,7 @@ class Generations:
         # Only these take a generation over; by one key any number of callers may wait side by side.
         if how != "key":
             self._claim(known, attempt)
-        return self._joined(known, how)
+        return self.attend(known, how)
 
     async def join_shared(
         self,
@@ -176,7 +163,7 @@ class Generations:
         generation = repeated.generation
         if generation not in self._registry and repeated.found is not None:
             self._tasks.remember(generation, repeated.found)
-        return self._joined(generation, repeated.how)
+        return self.attend(generation, repeated.how)
 
     def leave(self, joined: Joined, *, delivered: bool) -> None:
         """Note that a request no longer waits; ``delivered``: it was given the generation's end."""
@@ -192,6 +179,12 @@ class Generations:
             self.deliver(generation)
         else:
             self._registry.refile(generation)
+
+    def attend(self, generation: Generation, how: Sign | None = None) -> Joined:
+        """Wait for a generation beside whoever else does; ``leave`` ends that."""
+        generation.waiters += 1
+        self._registry.refile(generation)
+        return Joined(generation, how, generation.claim)
 
     def hand_over(self, generation: Generation) -> None:
         """Note that a caller was given the generation's address: from now on it belongs to whoever has that."""
@@ -258,11 +251,6 @@ class Generations:
 
     # --- starting, and carrying on -----------------------------------------------------------------------------
 
-    def _joined(self, generation: Generation, how: Sign) -> Joined:
-        generation.waiters += 1
-        self._registry.refile(generation)
-        return Joined(generation, how, generation.claim)
-
     def _begin(
         self,
         resolved: ResolvedRequest,
@@ -287,7 +275,7 @@ class Generations:
             number=next(self._tasks.numbers),
             request=resolved.summary(),
             fingerprint=resolved.fingerprint,
-            owner=resolved.checked.owner,
+            account=resolved.checked.account,
             seed=chosen if chosen is not None else self._clock.random.randrange(2**31),
             hold=Deadline.after(self._clock, self._hold_s),
             created=int(wall),

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 from proxy.clock import Clock
 from proxy.errors import IdempotencyKeyReused
 from proxy.generations.journal import Journal
-from proxy.generations.record import Generation
-from proxy.generations.registry import KEY_REUSED, RECLAIMABLE_S, Registry, Sign
+from proxy.generations.record import Generation, Sign
+from proxy.generations.registry import KEY_REUSED, RECLAIMABLE_S, Registry
 from proxy.generations.tasks import Tasks
 from proxy.requests.resolve import ResolvedRequest
 from proxy.state import records
@@ -82,7 +82,8 @@ class SharedRepeats:
         by_id = {found.row.id: found for found in rows}
         everywhere = Registry(self._clock, result_s=float("inf"))
         for found in rows:
-            everywhere.add(self._known(found))
+            if (known := self._known(found)) is not None:
+                everywhere.add(known)
         for own in self._registry.equals(fingerprint):
             # What was written before the rows were read, and isn't among them, nobody can take over any more.
             if own.id not in by_id and own.id not in written:
@@ -156,10 +157,12 @@ class SharedRepeats:
                 return Repeated(known, how)
             self._registry.forget(known)
 
-    def _known(self, found: records.Generation) -> Generation:
+    def _known(self, found: records.Generation) -> Generation | None:
         own = self._registry.get(found.row.id)
         if own is None:
             generation = self._tasks.read(found)
+            if generation is None:
+                return None
             generation.waited_elsewhere = found.waited_for and found.row.waiter != self._journal.holder
             return generation
         self._note_rows(own, found)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
@@ -17,6 +18,7 @@ from proxy.state import records
 from proxy.state.outcomes import Recovered
 from proxy.state.records import JobId
 
+_log = logging.getLogger("proxy")
 _ABANDONED_S = 10.0
 """Seconds that a job not yet submitted outlives the last request that waited for it; a repeat comes sooner than that.
 
@@ -76,18 +78,28 @@ class Tasks:
             generation = self._registry.get(found.row.id)
             if generation is None:
                 generation = self.read(found)
+                if generation is None or found.row.hidden:  # nobody would get its pictures
+                    for row in found.jobs:
+                        if row.id in recovered.jobs:
+                            self._journal.later(partial(self._journal.state.end, row.id, row.epoch, "lose", "job_lost"))
+                    continue
                 self._registry.add(generation)
             generation.mirrored = False
             self.run(generation, partial(self._work.carry_on, generation, found, spread_s))
 
-    def read(self, found: records.Generation) -> Generation:
-        """Return a generation from its rows; nobody knows of it yet."""
-        return restored(found, next(self.numbers), self._clock, self.wanted)
+    def read(self, found: records.Generation) -> Generation | None:
+        """Return a generation from its rows, of which nobody knows yet; None if these can't be read."""
+        try:
+            return restored(found, next(self.numbers), self._clock, self.wanted)
+        except ValueError as error:
+            _log.error("the generation %s cannot be read: %s", found.row.id, error)
+            return None
 
-    def restore(self, found: records.Generation) -> Generation:
-        """Remember a generation that nobody follows here."""
+    def restore(self, found: records.Generation) -> Generation | None:
+        """Remember a generation that nobody follows here; None if it can't be read."""
         generation = self.read(found)
-        self.remember(generation, found)
+        if generation is not None:
+            self.remember(generation, found)
         return generation
 
     def mirror(self, generation: Generation, found: records.Generation) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from proxy.clock import Clock, Deadline
@@ -19,8 +19,8 @@ from proxy.requests.resolve import ResolvedRequest
 from proxy.requests.summary import RequestSummary
 from proxy.state import records
 from proxy.state.operations import StateUnavailable
-from proxy.state.outcomes import Exists, Start
-from proxy.state.records import Account, JobRow, Route
+from proxy.state.outcomes import Exists, Pace, Start
+from proxy.state.records import JobRow, Route
 from proxy.state.transitions import OPEN
 
 _READ_AGAIN_S = 1.0
@@ -79,8 +79,9 @@ class Work:
         places = await self._making.places(resolved, generation.request.n)
         try:
             routes = self._making.routes(resolved)
-            started = await self._write_start(generation, routes, len(places))
+            started = await self._write_start(generation, routes, len(places), resolved.checked.pace)
             if isinstance(started, Exists):
+                _give_back(places)
                 await self._mirror_existing(generation, started.generation)
                 return
             rows = started.jobs
@@ -91,6 +92,7 @@ class Work:
                 raise Overloaded("The caller had left before anything was sent.", retry_after=1.0)
             free = iter(places)
             given = {row.number: next(free) for row in rows if row.state == "submitting"}
+            _give_back(free)  # inherited pictures need none
             works = {
                 row.number: self._picture(generation, resolved, steps[row.number], given.get(row.number), row.number)
                 for row in rows
@@ -102,16 +104,15 @@ class Work:
             await self._collect(generation, pictures, {}, works, steps)
         finally:
             generation.written.set()
-            for place in places:
-                place.give_back()
+            _give_back(places)
 
     async def _write_start(
-        self, generation: Generation, routes: Mapping[tuple[str, str], Route], places: int
+        self, generation: Generation, routes: Mapping[tuple[str, str], Route], places: int, pace: tuple[Pace, ...]
     ) -> records.Generation | Exists:
         start = Start(
             id=generation.id,
             holder=self._journal.holder,
-            account=Account(key=generation.owner),
+            account=generation.account,
             route=next(iter(routes.values())),
             n=generation.request.n,
             seed=generation.seed,
@@ -121,6 +122,7 @@ class Work:
             fingerprint=generation.fingerprint,
             request=generation.request.dump(),
             attempt=generation.attempt,
+            pace=pace,
         )
         try:
             outcome = await self._journal.start(start)
@@ -130,6 +132,7 @@ class Work:
             return outcome
         # Its seed as well: the pictures still missing are then the ones that the first call would have got.
         generation.seed = outcome.generation.row.seed
+        generation.remaining = outcome.remaining
         return outcome.generation
 
     async def _picture(
@@ -210,7 +213,7 @@ class Work:
         self, generation: Generation, rows: tuple[JobRow, ...], routes: Mapping[tuple[str, str], Route]
     ) -> dict[int, RecordedSteps]:
         return {
-            row.number: RecordedSteps(self._journal, generation.progress[row.number], row, routes, self._kinds)
+            row.number: RecordedSteps(self._journal, generation, row, routes, self._kinds)
             for row in rows
             if row.state in OPEN
         }
@@ -291,3 +294,8 @@ class Work:
             raise
         await steps.done(dump_picture(picture), finished.price)
         return picture
+
+
+def _give_back(places: Iterable[Place]) -> None:
+    for place in places:
+        place.give_back()

@@ -19,6 +19,7 @@ from proxy.errors import (
     ProviderBusy,
     ProviderFailure,
     ProviderUnavailable,
+    SpendLimitReached,
     StateUnavailable,
     SubmitOutcomeUnknown,
 )
@@ -150,7 +151,7 @@ class Jobs:
         """Return the finished job, or a failure after which the next route may be tried. Raises any other Failure."""
         try:
             return await self._make_at(candidate, resolved, seed, steps, hold, place)
-        except (ProviderFailure, Overloaded, StateUnavailable) as failure:
+        except (ProviderFailure, Overloaded, StateUnavailable, SpendLimitReached) as failure:
             nothing_started = not isinstance(failure, ProviderFailure) or failure.nothing_started
             over = hold.remaining <= _BEFORE_HOLD_S or not steps.wanted()
             if steps.submitted or not nothing_started or over:

@@ -32,7 +32,7 @@ class Steps(Protocol):
         ...
 
     async def submitting(self, provider: str, model: str, /) -> None:
-        """Report that a submit is about to be sent. Raises StateUnavailable."""
+        """Report that a submit is about to be sent. Raises StateUnavailable, SpendLimitReached (a dearer route)."""
         ...
 
     async def accepted(self, handle: Handle, expires_s: float | None, /) -> None:

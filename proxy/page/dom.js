@@ -70,3 +70,38 @@ export function copyable(text, what) {
   copies(button, () => text);
   return line;
 }
+
+/** Keep a value in this tab, until it closes; null forgets it. Without storage it lasts for this page only. */
+export function remember(name, value) {
+  try {
+    if (value === null) sessionStorage.removeItem(name);
+    else sessionStorage.setItem(name, JSON.stringify(value));
+  } catch {
+    // storage is off or full
+  }
+}
+
+/** What this tab keeps under a name, or null. */
+export function recall(name) {
+  try {
+    return JSON.parse(sessionStorage.getItem(name));
+  } catch {
+    return null;
+  }
+}
+
+let telling = 0;
+
+/** Say something in passing, for a few seconds, to eyes and screen readers. */
+export function tell(text) {
+  const toast = byId("toast");
+  toast.textContent = text;
+  toast.dataset.shown = "true";
+  clearTimeout(telling);
+  telling = setTimeout(hush, 6000);
+}
+
+/** Take back what was said in passing. */
+export function hush() {
+  byId("toast").dataset.shown = "false";
+}

@@ -1,38 +1,73 @@
-/** The gallery: small pictures in a grid, each opens large. */
-import { byId, facts, make } from "./dom.js";
+/** The gallery: small pictures in a grid, to search, open, compare, export and delete. */
+import { byId, make } from "./dom.js";
 import { KEPT_PICTURES, forget, forgetAll, keep, kept } from "./keep.js";
 import { bytesOf, copiesOf, fileName } from "./pictures.js";
-import { duration } from "./words.js";
+import { compare, view } from "./viewer.js";
+import { zipped } from "./zip.js";
 
 const CONFIRM_MS = 4000; // how long “Clear all” waits for its second press
+const COMPARED = 4; // at most so many side by side
 
 let records = [];
 let addresses = [];
-let reuse = () => {};
+let picked = null; // the ids chosen to compare; null: a press opens the picture
+let deleted = null; // the last one, which can be brought back
+
+const name = (record) => (record.prompt.length > 120 ? `${record.prompt.slice(0, 120)}…` : record.prompt) || "A variation";
 
 function addressOf(blob) {
-  const address = URL.createObjectURL(blob);
-  addresses.push(address);
-  return address;
+  addresses.push(URL.createObjectURL(blob));
+  return addresses.at(-1);
 }
+
+function shown() {
+  const words = byId("gallery-search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  return records.filter((record) => {
+    const text = [record.prompt, record.model, record.provider, record.route, record.seed, record.size].join(" ").toLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+}
+
+function press(record) {
+  if (!picked) return view(shown(), shown().indexOf(record), extra);
+  if (picked.has(record.id)) picked.delete(record.id);
+  else if (picked.size < COMPARED) picked.add(record.id);
+  draw();
+  return document.querySelector(`[data-id="${record.id}"]`)?.focus();
+}
+
+const extra = (record, close) => [make("button", { type: "button", className: "danger small", on: { click: () => { close(); remove(record); } } }, "Delete")];
 
 function thumbnail(record) {
   const source = record.thumb ? addressOf(record.thumb) : record.url;
   const image = make("img", { src: source, alt: "", loading: "lazy", referrerPolicy: "no-referrer" });
-  const name = record.prompt.length > 120 ? `${record.prompt.slice(0, 120)}…` : record.prompt;
+  const state = picked ? { "aria-pressed": String(picked.has(record.id)) } : {};
   return make("li", {},
-    make("button", { type: "button", className: "thumb", title: name, "aria-label": `Open: ${name}`, on: { click: () => view(record) } }, image),
-    make("button", { type: "button", className: "remove", "aria-label": `Delete: ${name}`, on: { click: () => remove(record) } }, "×"));
+    make("button", {
+      type: "button", className: "thumb", title: name(record), "data-id": record.id,
+      "aria-label": `${picked ? "Compare" : "Open"}: ${name(record)}`, ...state, on: { click: () => press(record) },
+    }, image),
+    picked ? "" : make("button", { type: "button", className: "remove", "aria-label": `Delete: ${name(record)}`, on: { click: () => remove(record) } }, "×"));
+}
+
+function hint(count) {
+  if (records.length === 0) return "Pictures you make here are kept in this browser only, with all their settings. None so far.";
+  if (picked) return picked.size < 2 ? `Choose two to ${COMPARED} pictures to see them side by side.` : `${picked.size} chosen.`;
+  const which = count < records.length ? `${count} of ${records.length} pictures shown` : `${records.length} of at most ${KEPT_PICTURES} pictures`;
+  return `${which}, kept in this browser only: another browser or device doesn’t show them.`;
 }
 
 function draw() {
   addresses.forEach((address) => URL.revokeObjectURL(address));
   addresses = [];
-  byId("gallery-list").replaceChildren(...records.map(thumbnail));
-  byId("gallery-clear").hidden = records.length === 0;
-  byId("gallery-hint").textContent = records.length
-    ? `${records.length} of at most ${KEPT_PICTURES} pictures, kept in this browser only.`
-    : "Pictures you make here are kept in this browser only. None so far.";
+  const list = shown();
+  byId("gallery-list").replaceChildren(...list.map(thumbnail));
+  byId("gallery-tools").hidden = records.length === 0;
+  byId("gallery-hint").textContent = hint(list.length);
+  byId("gallery-undo").hidden = !deleted;
+  byId("gallery-compare").textContent = picked ? (picked.size < 2 ? "Cancel comparing" : `Compare ${picked.size}`) : "Compare";
+  byId("gallery-compare").hidden = records.length < 2;
+  byId("gallery-none").hidden = records.length === 0 || list.length > 0;
 }
 
 async function refresh() {
@@ -45,40 +80,47 @@ async function refresh() {
 }
 
 async function remove(record) {
-  const at = records.indexOf(record);
+  const at = shown().indexOf(record);
+  deleted = record;
   await forget(record.id);
   await refresh();
   const buttons = document.querySelectorAll("#gallery-list .thumb");
   (buttons[Math.min(at, buttons.length - 1)] ?? byId("gallery-title")).focus();
 }
 
-function downloadOf(record, address) {
-  const own = Boolean(record.kept);
-  return make("a", {
-    className: "button", href: address, download: own ? fileName(record.prompt, 0, record.kept.type) : "",
-    target: own ? "" : "_blank", rel: "noopener noreferrer",
-  }, own ? "Download" : "Open original");
+async function bringBack() {
+  await keep(deleted);
+  deleted = null;
+  await refresh();
+  byId("gallery-title").focus();
 }
 
-function view(record) {
-  const address = record.kept ? addressOf(record.kept) : record.url;
-  const viewer = byId("viewer");
-  const lost = make("p", { className: "hint", hidden: true },
-    "The original is no longer at its address. This is the small copy that the browser kept.");
-  const image = make("img", { src: address, alt: record.prompt, referrerPolicy: "no-referrer" });
-  image.addEventListener("error", () => {
-    lost.hidden = false;
-    if (record.thumb) image.src = addressOf(record.thumb);
-  }, { once: true });
-  const again = make("button", { type: "button", on: { click: () => { viewer.close(); reuse(record); } } }, "Use this prompt");
-  const away = make("button", { type: "button", className: "danger", on: { click: () => { viewer.close(); remove(record); } } }, "Delete");
-  byId("viewer-body").replaceChildren(
-    make("div", { className: "viewer-picture" }, image), lost,
-    make("p", { className: "viewer-prompt" }, record.prompt),
-    facts([["Model", record.model], ["Size", record.size], ["Time", duration(record.seconds)],
-      ["Made", new Date(record.made).toLocaleString()]]),
-    make("div", { className: "actions" }, downloadOf(record, address), again, away));
-  viewer.showModal();
+function startComparing() {
+  byId("gallery-compare").addEventListener("click", () => {
+    const chosen = picked ? records.filter((record) => picked.has(record.id)) : [];
+    picked = picked ? null : new Set();
+    draw();
+    if (chosen.length > 1) compare(chosen);
+  });
+}
+
+/** Save what is shown as one archive: the pictures, and a list of how each was made. */
+async function exportZip() {
+  const button = byId("gallery-export");
+  button.disabled = true;
+  const files = [];
+  const list = [];
+  for (const [index, { kept: blob, thumb, id, ...record }] of shown().entries()) {
+    const bytes = blob ?? await bytesOf(record) ?? thumb;
+    const file = bytes ? fileName(record.prompt || "variation", index, bytes.type) : null;
+    if (bytes) files.push({ name: file, blob: bytes, made: record.made });
+    list.push({ file, ...record, made: new Date(record.made).toISOString() });
+  }
+  files.push({ name: "pictures.json", blob: new Blob([JSON.stringify(list, null, 2)]), made: Date.now() });
+  const address = URL.createObjectURL(await zipped(files));
+  make("a", { href: address, download: "images-proxy.zip" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  button.disabled = false;
 }
 
 function clearOnSecondPress() {
@@ -96,29 +138,31 @@ function clearOnSecondPress() {
       return;
     }
     calm();
+    deleted = null;
     await forgetAll();
     await refresh();
     byId("gallery-title").focus();
   });
 }
 
-/** Show the gallery; `onReuse(record)` is called when someone wants a picture's prompt again. */
-export function startGallery(onReuse) {
-  reuse = onReuse;
-  const viewer = byId("viewer");
-  byId("viewer-close").addEventListener("click", () => viewer.close());
-  viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
+/** Show the gallery. */
+export function startGallery() {
+  byId("gallery-search").addEventListener("input", draw);
+  byId("gallery-export").addEventListener("click", exportZip);
+  byId("gallery-undo").addEventListener("click", bringBack);
+  startComparing();
   clearOnSecondPress();
   return refresh();
 }
 
-/** Add the pictures of a finished request. */
-export async function addToGallery(result, { prompt, model, size, seconds }) {
-  for (const picture of result.pictures) {
-    const blob = await bytesOf(picture);
-    const copies = await copiesOf(blob, picture.url);
-    const record = { made: Date.now(), prompt, model, size: result.size ?? size, seconds, url: picture.url, ...copies };
-    await keep(record).catch(() => null);
+/** Add finished pictures, unless another tab that followed the same request has done so. */
+export async function addToGallery(made) {
+  const there = await kept().catch(() => []);
+  for (const { blob: given, ...record } of made) {
+    if (record.generation && there.some((other) => other.generation === record.generation && other.index === record.index)) continue;
+    const blob = given ?? await bytesOf(record);
+    const { size, ...copies } = await copiesOf(blob, record.url);
+    await keep({ ...record, size: size ?? record.size, ...copies }).catch(() => null);
   }
   await refresh();
 }

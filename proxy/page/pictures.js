@@ -1,8 +1,12 @@
-/** Picture bytes: decoding, small copies, names for files. */
+/** Picture bytes: decoding, small copies, what may be uploaded, names for files. */
 
 const KEPT_BYTES = 4 * 1024 * 1024; // a larger original is kept as a smaller copy
 const KEPT_SIDE = 1536; // pixels
 const THUMB_SIDE = 400; // pixels
+const SENT_PIXELS = 16_000_000; // a little less than the service takes by default
+const SENT_BYTES = 20 * 1024 * 1024;
+const SENT_TYPES = ["image/png", "image/jpeg", "image/webp"];
+const EXIF_WITHIN = 65_536; // bytes: a JPEG's first segments
 
 const SIGNATURES = [["image/png", "\x89PNG"], ["image/jpeg", "\xff\xd8\xff"], ["image/webp", "RIFF"], ["image/gif", "GIF8"]];
 
@@ -32,31 +36,61 @@ function loaded(source) {
   });
 }
 
-function drawn(image, side) {
-  const scale = Math.min(1, side / Math.max(image.naturalWidth, image.naturalHeight));
+function drawn(image, scale, type) {
   const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(image.naturalWidth * scale));
-  canvas.height = Math.max(1, Math.round(image.naturalHeight * scale));
+  canvas.width = Math.max(1, Math.round(image.naturalWidth * Math.min(1, scale)));
+  canvas.height = Math.max(1, Math.round(image.naturalHeight * Math.min(1, scale)));
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.88));
+  return new Promise((resolve) => canvas.toBlob((blob) => resolve({ blob, width: canvas.width, height: canvas.height }), type, 0.93));
 }
+
+const within = (image, side) => side / Math.max(image.naturalWidth, image.naturalHeight);
 
 /** What the gallery keeps of a picture: {kept, thumb} as Blobs, either null when the bytes can't be read. */
 export async function copiesOf(blob, url) {
   const source = blob ? URL.createObjectURL(blob) : url;
   const image = await loaded(source);
   try {
-    if (!image) return { kept: null, thumb: null };
-    const kept = blob && blob.size <= KEPT_BYTES ? blob : await drawn(image, KEPT_SIDE);
-    return { kept, thumb: await drawn(image, THUMB_SIDE) };
+    if (!image) return { kept: null, thumb: null, size: null };
+    const kept = blob && blob.size <= KEPT_BYTES ? blob : (await drawn(image, within(image, KEPT_SIDE), "image/webp")).blob;
+    const thumb = (await drawn(image, within(image, THUMB_SIDE), "image/webp")).blob;
+    return { kept, thumb, size: `${image.naturalWidth}x${image.naturalHeight}` };
   } finally {
     if (blob) URL.revokeObjectURL(source);
   }
 }
 
+async function hasExif(blob) {
+  const head = new Uint8Array(await blob.slice(0, EXIF_WITHIN).arrayBuffer());
+  return blob.type === "image/jpeg" && new TextDecoder("latin1").decode(head).includes("Exif\0");
+}
+
+/**
+ * A chosen file as it is uploaded: {blob, width, height}, or null when the browser can't read it. Drawn anew where
+ * the service would not take it, and where a camera has written into it: how it is to be turned, which a mask could
+ * not follow, and the place where it was taken.
+ */
+export async function uploadOf(file) {
+  const source = URL.createObjectURL(file);
+  try {
+    const image = await loaded(source);
+    if (!image) return null;
+    const [width, height] = [image.naturalWidth, image.naturalHeight];
+    const plain = SENT_TYPES.includes(file.type) && file.size <= SENT_BYTES && width * height <= SENT_PIXELS;
+    if (plain && !(await hasExif(file))) return { blob: file, width, height };
+    return await drawn(image, Math.sqrt(SENT_PIXELS / (width * height)), file.type === "image/jpeg" ? file.type : "image/png");
+  } finally {
+    URL.revokeObjectURL(source);
+  }
+}
+
+const endingOf = (type) => ({ "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif" })[type] ?? "png";
+
+/** The bytes as a file to be uploaded. */
+export const asFile = (blob, name) => new File([blob], `${name}.${endingOf(blob.type)}`, { type: blob.type });
+
 /** A file name from the prompt's first words. */
 export function fileName(prompt, index, type) {
-  const words = prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 40) || "picture";
-  const ending = { "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif" }[type] ?? "png";
-  return `${words}-${index + 1}.${ending}`;
+  const words = prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40).replace(/^-+|-+$/g, "") || "picture";
+  return `${words}-${index + 1}.${endingOf(type)}`;
 }

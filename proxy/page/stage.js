@@ -1,7 +1,8 @@
 /** The stage: where a request's picture, progress or error stands. */
 import { byId, copyable, facts, make } from "./dom.js";
-import { blobOf, fileName } from "./pictures.js";
-import { droppedSentence, duration, errorAdvice, errorTitle, fallbackSentence, mappedParts, stateWords } from "./words.js";
+import { actionsOf, differences, downloadOf, reuse } from "./records.js";
+import { compare, view } from "./viewer.js";
+import { advisesAnew, costWords, duration, errorAdvice, errorTitle, stateWords } from "./words.js";
 
 const EXAMPLES = [
   "A lighthouse at dusk, long exposure, calm sea",
@@ -50,28 +51,31 @@ export function showEmpty(size, onExample) {
       make("p", { className: "hint" }, "Or begin with one of these"), ...examples));
 }
 
-/** A request under way. Returns a function to call with each sign of progress. */
-export function showRunning(size, onCancel) {
+/**
+ * A request under way since `begun` (milliseconds of the clock). `previewAt(address)` fetches an unfinished picture.
+ * Returns a function to call with each sign of progress.
+ */
+export function showRunning(size, { begun, onCancel, previewAt }) {
+  const since = () => duration(Math.max(0, Date.now() - begun) / 1000);
   const state = make("p", { className: "state" }, "Sending");
   const percent = make("span", { className: "percent" });
-  const elapsed = make("span", { className: "elapsed" }, duration(0));
+  const elapsed = make("span", { className: "elapsed" }, since());
   const bar = make("progress", { max: 1, "aria-label": "Progress" });
-  const preview = make("img", { alt: "Preview of the unfinished picture", hidden: true, referrerPolicy: "no-referrer" });
+  const preview = make("img", { alt: "Preview of the unfinished picture", hidden: true });
   const cancel = make("button", { type: "button", id: "cancel", on: { click: onCancel } }, "Cancel");
   show("running", frame(size, make("div", { className: "shimmer" }), preview),
     make("div", { className: "progress" },
       make("div", { className: "progress-line" }, state, percent, elapsed), bar,
       make("div", { className: "actions" }, cancel)));
   cancel.focus({ preventScroll: true });
-  const started = performance.now();
-  ticking = setInterval(() => { elapsed.textContent = duration((performance.now() - started) / 1000); }, 100);
+  ticking = setInterval(() => { elapsed.textContent = since(); }, 100);
   announce("Sending the request");
-  return (job) => progress(job, { state, percent, bar, preview });
+  return (job) => progress(job, { state, percent, bar, preview, previewAt });
 }
 
-function progress(job, { state, percent, bar, preview }) {
+function progress(job, { state, percent, bar, preview, previewAt }) {
   const words = stateWords(job);
-  const known = typeof job.progress === "number" && job.status !== "queued";
+  const known = job.progress > 0 && job.status !== "queued"; // many providers never tell
   if (known) bar.value = Math.min(1, Math.max(0, job.progress));
   else bar.removeAttribute("value");
   percent.textContent = known ? `${Math.round(bar.value * 100)} %` : "";
@@ -80,66 +84,65 @@ function progress(job, { state, percent, bar, preview }) {
   const spoken = quarter ? `${words}, ${quarter} percent` : words;
   if (byId("announce").textContent !== spoken) announce(spoken);
   state.textContent = words;
-  if (job.preview && preview.getAttribute("src") !== job.preview) {
-    preview.src = job.preview;
-    preview.hidden = false;
-  }
+  if (job.preview && preview.dataset.of !== job.preview) sharpen(preview, job.preview, previewAt);
 }
 
-function pictureOf(picture, index, count, request) {
-  const blob = picture.b64 ? blobOf(picture.b64) : null;
-  const source = blob ? URL.createObjectURL(blob) : picture.url;
-  if (blob) addresses.push(source);
-  const alt = count > 1 ? `Picture ${index + 1} of ${count}: ${request.prompt}` : request.prompt;
+async function sharpen(preview, address, previewAt) {
+  preview.dataset.of = address;
+  const blob = await previewAt(address);
+  if (!blob || preview.dataset.of !== address) return;
+  URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(blob);
+  preview.hidden = false;
+}
+
+function pictureOf(record, index, records) {
+  if (record.blob) addresses.push(URL.createObjectURL(record.blob));
+  const source = record.blob ? addresses.at(-1) : record.url;
+  const several = records.length > 1;
+  const shown = record.prompt || "A variation";
+  const alt = several ? `Picture ${index + 1} of ${records.length}: ${shown}` : shown;
   const image = make("img", { src: source, alt, className: "picture", referrerPolicy: "no-referrer" });
   const failed = make("p", { className: "notice", hidden: true }, "The picture is made, but its address can’t be loaded from here.");
+  const enlarge = make("button", {
+    type: "button", className: "enlarge", "aria-label": several ? `Enlarge picture ${index + 1}` : "Enlarge", on: { click: () => view(records, index) },
+  }, image);
+  const holder = frame(record.size, enlarge);
   image.addEventListener("error", () => { failed.hidden = false; });
-  const own = blob || new URL(source, location.href).origin === location.origin;
-  const link = make("a", {
-    className: "button small", href: source, rel: "noopener noreferrer", target: own ? "" : "_blank",
-    download: own ? fileName(request.prompt, index, blob?.type ?? "") : "",
-    "aria-label": `${own ? "Download" : "Open"} picture ${index + 1}`,
-  }, own ? "Download" : "Open original");
-  if (own && !blob) link.download = source.split("/").pop(); // its own name has the right ending
-  const size = request.size ?? "1024x1024";
-  return make("figure", {}, frame(size, image), failed, make("figcaption", {}, link));
+  image.addEventListener("load", () => {
+    // What was really made, also where the answer doesn't tell.
+    record.size = `${image.naturalWidth}x${image.naturalHeight}`;
+    holder.style.setProperty("--ratio", ratioOf(record.size));
+    if (index === 0) byId("real-size").textContent = record.size.replace("x", " × ");
+  }, { once: true });
+  const actions = make("div", { className: "actions" }, downloadOf(record, source, { small: true }), ...actionsOf(record, { small: true, few: several }));
+  return make("figure", {}, holder, failed, make("figcaption", {}, actions));
 }
 
-function differences(result) {
-  const mapped = mappedParts(result.mapped).map((part) => make("li", {}, make("b", {}, part.name),
-    ...(part.to ? [" ", make("code", {}, part.from), " became ", make("code", {}, part.to)] : [])));
-  const dropped = droppedSentence(result.dropped);
-  const fallback = fallbackSentence(result.fallback, result.provider);
-  const items = [
-    ...(fallback ? [make("li", { className: "fallback" }, fallback)] : []),
-    ...mapped, ...(dropped ? [make("li", { className: "dropped" }, dropped)] : []),
-  ];
-  if (items.length === 0) return make("p", { className: "hint all-kept" }, "Made as asked: nothing was changed or left out.");
-  return make("div", { className: "differences" },
-    make("h3", {}, "Not quite as asked"), make("ul", {}, ...items));
-}
-
-/** A finished request: the pictures, what was changed, and how it was made. */
-export function showResult(result, { prompt, size, seconds }) {
+/** A finished request: the pictures, what can be done with them, what was changed, and how it was made. */
+export function showResult(records, { seconds, reattached, attempts, cost, costSource }) {
   addresses.forEach((address) => URL.revokeObjectURL(address));
   addresses = [];
-  const count = result.pictures.length;
-  const shown = { prompt, size: result.size ?? size };
+  const count = records.length;
+  const [first] = records;
   show("done",
-    make("div", { className: count > 1 ? "pictures several" : "pictures" },
-      ...result.pictures.map((picture, index) => pictureOf(picture, index, count, shown))),
-    differences(result),
-    result.reattached ? make("p", { className: "hint" }, "Joined a job that was already running; nothing was paid twice.") : "",
+    make("div", { className: count > 1 ? "pictures several" : "pictures" }, ...records.map(pictureOf)),
+    count > 1 ? make("div", { className: "actions together" },
+      make("button", { type: "button", on: { click: () => compare(records.slice(0, 4)) } }, "Compare side by side"),
+      make("button", { type: "button", on: { click: () => reuse(first) } }, "Use again")) : "",
+    differences(first),
+    reattached ? make("p", { className: "hint" }, "Joined a job that was already running; nothing was paid twice.") : "",
     facts([
       ["Time", duration(seconds)],
-      ["Size", result.size?.replace("x", " × ")],
-      ["Provider", result.provider],
-      ["Model there", result.route ? make("code", {}, result.route) : null],
-      ["Seed", result.seed],
-      ["Jobs started", result.attempts],
-      ["Request id", result.requestId ? copyable(result.requestId, "the request id") : null],
+      ["Size", make("span", { id: "real-size" }, first.size.replace("x", " × ") || "…")],
+      ["Seed", count > 1 && first.seed !== null ? `${first.seed} and following` : first.seed],
+      ["Cost", costWords(cost, costSource)],
+      ["Provider", first.provider],
+      ["Jobs started", attempts],
+      ["Model there", first.route ? make("code", {}, first.route) : null],
+      ["Request id", first.requestId ? copyable(first.requestId, "the request id") : null],
     ]));
-  const differs = result.mapped || result.dropped || result.fallback ? ", not quite as asked; see below" : "";
+  const differs = first.mapped || first.dropped || first.fallback ? ", not quite as asked; see below" : "";
   announce(`${count > 1 ? `${count} pictures` : "Picture"} ready after ${duration(seconds)}${differs}`);
 }
 
@@ -159,25 +162,28 @@ function retryButton(error, onRetry) {
   return button;
 }
 
-/** A failed request: what happened, what to do, and what to quote when asking for help. */
-export function showError(error, { onRetry, onKey }) {
+/**
+ * A failed request: what happened, what to do, and what to quote when asking for help. `onRetry` repeats the call,
+ * `onAnew` makes a new one, `onKey` leads to the field for the key.
+ */
+export function showError(error, { onRetry, onAnew, onKey }) {
   const holder = make("div", { className: "actions" });
+  if (error.status === 401) {
+    holder.append(make("button", { type: "button", className: "primary", on: { click: onKey } }, "Enter the key"));
+  } else if (error.retry) holder.append(retryButton(error, onRetry));
+  else if (advisesAnew(error)) holder.append(make("button", { type: "button", on: { click: onAnew } }, "Generate again"));
   show("error",
     make("div", { className: "failure" },
       make("h3", {}, errorTitle(error)),
       make("p", { className: "failure-message" }, error.message),
       make("p", { className: "failure-advice" }, errorAdvice(error)),
-      holder,
+      holder.childElementCount ? holder : "",
       facts([
         ["Status", error.status || null],
         ["Code", error.code ? make("code", {}, error.code) : null],
         ["Parameter", error.param ? make("code", {}, error.param) : null],
         ["Request id", error.requestId ? copyable(error.requestId, "the request id") : null],
       ])));
-  if (error.status === 401) {
-    holder.append(make("button", { type: "button", className: "primary", on: { click: onKey } }, "Enter the key"));
-  } else if (error.retry) holder.append(retryButton(error, onRetry));
-  else holder.remove();
   announce(`${errorTitle(error)}. ${error.message}`);
 }
 

@@ -9,11 +9,33 @@ const NAMES = {
 const named = (name) => NAMES[name] ?? name.replaceAll("_", " ");
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
+/** `a, b and c`. */
+export function list(names, word = "and") {
+  const last = names.at(-1);
+  return names.length > 1 ? `${names.slice(0, -1).join(", ")} ${word} ${last}` : last ?? "";
+}
+
+/** Dollars to the last digit that says something: $0.0025, $1.20; nothing is free. */
+export function dollars(value) {
+  if (value === 0) return "free";
+  const digits = value >= 1 ? 2 : Math.min(6, 1 - Math.floor(Math.log10(value)));
+  return `$${value.toFixed(Math.max(2, digits)).replace(/(\.\d\d+?)0+$/, "$1")}`;
+}
+
+const SOURCES = { provider: "told by the provider", config: "by this service’s price list", table: "by the published price" };
+
+/** What a picture cost and who says so; empty when that isn't known. */
+export function costWords(value, source) {
+  if (source === "unknown") return "not known";
+  if (value === null || value === undefined) return "";
+  return SOURCES[source] ? `${dollars(value)}, ${SOURCES[source]}` : dollars(value);
+}
+
 /** `size=1792x1024->1024x576; quality=hd->steps 4` as [{name, from, to}] with readable names. */
 export function mappedParts(header) {
   return (header ?? "").split(";").map((part) => part.trim()).filter(Boolean).map((part) => {
     const match = /^([^=]+)=(.*?)->(.*)$/.exec(part);
-    return match ? { name: capital(named(match[1])), from: match[2], to: match[3] } : { name: part, from: "", to: "" };
+    return match ? { name: capital(named(match[1])), from: match[2], to: match[3].replace(/^style_preset /, "") } : { name: part, from: "", to: "" };
   });
 }
 
@@ -21,10 +43,25 @@ export function mappedParts(header) {
 export function droppedSentence(header) {
   const names = (header ?? "").split(",").map((name) => name.trim()).filter(Boolean).map(named);
   if (names.length === 0) return "";
-  const last = names.pop();
-  const list = names.length ? `${names.join(", ")} and ${last}` : last;
-  const verb = names.length ? "were" : "was";
-  return `${capital(list)} ${verb} left out: this model has no such setting.`;
+  return `${capital(list(names))} ${names.length > 1 ? "were" : "was"} left out: this model has no such setting.`;
+}
+
+const sized = (text) => text.replace(/^(\d+)x(\d+)$/, "$1 × $2");
+
+const changesOf = (route) => mappedParts(route.mapped.join(";")).map(({ name, from, to }) => `${name.toLowerCase()} ${sized(from)} → ${sized(to)}`);
+
+/**
+ * What would become of the settings, from a dry run's routes: [[heading, text], …]. At the first route; and of the
+ * others what would be changed or left out there only. `left` and `changed`: what is known to be without asking.
+ */
+export function forecastNotes([first, ...others], left, changed) {
+  const changes = [...changed, ...(first ? changesOf(first) : [])];
+  const dropped = [...left, ...(first?.dropped ?? [])];
+  const apart = others.map((route) => [`If ${route.provider} has to answer`, [
+    ...changesOf(route).filter((text) => !changes.includes(text)),
+    ...[route.dropped.filter((name) => !dropped.includes(name))].filter((names) => names.length).map((names) => `without ${list(names.map(named))}`),
+  ].join(", ")]);
+  return [["Changed", changes.join(", ")], ["Left out", list(dropped.map(named))], ...apart.slice(0, 2)].filter(([, text]) => text);
 }
 
 const REASONS = {
@@ -63,9 +100,16 @@ const TITLES = {
   503: "Can’t take the work right now", 504: "It took too long",
 };
 
+/** Ends after which only a new request helps: the advice says to generate again, and that may buy a second picture. */
+const ANEW = ["submit_outcome_unknown", "image_generation_failed", "job_lost", "provider_bad_result", "generation_timeout", "generation_forgotten"];
+
+/** Does the advice say to generate again, although the service says not to repeat the call? */
+export const advisesAnew = (error) => ANEW.includes(error.code) && !error.retry;
+
 /** A heading for an error. */
 export function errorTitle(error) {
   if (error.status === 0) return "The service can’t be reached";
+  if (error.code === "generation_forgotten") return "The picture isn’t there any more";
   if (error.code === "content_policy_violation") return "Refused for its content";
   if (error.status === 401 && error.code === "invalid_api_key") return "That key isn’t right";
   return TITLES[error.status] ?? "Something went wrong";
@@ -88,15 +132,25 @@ const ADVICE = {
   generation_pending: "It is still being drawn. Trying again joins the same job and starts no second one.",
   generation_timeout: "The provider never finished. Choose another model, or generate again.",
   rate_limit_exceeded: "This key has used what it may for now. Wait, then try again.",
+  project_spend_limit_exceeded: "This key’s budget is used up. Whoever gave you the key can raise it.",
+  organization_spend_limit_exceeded: "The whole service’s budget is used up. Its owner can raise it.",
+  price_unknown: "This key has a budget, so only models with a known price can be used. Choose one that names its price.",
+  state_unavailable: "Nothing was sent and nothing billed. Try again in a moment; if it stays, tell whoever runs this service.",
+  generation_forgotten: "It may have been made and billed. Generate again if you want to risk a second one.",
   server_is_overloaded: "The service is full or shutting down. Try again in a moment.",
 };
 
 /** What a person can do about an error. */
 export function errorAdvice(error) {
   if (error.status === 0) return "See whether the service still runs and the network is up, then try again.";
-  if (error.status === 401) return "Type the key of this service into the field “API key” above.";
+  if (error.status === 401) return "Type the key of this service into the field “API key”.";
   if (ADVICE[error.code]) return ADVICE[error.code];
   if (error.param) return `Change “${named(error.param)}” and generate again.`;
   if (error.status < 500) return "Change the request and generate again.";
   return "Try again. If it stays, give the request id below to whoever runs this service.";
+}
+
+/** Whether a provider is used, and what to do about one that is not. */
+export function providerSentence({ used, why_not: why, how_to_use: how }) {
+  return used ? "is used." : `is not used: ${why}.${how ? ` To use it, ${how}.` : ""}`;
 }

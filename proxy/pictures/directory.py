@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import math
 import os
 import re
 import stat
@@ -32,7 +31,7 @@ class PictureDirectory:
         self.directory = directory
         self._dated = dated
         self.drafts = Drafts(directory)
-        self._keep_s = keep_s or math.inf
+        self._keep_s = keep_s
         self._max_bytes = max_bytes
         self._clock = clock
         self._files: OrderedDict[str, tuple[float, int]] = OrderedDict()

@@ -57,6 +57,7 @@ class Model:
     ``wire``: the provider's names for settings, where they differ from ours. ``in_answer``: the picture comes in an
     answer of the provider's, not at a public address.
     ``price_dollars`` and ``seconds`` are published figures for one picture, None where none is known.
+    ``title``: its name for people.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Model:
     wire: Mapping[str, str] = field(default_factory=dict)
     price_dollars: float | None = None
     seconds: float | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)

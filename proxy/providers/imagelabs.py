@@ -38,6 +38,7 @@ _MODEL = Model(
     max_images=1,
     price_dollars=0,
     seconds=8.0,
+    title="SDXL Turbo",
 )
 _MAX_TASK_ID = 200
 _PROGRESS = "progress"

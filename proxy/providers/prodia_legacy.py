@@ -14,6 +14,7 @@ from proxy.providers.boundary import Call, Finished, Handle, Job, Model, Pending
 from proxy.providers.checkpoints import CHECKPOINTS, DEFAULT_CHECKPOINT, SAMPLERS, short_name
 from proxy.providers.settings import ProviderSettings
 from proxy.providers.shapes import FixedShapes, Shape
+from proxy.providers.titles import title
 
 _JOB = "job"
 _IMAGE_BASE_URL = "https://images.prodia.xyz"
@@ -55,6 +56,7 @@ def _model(checkpoint: str) -> Model:
         aliases=(short_name(checkpoint), *default),
         price_dollars=0,
         seconds=4.0,
+        title=title(short_name(checkpoint)),
     )
 
 

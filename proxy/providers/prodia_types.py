@@ -10,6 +10,7 @@ from typing import Any
 from proxy.providers.boundary import Model, Operation, Range
 from proxy.providers.checkpoints import STYLE_PRESETS
 from proxy.providers.shapes import FixedShapes, FreeShapes, Shape, Shapes
+from proxy.providers.titles import title
 
 _EDIT: frozenset[Operation] = frozenset({"edit"})
 _INPAINT: frozenset[Operation] = frozenset({"inpaint"})
@@ -45,7 +46,9 @@ def _ratios(*ratios: str) -> FixedShapes:
 
 def _type(name: str, shapes: Shapes = _UNPUBLISHED, **known: Any) -> Model:
     aliases = (name, *known.pop("aliases", ()))
-    return Model(name=f"inference.{name}", shapes=shapes, in_answer=True, aliases=aliases, **known)
+    product, _, version = name.rsplit(".", 2)
+    words = title(product if version == "v1" else f"{product} {version}")
+    return Model(name=f"inference.{name}", shapes=shapes, in_answer=True, aliases=aliases, title=words, **known)
 
 
 _SCHNELL = {

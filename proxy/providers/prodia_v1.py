@@ -27,6 +27,7 @@ from proxy.providers.boundary import (
 from proxy.providers.checkpoints import CHECKPOINTS, SAMPLERS, SDXL_CHECKPOINTS, STYLE_PRESETS, short_name
 from proxy.providers.settings import ProviderSettings
 from proxy.providers.shapes import FixedShapes, FreeShapes, Shape, Shapes
+from proxy.providers.titles import title
 
 _JOB = "job"
 _MAX_LISTED = 2000
@@ -71,6 +72,7 @@ def _model(checkpoint: str, family: str) -> Model:
         wire={"cfg": "cfg_scale", "strength": "denoising_strength"},
         price_dollars=0,
         seconds=4.0,
+        title=title(short_name(checkpoint)),
     )
 
 

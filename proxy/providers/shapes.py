@@ -30,6 +30,10 @@ class Shapes(Protocol):
         """Return the shape closest to ``width`` x ``height`` pixels: aspect ratio first, then area."""
         ...
 
+    def usual(self) -> Sequence[Shape]:
+        """Return the shapes to choose from, the default first; of many, those that are asked for most."""
+        ...
+
 
 def _distance(shape: Shape, width: int, height: int) -> tuple[float, float]:
     # In logarithms, so that twice as wide and half as wide are equally far away.
@@ -37,6 +41,13 @@ def _distance(shape: Shape, width: int, height: int) -> tuple[float, float]:
     area = abs(math.log(shape.width * shape.height) - math.log(width * height))
     # Rounded: sizes in steps of 8 or 64 miss a ratio by a hair, and then the area should decide.
     return round(ratio, 2), area
+
+
+# OpenAI's sizes, and the oblong ones of Stable Diffusion.
+_USUAL = (
+    *((1024, 1024), (1536, 1024), (1024, 1536), (1792, 1024), (1024, 1792), (512, 512), (256, 256)),
+    *((768, 512), (512, 768)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,10 @@ class FixedShapes:
     def nearest(self, width: int, height: int) -> Shape:
         """Return the listed shape closest to ``width`` x ``height`` pixels."""
         return min(self.shapes, key=lambda shape: _distance(shape, width, height))
+
+    def usual(self) -> Sequence[Shape]:
+        """Return all of them."""
+        return self.shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,12 @@ class FreeShapes:
         scale = min(1.0, self.high / max(width, height))
         scale = max(scale, self.low / min(width, height))
         return self._shape(self._side(width * scale), self._side(height * scale))
+
+    def usual(self) -> Sequence[Shape]:
+        """Return the default and those of the usual sizes that can be made exactly."""
+        nearest = [(size, self.nearest(*size)) for size in _USUAL]
+        exact = {str(shape): shape for size, shape in nearest if (shape.width, shape.height) == size}
+        return list({str(self.default): self.default, **exact}.values())
 
     def _side(self, pixels: float) -> int:
         side = round(pixels / self.step) * self.step

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from pydantic_core import to_json
 
@@ -12,6 +13,8 @@ from proxy.requests.image_request import ImageRequest
 from proxy.requests.parameters import Translation, refuse_unless_able, translate
 from proxy.requests.routing import PublicModel, Route
 from proxy.requests.summary import Form, Origin, RequestSummary, estimated_tokens, pixel_tokens, showable
+from proxy.state.outcomes import Pace
+from proxy.state.records import Account
 
 _NOT_IN_FINGERPRINT = {"model", "response_format", "stream", "partial_images", "user", "safety_identifier"}
 """What makes no difference to the picture. Model and form count as resolved: a name left out equals the default's."""
@@ -32,6 +35,7 @@ _GPT_ONLY = frozenset(
     }
 )
 """Parameters that OpenAI's dall-e models never had."""
+ANONYMOUS: Final = Account()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,11 @@ class Candidate:
 
     route: Route
     translation: Translation
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The provider and its model."""
+        return self.route.provider, self.route.model.name
 
     def origin(self) -> Origin:
         """Return the origin of the pictures that it makes."""
@@ -59,9 +68,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
-    """What a caller wants, checked but not yet routed. ``owner`` tells callers apart (the digest of a key).
+    """What a caller wants, checked but not yet routed. ``account``: who is charged for it. ``pace``: how many
+    generations may be started so.
 
-    ``arrived``: the moment on the monotonic clock at which the request had been read.
+    ``arrived``: the moment on the monotonic clock at which the request had been read. ``note``: what the HTTP surface
+    wants to read back with the generation: text without the prompt, for it is written down.
     """
 
     request: ImageRequest
@@ -69,8 +80,15 @@ class CheckedRequest:
     operation: Operation = "generate"
     images: tuple[InputPicture, ...] = field(default=(), repr=False)
     mask: InputPicture | None = None
-    owner: str = ""
+    account: Account = ANONYMOUS
+    pace: tuple[Pace, ...] = ()
     arrived: float = field(default=0.0, compare=False)
+    note: str = field(default="", compare=False, repr=False)
+
+    @property
+    def owner(self) -> str:
+        """The id of the caller's key: whose generations it may repeat."""
+        return self.account.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +117,16 @@ class ResolvedRequest:
             image_tokens=sum(pixel_tokens(image.width, image.height) for image in checked.images),
             unknown=unknown,
             unshown=len(checked.unknown) - len(unknown),
+            note=checked.note,
         )
 
     def with_mask(self, mask: InputPicture) -> "ResolvedRequest":
         """Return it with its mask as the providers read it."""
         return replace(self, checked=replace(self.checked, mask=mask))
+
+    def with_note(self, note: str) -> "ResolvedRequest":
+        """Return it with what the HTTP surface wants to read back."""
+        return replace(self, checked=replace(self.checked, note=note))
 
     @property
     def request(self) -> ImageRequest:
@@ -173,9 +196,11 @@ _OPERATIONS: dict[Operation, str] = {
 
 
 def _fingerprint(checked: CheckedRequest, model: str, form: str, secret: bytes) -> bytes:
-    """Return a digest of the owner and what is wanted: equal for equal calls of one owner only."""
+    """Return a digest of the account and what is wanted: equal for equal calls of one key, and where it counts its end
+    users, of one end user only."""
     # Of parsed values, not of the body: multipart's boundary changes from one repeat to the next.
-    digest = hashlib.blake2b(to_json([checked.owner, checked.operation, model, form]), key=secret, digest_size=16)
+    told = [checked.account.key, checked.account.user, checked.operation, model, form]
+    digest = hashlib.blake2b(to_json(told), key=secret, digest_size=16)
     digest.update(checked.request.model_dump_json(exclude_none=True, exclude=_NOT_IN_FINGERPRINT).encode())
     for picture in (*checked.images, *((checked.mask,) if checked.mask else ())):
         digest.update(picture.digest or hashlib.blake2b(picture.data).digest())

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from proxy.errors import InvalidRequest, NotConfigured, UnknownModel
-from proxy.providers.boundary import Model, Operation
+from proxy.providers.boundary import Model
 from proxy.requests.image_request import PROVIDER_FIELDS, parse
 
 _MAX_SHOWN = 100
@@ -45,6 +45,18 @@ class ModelSettings(BaseModel):
         except InvalidRequest as error:
             raise ValueError(error.message) from None
         return request.model_dump(include=set(values))
+
+
+def to_be_listed(models: Mapping[str, ModelSettings], given: object, built_in: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of ``models`` that a file's table ``given`` names, or those that are built in if it names none.
+
+    Patterns are not listed.
+    """
+    mine, others = (
+        tuple(name for name in names if name in models and not name.endswith("*"))
+        for names in (given if isinstance(given, Mapping) else (), built_in)
+    )
+    return mine or others
 
 
 @dataclass(slots=True)
@@ -87,6 +99,14 @@ class PublicModel:
     response_format: Literal["", "url", "b64_json"]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     chat_form: Literal["", "auto", "markdown", "images"] = ""
+
+    def full_names(self) -> tuple[str, ...]:
+        """Return its names with the provider in front, if it is a provider's own model."""
+        return tuple(
+            str(route)
+            for route in self.routes
+            if self.name.removeprefix(f"{route.provider}/") in (route.model.name, *route.model.aliases)
+        )
 
     def form(self, *, like_gpt: bool = False) -> Literal["url", "b64_json"]:
         """Return the form for requests that name none; ``like_gpt``: the form of OpenAI's GPT models."""
@@ -155,13 +175,12 @@ class Routing:
         except (NotConfigured, UnknownModel):
             return ""
 
-    def operations(self, name: str) -> frozenset[Operation]:
-        """Return what the usable routes of a name can do; nothing if it has none."""
+    def usable(self, name: str) -> tuple[Route, ...]:
+        """Return the usable routes of a name; none if it has none."""
         try:
-            routes = self.resolve(name).routes
+            return self.resolve(name).routes
         except (NotConfigured, UnknownModel):
-            return frozenset()
-        return frozenset().union(*(route.model.operations for route in routes))
+            return ()
 
     def configured(self) -> Iterable[tuple[str, ModelSettings]]:
         """Yield the configured names, patterns included, with their settings."""

@@ -1,13 +1,13 @@
 """What an answer needs to know of the request that started its generation: plain data that can be written down.
 
 It outlives the request, its uploads and this process. Nothing in it is a prompt or a caller's own words, but for the
-names of unknown parameters that may be shown in a header.
+names of unknown parameters that may be shown in a header, and the metadata that a caller wants kept.
 """
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from pydantic_core import from_json, to_json
@@ -49,7 +49,7 @@ class RequestSummary:
 
     ``model``: its public name. ``origins``: one for each route, in order, without a seed. ``text_tokens`` and
     ``image_tokens``: estimates. ``unknown``: names of parameters that nobody knows; ``unshown``: how many more there
-    are that cannot be shown.
+    are that cannot be shown. ``note``: text of the HTTP surface's own, never of the prompt.
     """
 
     model: str
@@ -63,6 +63,7 @@ class RequestSummary:
     image_tokens: int = 0
     unknown: tuple[str, ...] = ()
     unshown: int = 0
+    note: str = field(default="", repr=False)
 
     def dump(self) -> str:
         """Return it as JSON text."""
@@ -70,11 +71,11 @@ class RequestSummary:
 
     @classmethod
     def load(cls, text: str) -> Self:
-        """Read what ``dump`` has written, by this version or an earlier one. Raises ValueError."""
+        """Read what ``dump`` has written, by this version or another. Raises ValueError."""
         try:
             values: dict[str, Any] = from_json(text)
-            origins = tuple(Origin(**_tuples(origin)) for origin in values.pop("origins"))
-            return cls(origins=origins, **_tuples(values))
+            origins = tuple(Origin(**_known(Origin, origin)) for origin in values["origins"])
+            return cls(**{**_known(cls, values), "origins": origins})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no summary of a request: {error}") from error
 
@@ -90,8 +91,10 @@ class RequestSummary:
         return ", ".join([*shown, f"+{more} more"] if more else shown)
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``kind``: a newer version may have written more, and during an update both read all rows."""
+    names = {each.name for each in fields(kind)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in names}
 
 
 def estimated_tokens(text: str) -> int:

@@ -24,10 +24,8 @@ MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 _TINY = b"\x89PNG\r\n\x1a\nexpired"
 _NOT_A_PICTURE = b"<!doctype html><title>Sign in</title><p>This is not a picture.</p>"
-_MOST_BYTES = 256 * 1024 * 1024
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-_LYING_SIDE = 30_000
 _SAVING = {"png": {"compress_level": 1}, "jpeg": {"quality": 88}, "webp": {"quality": 82, "method": 0}}
 _PREVIEW = "-preview"
 
@@ -68,7 +66,7 @@ def encode(drawing: Drawing, image_format: str) -> bytes:
 def padded_png(width: int, height: int, size: int) -> bytes:
     """Return a valid PNG of the given pixels and of about ``size`` bytes, most of them incompressible padding."""
     plain = _saved(Image.new("1", (width, height), 1), "png")
-    missing = min(size, _MOST_BYTES) - len(plain) - 12
+    missing = min(size, 256 * 1024 * 1024) - len(plain) - 12
     if missing <= 0:
         return plain
     padding = Random(size).randbytes(missing)  # noqa: S311 (incompressible, not secret)
@@ -77,7 +75,7 @@ def padded_png(width: int, height: int, size: int) -> bytes:
 
 def lying_png() -> bytes:
     """Return a small PNG whose header promises 30,000 x 30,000 pixels."""
-    header = struct.pack(">IIBBBBB", _LYING_SIDE, _LYING_SIDE, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(bytes(4096))) + _END
 
 

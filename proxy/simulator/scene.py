@@ -14,9 +14,11 @@ Box = tuple[int, int, int, int]
 _CAPTION_SHARE = 0.25
 """Of the height. Always the same, and opaque: so an edit of a picture made here covers its old caption."""
 _SMALLEST_FONT = 9
+_BAND = (12, 14, 24)
 _WIDE = 0.52
 """A letter's average width, as a share of its height."""
 _HILLS = 6
+_font = lru_cache(maxsize=64)(ImageFont.load_default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,9 @@ def draw(drawing: Drawing) -> Image.Image:
         share = 0.25 + 0.5 * min(1.0, max(0.0, drawing.strength))
         return _captioned(Image.blend(given, tones, share), drawing, full)
     area = _altered_area(drawing.mask, size)
-    box = area.getbbox()
-    if box is None:
-        return given
-    return Image.composite(_captioned(_hills(size, hue, random), drawing, box), given, area)
+    box, hills = area.getbbox(), _hills(size, hue, random)
+    # A picture that was made here has its caption outside the mask still, and one is enough.
+    return Image.composite(_captioned(hills, drawing, box) if box and not _is_captioned(given) else hills, given, area)
 
 
 def measure(data: bytes) -> tuple[int, int] | None:
@@ -99,16 +100,17 @@ def _altered_area(mask: bytes, size: tuple[int, int]) -> Image.Image:
     return marked.point(lambda value: 255 if value > 127 else 0)
 
 
-@lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
+def _is_captioned(picture: Image.Image) -> bool:
+    edge = picture.crop((0, round(picture.height * 0.77), 2, picture.height))
+    far = ImageChops.difference(edge, Image.new("RGB", edge.size, _BAND)).point(lambda value: max(0, value - 9))
+    return far.getbbox() is None
 
 
 def _captioned(picture: Image.Image, drawing: Drawing, box: Box) -> Image.Image:
     """Write the prompt, and how the picture was made, into the lowest part of the box."""
     left, upper, right, lower = box
     width, height = right - left, round((lower - upper) * _CAPTION_SHARE)
-    band = Image.new("RGB", (width, height), (12, 14, 24))
+    band = Image.new("RGB", (width, height), _BAND)
     pen, pad = ImageDraw.Draw(band), height // 12
     note = f"{drawing.model}  ·  {drawing.width} x {drawing.height}  ·  seed {drawing.seed}"
     small = max(_SMALLEST_FONT, height // 10)

@@ -193,8 +193,10 @@ class State(Protocol):
         """Tell every limit that holds for an account, and what is used of it."""
         ...
 
-    def usage(self, by: By, since_day: int, key: str | None = None) -> Awaitable[tuple[Usage, ...]]:
-        """Sum the ledger from a UTC day on, of one key or of all."""
+    def usage(
+        self, by: By, since_day: int, key: str | None = None, split: By | None = None
+    ) -> Awaitable[tuple[Usage, ...]]:
+        """Sum the ledger from a UTC day on, of one key or of all; ``split``: each name's sums by another one."""
         ...
 
     def ledger(

@@ -121,10 +121,11 @@ class Standing(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """The sums of one name: of a key, a model, a day …"""
+    """The sums of one name: of a key, a model, a day … ``split``: what they are split by, if they are."""
 
     name: str
     balance: Balance
+    split: str = ""
 
 
 class Swept(NamedTuple):

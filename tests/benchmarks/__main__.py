@@ -5,7 +5,19 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import encoding, held, lag, overhead, postgres, responsiveness, start, state, throughput, two_ways
+from tests.benchmarks import (
+    durable,
+    encoding,
+    held,
+    lag,
+    overhead,
+    postgres,
+    responsiveness,
+    start,
+    state,
+    throughput,
+    two_ways,
+)
 from tests.benchmarks.machine import raise_limits
 from tests.benchmarks.table import Figure, circumstances, show
 
@@ -18,6 +30,7 @@ BENCHMARKS = {
     "base64": encoding,
     "responsiveness": responsiveness,
     "start": start,
+    "durable": durable,
     "state": state,
     "postgres": postgres,
 }

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,8 @@ max_in_flight = 20000
 log = "json"
 [timeouts]
 poll_worth = {poll_worth}
+[state]
+path = "{state}"
 [images]
 directory = "{directory}"
 [providers.prodia]
@@ -135,16 +137,23 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", **KEYS}
 
 @contextmanager
 def service(
-    upstream: str, *, poll_worth: float = FREE_POLLS, folder_in: Path | None = IN_MEMORY
+    upstream: str,
+    *,
+    poll_worth: float = FREE_POLLS,
+    folder_in: Path | None = IN_MEMORY,
+    state: str = "",
+    command: Sequence[str] = ("proxy",),
 ) -> Iterator[tuple[Program, int]]:
     """Run the service as its users do, before ``upstream``; yields it and its port.
 
-    Its pictures go to memory where there is such a file system: a disk's file system would be measured otherwise.
+    Its pictures go to memory where there is such a file system: a disk's file system would be measured otherwise. Its
+    state is on the disk, as what it is for needs one; ``state``: another path.
     """
-    with tempfile.TemporaryDirectory(dir=folder_in) as folder:
+    with tempfile.TemporaryDirectory(dir=folder_in) as folder, tempfile.TemporaryDirectory() as disk:
         file = Path(folder) / "config.toml"
-        file.write_text(CONFIGURATION.format(upstream=upstream, directory=f"{folder}/pictures", poll_worth=poll_worth))
-        with started([sys.executable, "-m", "proxy", "serve", "--config", str(file)], ENVIRONMENT) as program:
+        places = {"directory": f"{folder}/pictures", "state": state or f"{disk}/state.sqlite3"}
+        file.write_text(CONFIGURATION.format(upstream=upstream, poll_worth=poll_worth, **places))
+        with started([sys.executable, "-m", *command, "serve", "--config", str(file)], ENVIRONMENT) as program:
             yield program, port_of(program.read_line().rpartition(" ")[2])
 
 

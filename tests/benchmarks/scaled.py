@@ -37,6 +37,8 @@ async def main(scale: float, upstream: str = "", poll_worth: str = "", mode: str
         if upstream:
             providers = simulated_providers(upstream, max_jobs=1000, mode=mode)
             tables = {"images": {"directory": folder}, "timeouts": {"poll_worth": float(poll_worth)}}
+            # In no environment there is no folder for the state but the user's own.
+            tables["state"] = {"path": f"{folder}/state.sqlite3"}
             app = create_app(compose({"providers": providers, **tables}, KEYS), scaled(scale))
         async with serving(app) as port:
             sys.stdout.write(f"http://127.0.0.1:{port}\n")

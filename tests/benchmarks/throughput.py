@@ -48,17 +48,20 @@ def measure(rounds: int, scale: float) -> Iterator[Figure]:
                     for name in PROGRAMS if turn % 2 else reversed(PROGRAMS):
                         program, port = programs[name]
                         asked = {**told, "port": port, "callers": number, "mark": f"{number}-{turn}"}
-                        _sample(samples[name], load, program, {**asked, "seconds": seconds * scale})
+                        sample(samples[name], load, program, {**asked, "seconds": seconds * scale})
                 yield from _figures(kind, number, samples)
 
 
-def _sample(samples: Samples, load: Program, program: Program, told: dict[str, object]) -> None:
+def sample(samples: Samples, load: Program, program: Program, told: dict[str, object]) -> list[float]:
+    """Have pictures made, note what they cost, and return the seconds of each."""
     before = program.cpu_s()
     outcome = load.tell(**told)
     pictures = len(outcome["times"])
     samples.cpu_ms.append((program.cpu_s() - before) / pictures * 1000)
     samples.rates.append(pictures / outcome["seconds"])
     samples.errors += outcome["errors"]
+    times: list[float] = outcome["times"]
+    return times
 
 
 def _figures(kind: str, number: int, samples: dict[str, Samples]) -> Iterator[Figure]:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,18 +38,17 @@ def _address(process: subprocess.Popen[str]) -> str:
     pytest.fail("the demo ended before it said its address:\n" + "".join(said))
 
 
-@pytest.fixture(scope="module")
-def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The origin of a running demo service, without a slash at the end."""
+@contextmanager
+def _served(cache: Path, **environment: str) -> Iterator[str]:
+    """Run a demo service with these environment variables; yield its origin."""
     secrets = ("PRODIA_TOKEN", "PRODIA_API_KEY", "IMAGES_PROXY_KEYS", "IMAGES_PROXY_CONFIG")
-    environment = {name: value for name, value in os.environ.items() if name not in secrets}
-    environment |= {"PYTHONUNBUFFERED": "1", "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    inherited = {name: value for name, value in os.environ.items() if name not in secrets}
     process = subprocess.Popen(
         [sys.executable, "-m", "proxy", "serve", "--demo", "--demo-speed", "20", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment,
+        env={**inherited, "PYTHONUNBUFFERED": "1", "XDG_CACHE_HOME": str(cache), **environment},
     )
     with process:
         try:
@@ -62,6 +62,20 @@ def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@pytest.fixture(scope="module")
+def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The origin of a running demo service, without a slash at the end."""
+    with _served(tmp_path_factory.mktemp("cache")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def keyed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The origin of one that asks for the key ``sk-of-the-page``."""
+    with _served(tmp_path_factory.mktemp("cache"), IMAGES_PROXY_KEYS="sk-of-the-page") as address:
+        yield address
 
 
 # Not for the whole session: Playwright's event loop counts as running until it stops, and async tests need their own.

@@ -65,6 +65,8 @@ SCRIPTS: dict[str, Callable[[], tuple[Sequence[str], Path]]] = {
     "openai-node 6": _of_node("openai_node.mjs", "openai-6"),
     "ai-sdk 6": _of_node("ai_sdk.mjs", "6"),
     "ai-sdk 7": _of_node("ai_sdk.mjs", "7"),
+    "agents-js": _of_node("agents.mjs", "openai"),
+    "responses": _of_python("responses", "responses"),
     "frameworks": _of_python("frameworks", "frameworks"),
     "sillytavern": _sillytavern,
     "open-webui": _of_python("open-webui", "open_webui"),

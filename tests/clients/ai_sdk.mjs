@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { check, folder, keyed, KEY, open, release, sizeOf, version } from "./checks.mjs";
+import { check, decoded, fetched, folder, keyed, KEY, open, release, sizeOf, version } from "./checks.mjs";
 
 const names = {
   6: ["ai", "@ai-sdk/openai", "@ai-sdk/openai-compatible"],
@@ -72,6 +72,45 @@ for (const [client, [provider, number, options]] of Object.entries(providers)) {
     const result = core.streamText({ model, prompt: "a windmill" });
     assert.match(await result.text, /^!\[image\]\(http.+\)$/);
     assert.ok((await result.usage).totalTokens > 0);
+  });
+}
+
+{
+  const [provider, number] = providers["@ai-sdk/openai"];
+  const test = (checked, run) => check("@ai-sdk/openai", `${number} (ai ${installed[0]})`, checked, run);
+  const tools = { image_generation: provider.tools.imageGeneration({ outputFormat: "png", quality: "low", partialImages: 1 }) };
+  const made = (result) => {
+    assert.equal(result.steps.length, 1);
+    assert.equal(result.staticToolResults.length, 1);
+    decoded(result.staticToolResults[0].output.result);
+  };
+
+  await test("the default model: generateText, streamText", async () => {
+    const values = { model: provider("dall-e-3"), prompt: "a windmill" };
+    const { text, usage } = await core.generateText(values);
+    await fetched(text.match(/^!\[image\]\((.+)\)$/)[1]);
+    assert.ok(usage.totalTokens > 0);
+    assert.match(await core.streamText(values).text, /^!\[image\]\(http.+\)$/);
+  });
+
+  await test("the default model: with a picture", async () => {
+    const content = [{ type: "text", text: "a red hat" }, { type: "file", data: image, mediaType: "image/png" }];
+    const { text } = await core.generateText({ model: provider("dall-e-3"), messages: [{ role: "user", content }] });
+    assert.match(text, /^!\[image\]/);
+  });
+
+  await test("tools.imageGeneration: generate, follow-ups, stream, forced", async () => {
+    const values = { model: provider("gpt-5"), tools };
+    const first = await core.generateText({ ...values, prompt: "a windmill" });
+    made(first);
+    const said = [{ role: "user", content: "a windmill" }, ...(first.responseMessages ?? first.response.messages)];
+    made(await core.generateText({ ...values, messages: [...said, { role: "user", content: "make it red" }] }));
+    const previousResponseId = first.providerMetadata.openai.responseId;
+    const toolChoice = { type: "tool", toolName: "image_generation" };
+    made(await core.generateText({ ...values, prompt: "red", toolChoice, providerOptions: { openai: { previousResponseId } } }));
+    const kinds = [];
+    for await (const part of core.streamText({ ...values, prompt: "a windmill" }).fullStream) kinds.push(part.type);
+    assert.ok(kinds.includes("tool-result") && kinds.at(-1) === "finish" && !kinds.includes("error"), kinds.join());
   });
 }
 

@@ -107,3 +107,34 @@ await test("chat: whole and streamed", async () => {
   }
   assert.match(text, /^!\[image\]\(http.+\)$/);
 });
+
+await test("responses: create, retrieve, previous_response_id, background, delete", async () => {
+  const values = { model: "gpt-5", tools: [{ type: "image_generation", size: "1024x1024" }] };
+  const client = new OpenAI({ baseURL: `${keyed}/v1`, apiKey: KEY });
+  const picture = (response) => {
+    assert.equal(response.status, "completed");
+    assert.deepEqual(decoded(response.output[0].result), [1024, 1024]);
+    return response.output[0];
+  };
+  const first = await client.responses.create({ ...values, input: "a lighthouse" });
+  const again = await client.responses.retrieve(first.id);
+  assert.equal(picture(again).result, picture(first).result);
+  assert.equal(first.output_text, "");
+  assert.equal(picture(await client.responses.create({ ...values, input: "make it red", previous_response_id: first.id })).action, "edit");
+  let waiting = await client.responses.create({ ...values, input: "a tide", background: true });
+  while (waiting.status !== "completed") waiting = await client.responses.retrieve(waiting.id);
+  picture(waiting);
+  await client.responses.delete(first.id);
+  await assert.rejects(client.responses.retrieve(first.id), OpenAI.NotFoundError);
+});
+
+await test("responses: stream, responses.stream", async () => {
+  const values = { model: "dall-e-3", input: "a lighthouse" };
+  const events = [];
+  for await (const event of await sdk.responses.create({ ...values, stream: true })) events.push(event);
+  assert.deepEqual(events.map((event) => event.sequence_number), events.map((_, index) => index));
+  assert.equal(events.at(-1).type, "response.completed");
+  decoded(events.at(-1).response.output[0].result);
+  const final = await sdk.responses.stream(values).finalResponse();
+  await fetched(final.output_text.match(/^!\[image\]\((.+)\)$/)[1]);
+});

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,53 @@ def chat() -> None:
         assert chunks[-1].usage is not None
 
 
+def respond() -> None:
+    """Use the Responses API, whose types are the schema of every answer and event."""
+    tool: Any = {"type": "image_generation", "size": "1024x1024", "partial_images": 1}
+    values: dict[str, Any] = {"model": "gpt-5", "tools": [tool]}
+    strict = openai.OpenAI(base_url=f"{US.keyed}/v1", api_key=KEY, _strict_response_validation=MAJOR > 2)
+
+    def picture_of(response: Any) -> Any:
+        call = response.output[0]
+        assert (call.type, call.status) == ("image_generation_call", "completed")
+        assert decoded(call.result).size == (1024, 1024)
+        return call
+
+    with US.check("responses: create, retrieve, previous_response_id, delete"):
+        first = strict.responses.create(input="a lighthouse", **values)
+        call = picture_of(first)
+        assert picture_of(strict.responses.retrieve(first.id)).result == call.result
+        second = strict.responses.create(input="make it red", previous_response_id=first.id, **values)
+        picture_of(second)
+        item: Any = {"type": "image_generation_call", "id": call.id}
+        picture_of(strict.responses.create(input=[item, {"role": "user", "content": "make it red"}], **values))
+        strict.responses.delete(first.id)
+        raised(openai.NotFoundError, lambda: strict.responses.retrieve(first.id))
+    with US.check("responses: create with stream, responses.stream"):
+        events: list[Any] = list(strict.responses.create(input="a tide", stream=True, **values))
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
+        picture_of(events[-1].response)
+        with strict.responses.stream(input="a tide", **values) as stream:
+            assert len(list(stream)) > 10
+            picture_of(stream.get_final_response())
+    with US.check("responses: background, cancel"):
+        waiting = strict.responses.create(input="a tide", background=True, **values)
+        while waiting.status in ("queued", "in_progress"):
+            time.sleep(0.05)
+            waiting = strict.responses.retrieve(waiting.id)
+        picture_of(waiting)
+        slow = strict.responses.create(input="a tide [seconds:9]", background=True, **values)
+        assert strict.responses.cancel(slow.id).status == "cancelled"
+    with US.check("responses: a model of ours without a tool, errors"):
+        text = strict.responses.create(model="dall-e-3", input="a lighthouse").output_text
+        assert fetched(text.removeprefix("![image](").removesuffix(")")).format == "PNG"
+        error = raised(openai.NotFoundError, lambda: strict.responses.create(model="gpt-5", input="a lighthouse"))
+        assert error.code == "model_not_found"
+        error = raised(openai.BadRequestError, lambda: strict.responses.create(input="[fault:unsafe] x", **values))
+        assert error.code == "content_policy_violation"
+
+
 def azure() -> None:
     """Use the Azure class: the model in the path, the key in ``api-key``."""
     with US.check("Azure class: generate, edit"):
@@ -206,6 +254,7 @@ if __name__ == "__main__":
     fail()
     asyncio.run(concurrently())
     chat()
+    respond()
     azure()
     module_client()
     if (PROGRAM := Path(sys.executable).with_name("openai")).exists():

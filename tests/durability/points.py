@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from proxy.api.responses import ImagesResponse
+from proxy.api.renderings import ImagesResponse
 from proxy.cli import main
 from proxy.generations.journal import Journal
 from proxy.generations.recorded import RecordedSteps

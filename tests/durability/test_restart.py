@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from itertools import count
@@ -14,7 +15,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
-from tests.durability.process import Process
+from tests.durability.process import ROOT, Process
 from tests.durability.test_kill import MODELS
 from tests.service import Answer
 from tests.time_skip import backend
@@ -266,6 +267,7 @@ async def test_killed_again_and_again(tmp_path: Path, upstream: str, tag: str, f
     assert left == []
 
 
+@pytest.mark.kill
 async def test_the_state_is_written_beside_by_a_command(tmp_path: Path, upstream: str, tag: str) -> None:
     process = Process(tmp_path, upstream)
     await process.start()
@@ -275,3 +277,28 @@ async def test_the_state_is_written_beside_by_a_command(tmp_path: Path, upstream
         assert [job.state for job in (await process.everything()).jobs] == ["done"]
         assert oct(process.file.stat().st_mode & 0o777) == "0o600"
         assert oct(process.file.parent.stat().st_mode & 0o777) == "0o700"
+
+
+async def test_a_copy_of_a_running_service_is_a_state(tmp_path: Path, upstream: str, tag: str) -> None:
+    process = Process(tmp_path, upstream)
+    await process.start()
+    copy = tmp_path / "copies" / "state.sqlite3"
+    copy.parent.mkdir()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(process.kill)
+        headers = {"Idempotency-Key": tag}
+        first = await process.generate(f"a fox [tag:{tag}]", headers, model=LABS)
+        command = [sys.executable, "-m", "proxy", "state", "backup", str(copy), "--config", str(process.configure())]
+        done = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        said, _ = await done.communicate()
+        assert (done.returncode, str(copy) in said.decode()) == (0, True)
+        await process.kill()
+        copy.replace(process.file)
+        for name in ("-wal", "-shm"):
+            process.file.with_name(process.file.name + name).unlink(missing_ok=True)
+        await process.start()
+        again = await process.generate(f"a fox [tag:{tag}]", headers, model=LABS)
+        assert first is not None
+        assert again is not None
+        assert (again.status, again.json["data"]) == (200, first.json["data"])
+        assert (await process.counts(tag))["submits"] == 1

@@ -110,6 +110,10 @@ PARTS: list[Field] = [("prompt", f"a hat {TAG}"), ("model", "dall-e-3"), ("image
         (VARIATIONS, {"images": EDIT["images"]}, "edit"),
         (CHAT, {"model": "dall-e-3", "messages": [{"role": "user", "content": f"a hat {TAG}"}]}, "generate"),
         (TEXT2IMG, {"prompt": f"a hat {TAG}"}, "generate"),
+        ("/sdapi/v1/img2img", {"prompt": f"a hat {TAG}", "init_images": [data_url(picture())]}, "edit"),
+        ("/v1/responses", {"model": "dall-e-3", "input": f"a hat {TAG}"}, "generate"),
+        ("/v1/responses", {"model": "dall-e-3", "input": f"a hat {TAG}", "stream": True}, "generate"),
+        ("/v1/responses", {"model": "dall-e-3", "input": f"a hat {TAG}", "background": True}, "generate"),
     ],
 )
 async def test_every_way_of_asking_for_pictures_has_it(

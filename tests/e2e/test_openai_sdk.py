@@ -471,7 +471,7 @@ ROWS: Mapping[str, Row] = {
     "compressed": Row(
         asking(extra_headers={"Content-Encoding": "gzip"}), OTHER, 415, INVALID, "unsupported_content_encoding"
     ),
-    "unknown path": Row(lambda sdk: sdk.post("/responses", cast_to=object, body={}), GONE, 404, INVALID, None),
+    "unknown path": Row(lambda sdk: sdk.post("/embeddings", cast_to=object, body={}), GONE, 404, INVALID, None),
     "wrong method": Row(lambda sdk: sdk.get("/images/generations", cast_to=object), OTHER, 405, INVALID, None),
     "body too large": Row({"prompt": "x" * 2048}, OTHER, 413, INVALID, "request_too_large", setup="small"),
     "headers too large": Row(

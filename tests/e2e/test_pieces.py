@@ -10,13 +10,14 @@ import aiohttp
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from proxy.api import responses
+from proxy.api import renderings
 from proxy.app import create_app
 from proxy.config import compose
 from proxy.demo import KEYS
 from proxy.pictures import store
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
+from proxy.state.settings import IN_MEMORY
 from tests.e2e.parts import CHAT, GENERATIONS, read_events
 from tests.service import simulated_providers
 
@@ -70,7 +71,8 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
     folder = tmp_path_factory.mktemp("pictures")
     async with serving(create_simulator(speed=400)) as upstream:
         providers = simulated_providers(f"http://127.0.0.1:{upstream}")
-        recording = Recording(create_app(compose({"providers": providers, "images": {"directory": str(folder)}}, KEYS)))
+        tables = {"providers": providers, "images": {"directory": str(folder)}, "state": {"path": IN_MEMORY}}
+        recording = Recording(create_app(compose(tables, KEYS)))
         async with serving(recording) as port, aiohttp.ClientSession() as http:
             yield Place(f"http://127.0.0.1:{port}", recording, http, folder)
 
@@ -115,6 +117,17 @@ async def chat_stream(place: Place) -> list[str]:
     return [data(image["image_url"]["url"]) for image in events[1].json["choices"][0]["delta"]["images"]]
 
 
+async def responses(place: Place) -> list[str]:
+    answer = json.loads(await place.post("/v1/responses", {**CHECKED, "input": PROMPT}))
+    return [answer["output"][0]["result"]]
+
+
+async def responses_stream(place: Place) -> list[str]:
+    events, _ = read_events(await place.post("/v1/responses", {**CHECKED, "input": PROMPT, "stream": True}))
+    done = next(event.json for event in events if event.name == "response.output_item.done")
+    return [done["item"]["result"], events[-1].json["response"]["output"][0]["result"]]
+
+
 async def sdapi(place: Place) -> list[str]:
     values = {"prompt": PROMPT, "batch_size": 2, "width": 1024, "height": 1024, "model": MODEL, "cfg_scale": None}
     answer = json.loads(await place.post("/sdapi/v1/txt2img", values))
@@ -128,12 +141,13 @@ async def sdapi(place: Place) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("surface", "number"), [(images, 2), (image_stream, 1), (chat, 1), (chat_stream, 1), (sdapi, 2)]
+    ("surface", "number"),
+    [(images, 2), (image_stream, 1), (chat, 1), (chat_stream, 1), (responses, 1), (responses_stream, 2), (sdapi, 2)],
 )
 async def test_every_surface_carries_the_files_own_bytes_in_pieces(
     place: Place, surface: Any, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(responses, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(renderings, "PIECE_BYTES", PIECE)
     monkeypatch.setattr(store, "PIECE_BYTES", PIECE)
     sent = await surface(place)
     assert set(sent) <= place.stored()

@@ -68,9 +68,9 @@ async def progress(service: Service, headers: dict[str, str] | None = None) -> A
 
 async def told_when(service: Service, condition: Callable[[Any], bool]) -> Any:
     """Ask for the progress until it fulfils a condition, and return it."""
-    async with asyncio.timeout(5):
-        while not condition(told := await progress(service)):
-            pass
+    async with asyncio.timeout(10):
+        while not condition(told := await progress(service)):  # noqa: ASYNC110 (as its clients do: it is asked for)
+            await asyncio.sleep(0.1)
     return told
 
 

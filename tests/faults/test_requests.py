@@ -26,7 +26,7 @@ async def post(service: Service, body: Any, headers: str = "") -> Answer:
 @pytest.fixture(scope="module")
 async def guarded(anyio_backend: str) -> AsyncIterator[Service]:  # noqa: ARG001 (it chooses the loop)
     """A service with keys and little patience."""
-    async with running(environment=KEYS, limits=WireLimits(header_s=0.1, body_s=0.1)) as service:
+    async with running(environment=KEYS, wire=WireLimits(header_s=0.1, body_s=0.1)) as service:
         yield service
 
 

@@ -135,6 +135,24 @@ def test_an_edit_shows_one_caption_only(size: tuple[int, int]) -> None:
     assert box is None
 
 
+def png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_an_edit_within_a_mask_shows_one_caption_only() -> None:
+    """Above the caption of a picture that was made here, the words of the edit are not written a second time."""
+    mask = Image.new("RGBA", (320, 240), "black")
+    mask.paste((0, 0, 0, 0), (20, 20, 300, 170))
+    edit = Drawing(320, 240, "an edit", "model", 7, image=png(draw(DRAWING)), mask=png(mask))
+    made = draw(edit)
+    box = (20, 135, 300, 170)  # the lowest quarter of the mask, where a caption would be
+    plain = draw(replace(edit, image=png(Image.new("RGB", (320, 240), "white"))))
+    assert (12, 14, 24) in {pixel for _, pixel in plain.crop(box).getcolors(99_999) or []}
+    assert (12, 14, 24) not in {pixel for _, pixel in made.crop(box).getcolors(99_999) or []}
+
+
 @pytest.mark.parametrize("prompt", ["", "x" * 5000, "word " * 900, "日本語のプロンプト", "tab\tand\nline"])
 def test_any_prompt_can_be_drawn(prompt: str) -> None:
     assert measure(encode(replace(DRAWING, prompt=prompt), "png")) == (320, 240)

@@ -191,6 +191,8 @@ async def test_usage(state: State, wall: Wall) -> None:
     assert by == {"key": [("ann", 10), ("bob", 3)], "day": [(str(today - 1), 10), (str(today), 3)]}
     assert [row.balance.spent for row in await state.usage("provider", today)] == [3]
     assert [row.name for row in await state.usage("model", 0, "k1")] == ["flux"]
+    split = [(row.name, row.split, row.balance.spent) for row in await state.usage("day", 0, split="key")]
+    assert split == [(str(today - 1), "ann", 10), (str(today), "bob", 3)]
 
 
 # --- in parallel ------------------------------------------------------------------------------------------------------

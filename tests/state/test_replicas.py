@@ -14,6 +14,7 @@ import pytest
 from proxy.state.checker import problems
 from proxy.state.operations import State
 from proxy.state.outcomes import OverLimit, Started
+from proxy.state.periods import PERIODS
 from proxy.state.postgres.client import connect
 from proxy.state.postgres.engine import PostgresState, open_postgres
 from proxy.state.records import JobId, generation_id
@@ -188,12 +189,14 @@ async def test_limits_that_change_while_two_replicas_write(url: str) -> None:
     states = [await open_postgres(url) for _ in range(2)]
 
     async def change() -> None:
-        for number in range(12):
-            await states[number % 2].set_limits([dollars("all", 10**15), pictures("owner:family", 10**9 - number)])
+        for number in range(40):
+            period = PERIODS[number % len(PERIODS)]
+            await states[number % 2].set_limits(
+                [dollars("all", 10**15, period), pictures("owner:family", 10**9, period)]
+            )
             await asyncio.sleep(0.01)
-            await states[0].set_limits([])
-
-        await states[0].set_limits([dollars("all", 10**15, "day"), pictures("key:k1", 10**9)])
+            assert problems(await states[0].everything()) == []
+        await states[0].set_limits([dollars("all", 10**15, "day"), pictures("owner:family", 10**9)])
 
     made = await during(states, change)
     everything = await states[0].everything()

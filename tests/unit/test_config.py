@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from proxy.accounts.given import key_digest
+from proxy.accounts.limits import LimitSettings
 from proxy.config import (
     Configuration,
     ConfigurationError,
@@ -16,7 +18,6 @@ from proxy.config import (
     compose,
     find_file,
     is_loopback,
-    key_digest,
     load,
 )
 from proxy.pictures.store import ImageSettings
@@ -91,6 +92,7 @@ def test_the_example_file_has_one_table_for_each_thing_and_in_it_every_key() -> 
     assert set(example["server"]) == set(ServerSettings.model_fields)
     assert set(example["timeouts"]) == set(Timeouts.model_fields)
     assert set(example["images"]) == set(ImageSettings.model_fields)
+    assert set(example["limits"]) == set(LimitSettings.model_fields)
     assert set(example["chat"]) == set(ChatSettings.model_fields)
     assert set(example["providers"]) == set(KINDS)
     for kind, table in example["providers"].items():
@@ -405,12 +407,14 @@ def test_loopback_addresses(host: str, *, loopback: bool) -> None:
 
 def test_others_are_let_in_only_with_keys_or_on_purpose() -> None:
     open_host = {"server": {"host": "0.0.0.0"}}  # noqa: S104 (never bound)
-    problem = _problems(open_host)[0]
+    problem = compose(open_host, {}).exposed(asked=False)
     assert problem.startswith("server.host: '0.0.0.0' can be reached by others")
     assert "IMAGES_PROXY_KEYS" in problem
     assert "allow_anonymous" in problem
-    assert _problems(open_host, {"IMAGES_PROXY_KEYS": " , "})
-    assert compose(open_host, {"IMAGES_PROXY_KEYS": "k"}).key_digests == (key_digest("k"),)
+    assert not compose(open_host, {"IMAGES_PROXY_KEYS": " , "}).given.ask
+    assert compose(open_host, {"IMAGES_PROXY_KEYS": "k"}).given.ask
+    assert not compose(open_host, {}).exposed(asked=True)
+    assert not compose({"server": {"host": "0.0.0.0", "allow_anonymous": True}}, {}).exposed(asked=False)  # noqa: S104
     assert _server(host="0.0.0.0", allow_anonymous=True).allow_anonymous  # noqa: S104 (never bound)
 
 
@@ -424,7 +428,7 @@ def test_a_proxy_needs_to_know_the_hosts_of_results() -> None:
 def test_secrets_come_from_the_environment_and_never_show() -> None:
     environment = {"IMAGES_PROXY_KEYS": "first-key, second-key ,", "PRODIA_TOKEN": "provider-token"}
     configuration = compose({}, environment)
-    assert configuration.key_digests == (key_digest("first-key"), key_digest("second-key"))
+    assert set(configuration.given.callers) == {key_digest("first-key"), key_digest("second-key")}
     assert configuration.provider_keys["prodia"] == "provider-token"
     shown = f"{configuration!r} {configuration} {configuration.settings!r}"
     assert not any(secret in shown for secret in ("first-key", "second-key", "provider-token"))
@@ -432,8 +436,8 @@ def test_secrets_come_from_the_environment_and_never_show() -> None:
 
 def test_keys_may_come_from_another_variable_or_from_none() -> None:
     environment = {"IMAGES_PROXY_KEYS": "a", "OTHER": "b", "": "c"}
-    assert compose({"server": {"api_keys_env": "OTHER"}}, environment).key_digests == (key_digest("b"),)
-    assert compose({"server": {"api_keys_env": ""}}, environment).key_digests == ()
+    assert compose({"server": {"api_keys_env": "OTHER"}}, environment).given.callers == {key_digest("b"): ""}
+    assert compose({"server": {"api_keys_env": ""}}, environment).given.callers == {}
 
 
 def _written(folder: Path, text: str) -> Path:
@@ -514,11 +518,6 @@ def test_every_place_that_is_wrong_in_the_same_table_is_told() -> None:
     places = {problem.partition(": ")[0] for problem in _problems({"models": {"x": model, "y": {"routes": []}}})}
     fields = ("x.routes.0", "x.response_format", "x.defaults", "y.routes")
     assert places == {f"models.{name}" for name in fields}
-
-
-def test_a_service_open_to_others_is_told_beside_a_wrong_key() -> None:
-    problems = _problems({"server": {"host": "192.0.2.1", "prt": 1}, "timeouts": {"hold": 0}})
-    assert sorted(problem.partition(":")[0] for problem in problems) == ["server.host", "server.prt", "timeouts.hold"]
 
 
 def test_names_and_keys_that_no_header_can_carry() -> None:

@@ -172,6 +172,24 @@ async def test_what_waited_at_the_end_of_a_process_is_put_by_the_next(server: Ob
         assert _pictures(folder) == []
 
 
+async def test_what_the_next_process_is_to_deliver_stays_in_the_folder_meanwhile(
+    server: ObjectStore, folder: Path
+) -> None:
+    server.kill()
+    async with _store(folder) as store:
+        stored = await store.publish(store.drafts.write(b"picture"), _PNG)
+        store.release(stored.name)
+    async with _store(folder) as store:
+        store.pin(stored.name)
+        store.pin(_name(1))  # another replica's
+        server.start()
+        await _swept(store)
+        assert (len(server.objects()), _pictures(folder)) == (1, [stored.name])
+        store.release(stored.name)
+        store.release(_name(1))
+        assert _pictures(folder) == []
+
+
 async def test_the_end_of_a_process_puts_what_waits(server: ObjectStore, folder: Path) -> None:
     async with _store(folder) as store:
         server.kill()
@@ -288,6 +306,7 @@ async def test_without_a_folder_the_server_alone_will_do(server: ObjectStore, fo
         _block(folder)
         for by_writing in (False, True):
             store.check(by_writing=by_writing)
+        assert store.draft() is None
         stored = await store.publish_bytes(b"picture", _PNG)
         assert server.objects() == {f"deep/inside/{stored.name}": b"picture"}
         assert await _read(await store.open(stored.name)) == b"picture"
@@ -304,6 +323,8 @@ async def test_without_either_nothing_is_to_be_bought(server: ObjectStore, folde
         for by_writing in (False, True):
             with pytest.raises(OSError, match="Not a directory"):
                 store.check(by_writing=by_writing)
+        with pytest.raises(OSError, match="Not a directory"):
+            store.draft()
         await _swept(store)
         server.start()
         await _swept(store)

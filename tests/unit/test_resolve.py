@@ -11,6 +11,7 @@ from proxy.providers.shapes import FreeShapes
 from proxy.requests.image_request import parse
 from proxy.requests.resolve import CheckedRequest, ResolvedRequest, resolve
 from proxy.requests.routing import PublicModel, Route
+from proxy.state.records import Account
 
 _SHAPES = FreeShapes(low=64, high=1024)
 _SHORT = Model("short", _SHAPES, prompt=(3, 10), numbers={"seed": Range(0, 9), "steps": Range(1, 4)})
@@ -32,7 +33,7 @@ _BLUE = InputPicture(b"blue", "png", 8, 8)
 
 def _checked(owner: str = "", **values: Any) -> CheckedRequest:
     request, unknown = parse({"prompt": "a boat", **values})
-    return CheckedRequest(request, unknown, owner=owner)
+    return CheckedRequest(request, unknown, account=Account(owner))
 
 
 def _resolved(**values: Any) -> ResolvedRequest:
@@ -142,7 +143,7 @@ def _fingerprint(owner: str = "", images: tuple[InputPicture, ...] = (), **value
     request, unknown = parse({"prompt": "a boat", **values})
     operation: Any = "edit" if images else "generate"
     return resolve(
-        CheckedRequest(request, unknown, operation, images, owner=owner), _PUBLIC, _SECRET, strict=False
+        CheckedRequest(request, unknown, operation, images, account=Account(owner)), _PUBLIC, _SECRET, strict=False
     ).fingerprint
 
 

@@ -10,6 +10,7 @@ from proxy.clock import Deadline
 from proxy.config import compose
 from proxy.engine import Engine
 from proxy.generations.record import Ending, Generation
+from proxy.state.records import Account
 from tests.time_skip import backend, clock
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +46,7 @@ class _Caller:
 
 
 def _generation() -> Generation:
-    return Generation("imggen_1", 1, _RESOLVED.summary(), b"", "", 0, Deadline.after(clock(), 300), 0)
+    return Generation("imggen_1", 1, _RESOLVED.summary(), b"", Account(), 0, Deadline.after(clock(), 300), 0)
 
 
 def _end(generation: Generation) -> None:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from proxy.api.body import read_json
 from proxy.api.context import RequestContext
 from proxy.api.pictured import Pictured, read_pictured
-from proxy.api.responses import MARK, PicturesBody, open_pictures
+from proxy.api.renderings import MARK, PicturesBody, open_pictures
 from proxy.api.sdapi.callers import Callers, caller
 from proxy.api.sdapi.fields import SHOWN, ignored, translate
 from proxy.api.uploads import Upload, complete, picture_of, readable_mask
@@ -31,12 +31,12 @@ from proxy.requests.resolve import ResolvedRequest
 async def txt2img(request: Request) -> ASGIApp:
     """Make pictures and return them as base64 in ``images``."""
     waiting: Waiting = request.app.state.waiting
-    waiting.admit(request)
+    await waiting.admit(request)
     server = waiting.engine.settings.server
     asked = await read_json(request, server.max_body)
     resolved = waiting.engine.resolve(
         translate(asked, _chosen(request)),
-        owner=request.state.context.owner,
+        caller=request.state.context.caller,
         ignored=ignored(asked, strict=server.strict_params),
         strict=False,
     )
@@ -44,10 +44,10 @@ async def txt2img(request: Request) -> ASGIApp:
 
 
 async def img2img(request: Request) -> ASGIApp:
-    """Make pictures from the first of ``init_images``, within ``mask`` if there is one."""
+    """Make pictures from ``init_images``, within ``mask`` if there is one."""
     waiting: Waiting = request.app.state.waiting
     context: RequestContext = request.state.context
-    waiting.admit(request)
+    await waiting.admit(request)
     server = waiting.engine.settings.server
     with waiting.admission.hold(context.owner):
         body = await read_pictured(request, server.max_body, server.max_upload, bare=True)
@@ -56,7 +56,7 @@ async def img2img(request: Request) -> ASGIApp:
         resolved = waiting.engine.resolve(
             translate(asked, _chosen(request), edit=True),
             "inpaint" if given.mask else "edit",
-            owner=context.owner,
+            caller=context.caller,
             ignored=ignored(asked, strict=server.strict_params, edit=True),
             pictures_param=given.param,
             images=given.images,

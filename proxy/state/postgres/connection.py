@@ -8,6 +8,7 @@ none can be taken for another's.
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
@@ -18,6 +19,7 @@ from proxy.state.operations import StateUnavailable
 from proxy.state.postgres.client import CONNECT_S, UNUSABLE, Connection, connect, unavailable, unusable
 from proxy.state.postgres.schema import ROWS, row_type
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BEGIN: Final = (
@@ -80,9 +82,12 @@ class Held:
                 except LOST as error:
                     self._let_go()
                     await self._pause(error, tries)
-                except _UNPREPARED:
-                    self._prepares = False
+                except _UNPREPARED as error:
                     self._let_go()
+                    if not self._prepares:  # that wasn't it
+                        raise
+                    _log.info("A pooler loses prepared statements (%s): none are used.", type(error).__name__)
+                    self._prepares = False
                 except UNUSABLE as error:
                     self._let_go()
                     raise unusable(error) from error

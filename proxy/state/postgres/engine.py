@@ -2,13 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import asyncpg
 
 from proxy.state import recovery, starts, steps
 from proxy.state.money import Entry, KeyChange, KeyRow, Limit
-from proxy.state.operations import LEASE_MS, By, Ending, StateUnavailable, StateUnusable
+from proxy.state.operations import LEASE_MS, By, Ending, StateUnavailable
 from proxy.state.outcomes import (
     Change,
     Exists,
@@ -33,7 +33,6 @@ from proxy.state.postgres.schema import migrate
 from proxy.state.records import Account, Everything, Generation, JobId, JobRow, Route
 
 T = TypeVar("T")
-_LEAST_SERVER: Final = 130_000
 
 
 async def open_postgres(
@@ -56,19 +55,12 @@ async def open_postgres(
     """
     held = Held(url, patience_s, migrated=False)
     try:
-        await held.run(_prepare)
+        await held.run(lambda held: migrate(held.raw))
     except asyncpg.PostgresError as error:
         raise unavailable(error) from error
     finally:
         await held.close()
     return PostgresState(url, wall, adopt, lease_ms, patience_s, observe)
-
-
-async def _prepare(held: Held) -> None:
-    version = await held.raw.fetchval("SELECT current_setting('server_version_num')::int")
-    if version < _LEAST_SERVER:
-        raise StateUnusable(f"PostgreSQL {version // 10_000} is too old: 13 or newer is needed.")
-    await migrate(held.raw)
 
 
 class PostgresState:
@@ -226,9 +218,11 @@ class PostgresState:
         """See State."""
         return self._reader.ask(repeats.standing, repeats.expect_account(account), account)
 
-    def usage(self, by: By, since_day: int, key: str | None = None) -> Awaitable[tuple[Usage, ...]]:
+    def usage(
+        self, by: By, since_day: int, key: str | None = None, split: By | None = None
+    ) -> Awaitable[tuple[Usage, ...]]:
         """See State."""
-        return self._do(lambda held: reports.usage(held, by, since_day, key))
+        return self._do(lambda held: reports.usage(held, by, since_day, key, split))
 
     def ledger(
         self, *, before: int | None = None, limit: int = 100, key: str | None = None, job: JobId | None = None

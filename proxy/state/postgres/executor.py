@@ -20,7 +20,7 @@ Expect = Callable[["Executor", Wants], None]
 """Notes what an operation will look at, as far as that is known."""
 _TRIES: Final = 50
 """Others were quicker so often: each time one of them has got on."""
-_LOOKS: Final = 10
+_LOOKS: Final = 30
 """What is found may ask for more, but not for ever."""
 _MOST_KNOWN: Final = 5000
 

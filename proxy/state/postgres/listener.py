@@ -14,13 +14,14 @@ import asyncpg
 
 from proxy.state.operations import StateUnavailable
 from proxy.state.postgres.client import Connection, connect
+from proxy.state.postgres.connection import LOST
 from proxy.state.postgres.statement import CHANNEL
 
 _log = logging.getLogger(__name__)
 Told = Callable[[Collection[str]], None]
 """Is given ids of generations that have ended."""
 _PAUSE_S: Final = 1.0
-_LOST: Final = (OSError, TimeoutError, StateUnavailable, asyncpg.PostgresError, asyncpg.InterfaceError)
+_LOST: Final = (StateUnavailable, *LOST, asyncpg.PostgresError)
 
 
 class Listener:

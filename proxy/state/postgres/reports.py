@@ -18,9 +18,9 @@ _COLUMNS: Final[dict[By, str]] = {
     "day": "day",
 }
 _USAGE: Final = """
-SELECT {}, sum(reserved)::bigint, sum(spent)::bigint, sum(unknown)::bigint, sum(reserved_pictures)::bigint,
+SELECT {}, {}, sum(reserved)::bigint, sum(spent)::bigint, sum(unknown)::bigint, sum(reserved_pictures)::bigint,
        sum(spent_pictures)::bigint, sum(unknown_pictures)::bigint
-FROM images_proxy.ledger WHERE day >= $1 AND ($2::text IS NULL OR key = $2) GROUP BY 1 ORDER BY 1
+FROM images_proxy.ledger WHERE day >= $1 AND ($2::text IS NULL OR key = $2) GROUP BY 1, 2 ORDER BY 1, 2
 """
 _LEDGER: Final = f"""
 SELECT {", ".join(Entry._fields)} FROM images_proxy.ledger
@@ -29,11 +29,11 @@ WHERE ($1::bigint IS NULL OR id < $1) AND ($2::text IS NULL OR key = $2)
 """
 
 
-async def usage(held: Held, by: By, since_day: int, key: str | None) -> tuple[Usage, ...]:
+async def usage(held: Held, by: By, since_day: int, key: str | None, split: By | None = None) -> tuple[Usage, ...]:
     """Sum the ledger from a day on."""
-    # The column comes from the table above, never from a caller.
-    found = await held.fetch(_USAGE.format(_COLUMNS[by]), since_day, key)
-    return tuple(Usage(str(row[0]), Balance(*row[1:])) for row in map(tuple, found))
+    # The columns come from the table above, never from a caller.
+    found = await held.fetch(_USAGE.format(_COLUMNS[by], _COLUMNS[split] if split else "''"), since_day, key)
+    return tuple(Usage(str(row[0]), Balance(*row[2:]), str(row[1])) for row in map(tuple, found))
 
 
 async def ledger(held: Held, before: int | None, limit: int, key: str | None, job: JobId | None) -> tuple[Entry, ...]:

@@ -30,6 +30,7 @@ _FILES_ONLY: Final = "ledger_days"
 _INDEX: Final = "CREATE INDEX ledger_by_day ON images_proxy.ledger(day)"
 _LOCK: Final = 0x696D6770
 """Of the migrations, for as long as their transaction lasts. Any number that nobody else in the database uses."""
+_LEAST_SERVER: Final = 130_000
 VERSION: Final = len(MIGRATIONS)
 ROWS: Final = {"generations": GenerationRow, "jobs": JobRow, "spend": SpendRow, "ledger": Entry}
 """What is written as whole rows."""
@@ -64,6 +65,7 @@ async def migrate(connection: Connection, migrations: Sequence[str] = MIGRATIONS
     """
     await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '60s'")
     try:
+        await _check_server(connection)
         await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
         version, least = await _versions(connection)
         if least > len(migrations):
@@ -79,6 +81,12 @@ async def migrate(connection: Connection, migrations: Sequence[str] = MIGRATIONS
         if not connection.is_closed():
             await connection.execute("ROLLBACK")
         raise
+
+
+async def _check_server(connection: Connection) -> None:
+    version = await connection.fetchval("SELECT current_setting('server_version_num')::int")
+    if version < _LEAST_SERVER:
+        raise StateUnusable(f"PostgreSQL {version // 10_000} is too old: 13 or newer is needed.")
 
 
 async def _versions(connection: Connection) -> tuple[int, int]:

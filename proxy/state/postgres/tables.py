@@ -1,7 +1,8 @@
 """The rows that a group of operations has looked at, with the group's own changes laid over them."""
 
 from collections.abc import Collection
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 from proxy.state.money import Balance, Entry, Limit
 from proxy.state.periods import period_start
@@ -9,6 +10,25 @@ from proxy.state.postgres.look import Limits, Looked, Place, Unfollowed, Wants
 from proxy.state.records import Account, Generation, GenerationRow, JobId, JobRow
 from proxy.state.tables import Charge, Counted, Present, Six
 from proxy.state.transitions import OPEN, End, JobState, Kind
+
+R = TypeVar("R", GenerationRow, JobRow)
+_PLACES: Final[dict[type, dict[str, int]]] = {
+    record: {column: number for number, column in enumerate(record._fields)} for record in (GenerationRow, JobRow)
+}
+
+
+_AT: Final = Present._fields.index("n")
+_OF_JOB: Final = attrgetter(*Present._fields[:_AT])
+_OF_GENERATION: Final = attrgetter(*Present._fields[_AT:])
+"""Where the columns of ``Present`` come from."""
+
+
+def changed(row: R, values: dict[str, Any]) -> R:
+    """Return a row with other values, in half the time of ``_replace``."""
+    places, columns = _PLACES[type(row)], list(row)
+    for column, value in values.items():
+        columns[places[column]] = value
+    return tuple.__new__(type(row), columns)
 
 
 class Missing(Exception):
@@ -32,6 +52,7 @@ class PostgresTables:
         self.jobs: dict[JobId, JobRow] = {}
         self.added: set[str] = set()
         self._keyed: dict[tuple[str, str], str] = {}
+        self._counted: tuple[Counted, ...] = ()
         self.balances: dict[Place, Balance] = {}
         self.granted: dict[tuple[Place, str], tuple[int, int]] = {}
         self.entries: list[Entry] = []
@@ -73,30 +94,7 @@ class PostgresTables:
     def present(self, job: JobId) -> Present | None:
         """See Tables."""
         row, found = self.row(job.generation), self.job(job)
-        if row is None or found is None:
-            return None
-        return Present(
-            found.state,
-            found.epoch,
-            found.holder,
-            found.handle,
-            found.picture,
-            found.price,
-            found.price_source,
-            found.submits,
-            found.day,
-            found.reserved,
-            found.inherited,
-            found.resolved,
-            found.provider,
-            found.model,
-            row.n,
-            row.ended_as,
-            row.key,
-            row.key_name,
-            row.owner,
-            row.end_user,
-        )
+        return None if row is None or found is None else Present._make((*_OF_JOB(found), *_OF_GENERATION(row)))
 
     def states(self, generation: str) -> list[JobState]:
         """See Tables."""
@@ -166,19 +164,25 @@ class PostgresTables:
 
     def counted(self, account: Account) -> tuple[Counted, ...]:
         """See Tables."""
-        return self.limits.counted(account)
+        self._counted = self.limits.counted(account)
+        return self._counted
 
     def balance(self, counted: Counted, day: int) -> Balance:
-        """See Tables."""
-        place = (counted.scope, counted.period, period_start(counted.period, day))
-        balance = self.balances.get(place) or self.looked.spend.get(place) or self.looked.sums.get(place)
+        """See Tables; with one that is missing all of its account are looked for."""
+        balance = self._balance(_place(counted, day))
         if balance is None:
-            if place in self.looked.wants.places:
-                self.wants.sums.add((place, day))
-            else:
-                self.wants.places.add(place)
+            for one in {counted, *self._counted}:
+                place = _place(one, day)
+                if self._balance(place) is None:
+                    if place in self.looked.wants.places:
+                        self.wants.sums.add((place, day))
+                    else:
+                        self.wants.places.add(place)
             raise Missing
         return balance
+
+    def _balance(self, place: Place) -> Balance | None:
+        return self.balances.get(place) or self.looked.spend.get(place) or self.looked.sums.get(place)
 
     def unfollowed(self, holder: str, tasks: Collection[JobId], limit: int, *, adopt: bool) -> list[JobId]:
         """See Tables."""
@@ -217,7 +221,7 @@ class PostgresTables:
         """See Tables; where there are several jobs, their generation says that one of them has changed."""
         found = self.job(job)
         if found is not None:
-            self.jobs[job] = found._replace(**values)
+            self.jobs[job] = changed(found, values)
         if present.n > 1:
             self._replace(job.generation)
 
@@ -243,7 +247,7 @@ class PostgresTables:
     def _replace(self, generation: str, **values: Any) -> None:
         row = self.row(generation)
         if row is not None:
-            self.generations[generation] = row._replace(**values) if values else row
+            self.generations[generation] = changed(row, values) if values else row
 
     def count(self, scope: str, minute: int) -> None:
         """See Tables."""
@@ -251,7 +255,7 @@ class PostgresTables:
 
     def rely(self, counted: Counted, day: int, limit: Limit, used: int) -> None:
         """See Tables; others may use up what was granted before it is written."""
-        place = (counted.scope, counted.period, period_start(counted.period, day))
+        place = _place(counted, day)
         if place in self.looked.spend:
             more = used - self.looked.spend[place].used(limit.unit)
             before, _ = self.granted.get((place, limit.unit), (more, 0))
@@ -259,7 +263,7 @@ class PostgresTables:
 
     def keep(self, counted: Counted, day: int, balance: Balance) -> None:
         """See Tables."""
-        self.balances[counted.scope, counted.period, period_start(counted.period, day)] = balance
+        self.balances[_place(counted, day)] = balance
 
     def enter(self, kind: Kind, charge: Charge, change: Six, who: str) -> None:
         """See Tables."""
@@ -292,3 +296,7 @@ class PostgresTables:
     def bury(self, holder: str) -> None:
         """See Tables."""
         self.buries = holder
+
+
+def _place(counted: Counted, day: int) -> Place:
+    return (counted.scope, counted.period, period_start(counted.period, day))

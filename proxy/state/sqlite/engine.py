@@ -218,9 +218,11 @@ class SqliteState:
         """See State."""
         return self._reader.ask(reports.standing, account)
 
-    def usage(self, by: By, since_day: int, key: str | None = None) -> Awaitable[tuple[Usage, ...]]:
+    def usage(
+        self, by: By, since_day: int, key: str | None = None, split: By | None = None
+    ) -> Awaitable[tuple[Usage, ...]]:
         """See State."""
-        return self._reader.ask(reports.usage, by, since_day, key)
+        return self._reader.ask(reports.usage, by, since_day, key, split)
 
     def ledger(
         self, *, before: int | None = None, limit: int = 100, key: str | None = None, job: JobId | None = None

@@ -40,18 +40,18 @@ def standing(session: SqliteTables, account: Account) -> tuple[Standing, ...]:
     return tuple(found)
 
 
-def usage(session: Session, by: By, since_day: int, key: str | None) -> tuple[Usage, ...]:
+def usage(session: Session, by: By, since_day: int, key: str | None, split: By | None) -> tuple[Usage, ...]:
     """Sum the ledger from a day on."""
-    # The column comes from the table above, never from a caller.
+    # The columns come from the table above, never from a caller.
+    split_by = _COLUMNS[split] if split else "''"
     query = (
-        f"SELECT {_COLUMNS[by]}, sum(reserved), sum(spent), sum(unknown), sum(reserved_pictures), "  # noqa: S608
-        "sum(spent_pictures), sum(unknown_pictures) FROM ledger "
+        f"SELECT {_COLUMNS[by]}, {split_by}, sum(reserved), sum(spent), sum(unknown), "  # noqa: S608
+        "sum(reserved_pictures), sum(spent_pictures), sum(unknown_pictures) FROM ledger "
         "WHERE id >= (SELECT min(first) FROM ledger_days WHERE day >= ?1) AND day >= ?1 AND (?2 IS NULL OR key = ?2) "
-        "GROUP BY 1 ORDER BY 1"
+        "GROUP BY 1, 2 ORDER BY 1, 2"
     )
-    return tuple(
-        Usage(str(name), Balance(*sums)) for name, *sums in session.execute(query, (since_day, key)).fetchall()
-    )
+    found = session.execute(query, (since_day, key)).fetchall()
+    return tuple(Usage(str(name), Balance(*sums), str(part)) for name, part, *sums in found)
 
 
 def ledger(session: Session, before: int | None, limit: int, key: str | None, job: JobId | None) -> tuple[Entry, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from proxy.api.responses import ImagesResponse, PicturesBody, base64_pieces, images_body, usage
+from proxy.api.renderings import ImagesResponse, PicturesBody, base64_pieces, images_body, usage
 from proxy.clock import Clock
 from proxy.errors import ProviderBadResult
 from proxy.generations.results import Picture
