@@ -95,11 +95,10 @@ class Generations:
     async def beat(self) -> None:
         """Tell that this process lives, and carry on with jobs that nobody follows. Raises StateUnavailable of
         proxy.state.operations."""
-        holder = self._journal.holder
         await self._journal.beat()
         await self.recover()
         if self._journal.shared:
-            await self._repeats.look_after(renamed=self._journal.holder != holder)
+            await self._repeats.look_after()
 
     def knows(self, resolved: ResolvedRequest, *, key: str | None, attempt: int) -> bool:
         """Whether ``join`` would find a generation that such a request repeats. Raises IdempotencyKeyReused."""

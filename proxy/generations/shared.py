@@ -41,6 +41,7 @@ class SharedRepeats:
         self._clock = clock
         self._tasks = tasks
         self._started = clock.monotonic()
+        self._holder = ""
 
     async def take(self, resolved: ResolvedRequest, key: str | None, attempt: int) -> Repeated | None:
         """Return what a request repeats, taken over for it. None: it is new, as of this very turn of the event loop.
@@ -104,12 +105,14 @@ class SharedRepeats:
             return None
         return self._registry.get(generation_id) or self._tasks.restore(found)
 
-    async def look_after(self, *, renamed: bool) -> None:
+    async def look_after(self) -> None:
         """Read what others have done with the generations that run here.
 
-        Some are waited for at another replica alone. If this process has got a new name, others may have taken it for
-        dead and follow its jobs now. Raises StateUnavailable of proxy.state.operations.
+        Some are waited for at another replica alone. If this process has got a new name since it last looked, others
+        have taken it for dead and may follow its jobs now. Raises StateUnavailable of proxy.state.operations.
         """
+        holder = self._journal.holder
+        renamed, self._holder = self._holder not in ("", holder), holder
         for generation in tuple(self._tasks.running.values()):
             unattended = not generation.waiters and not generation.submitted
             if generation.mirrored or not generation.written.is_set() or not (renamed or unattended):
@@ -118,7 +121,7 @@ class SharedRepeats:
             if found is None or generation.done:
                 continue
             self._note_rows(generation, found)
-            if any(job.state == "accepted" and job.holder != self._journal.holder for job in found.jobs):
+            if any(job.state == "accepted" and job.holder != holder for job in found.jobs):
                 self._tasks.mirror(generation, found)
 
     async def _still_there(self, generation: Generation) -> bool:

@@ -10,6 +10,7 @@ from proxy.api.responses import kept
 from proxy.api.responses.kept import Responses, Said
 from proxy.clock import Clock, Deadline
 from proxy.errors import JobLost
+from proxy.generations.journal import Journal
 from proxy.generations.record import Generation
 from proxy.generations.runner import Generations
 from proxy.requests.summary import RequestSummary
@@ -29,7 +30,8 @@ class Time:
 def responses(time: Time) -> Responses:
     """Return what keeps responses, before any generation."""
     nothing: Any = None  # no generation is started here
-    return Responses(Generations(nothing, nothing, time.clock, hold_s=1, result_s=1, kinds={}), time.clock)
+    journal = Journal(time.clock, nothing, nothing)
+    return Responses(Generations(nothing, journal, time.clock, hold_s=1, result_s=1, kinds={}), time.clock)
 
 
 def generation(time: Time, number: int = 0) -> Generation:
