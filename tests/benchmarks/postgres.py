@@ -1,8 +1,8 @@
 """What the state in PostgreSQL costs for a picture: its four writes, by one replica and by two, on both sides.
 
 Where it is said so, it is looked for before, as the service does: a call may repeat one of another replica.
-Each replica is a process: ``python -m tests.benchmarks.postgres URL IN-FLIGHT LIMITS LOOKED-FOR``. It makes so many pictures as
-each line on its standard input asks for, and tells what they cost.
+Each replica is a process: ``python -m tests.benchmarks.postgres URL IN-FLIGHT LIMITS LOOKED-FOR``. It makes so many
+pictures as each line on its standard input asks for, and tells what they cost.
 """
 
 import asyncio
