@@ -1,6 +1,7 @@
 """Everything behind the HTTP surface, put together. The command line uses it, too."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +36,7 @@ from proxy.runtimes import Runtimes
 from proxy.state.settings import open_state
 from proxy.upstream.client import Interrupted, NotSent
 
+_log = logging.getLogger("proxy")
 _SOONEST_BACK_S, _LATEST_BACK_S = 2.0, 10.0
 
 
@@ -77,6 +79,7 @@ class Engine:
         self._fingerprint_key = secrets.token_bytes(32)
         self._drained = Deadline.after(clock, 0.0)
         self._background: list[asyncio.Task[None]] = []
+        self._told_of_store = False
         self._told_bytes = dict.fromkeys(self.runtimes, 0)
 
     async def open_state(self, *, serving: bool = True, patience_s: float = 0.0) -> None:
@@ -295,6 +298,9 @@ class Engine:
     async def _divide(self) -> None:
         """Share the providers with the replicas that live."""
         living, holder = self.journal.living, self.journal.holder
+        if len(living) > 1 and not self.settings.images.store and not self._told_of_store:
+            self._told_of_store = True
+            _log.warning("other processes share the database, but not this one's pictures: see images.store")
         if holder in living:
             for runtime in self.runtimes.values():
                 await runtime.divide(living.index(holder), len(living))

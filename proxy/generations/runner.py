@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
 from proxy.clock import Clock, Deadline
-from proxy.errors import JobLost, Overloaded
+from proxy.errors import Overloaded
 from proxy.generations.journal import Journal
 from proxy.generations.record import Generation, Joined, Sign
 from proxy.generations.registry import Registry
@@ -143,7 +143,7 @@ class Generations:
         key: str | None = None,
         attempt: int = 0,
         may_start: Callable[[], None] = lambda: None,
-        has_left: Callable[[], bool] = lambda: False,
+        has_left: Callable[[], bool] | None = None,
     ) -> Joined:
         """Return the generation to wait for, as ``join``; it may be another replica's.
 
@@ -223,11 +223,7 @@ class Generations:
 
     async def abandon(self, generation: Generation) -> None:
         """Stop following a generation's jobs, and let nobody find it any more. It unbuys nothing."""
-        if generation.task is not None:
-            # A failure that says "don't retry": a repeat would buy again what was just given up.
-            generation.failure = JobLost("The generation was abandoned.")
-            generation.task.cancel()
-        self._tasks.forget(generation)
+        self._tasks.abandon(generation)
         await self._journal.surely(lambda: self._journal.state.hide(generation.id))
 
     def expects(self, owner: str, *, key: str | None, attempt: int) -> bool:
@@ -256,7 +252,7 @@ class Generations:
         key: str | None,
         attempt: int,
         may_start: Callable[[], None],
-        has_left: Callable[[], bool] = lambda: False,
+        has_left: Callable[[], bool] | None = None,
     ) -> Joined:
         # After the lookup: even while draining a repeat gets what was made for it.
         if self.draining:

@@ -19,6 +19,8 @@ from proxy.state.operations import StateUnavailable
 
 _TRIES: Final = 10
 """Others were quicker so often."""
+_WRONG: Final = -1
+"""The claim of a generation whose rows say something else, so that they are believed."""
 
 
 class Repeated(NamedTuple):
@@ -64,6 +66,7 @@ class SharedRepeats:
                 generation.claim, generation.attempt, generation.delivered_at = claim, attempt, None
                 generation.waited_elsewhere = False
                 return repeated._replace(generation=generation)
+            generation.claim = _WRONG
         return None
 
     async def knows(self, resolved: ResolvedRequest, key: str | None, attempt: int) -> bool:
@@ -118,7 +121,10 @@ class SharedRepeats:
             if generation.mirrored or not generation.written.is_set() or not (renamed or unattended):
                 continue
             found = await self._journal.state.generation(generation.id)
-            if found is None or generation.done:
+            if generation.done:
+                continue
+            if found is None:  # its caller has given it up at another replica
+                self._tasks.abandon(generation)
                 continue
             self._note_rows(generation, found)
             if any(job.state == "accepted" and job.holder != holder for job in found.jobs):

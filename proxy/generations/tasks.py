@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from proxy.clock import Clock
-from proxy.errors import Failure, InternalError, Overloaded
+from proxy.errors import Failure, InternalError, JobLost, Overloaded
 from proxy.generations.journal import Journal
 from proxy.generations.record import Generation, end_of
 from proxy.generations.registry import Registry
@@ -190,6 +190,14 @@ class Tasks:
         """Note that an end waits for whoever has the generation's address."""
         if generation.handed_over and generation.done and generation in self._registry:
             self.uncollected.add(generation.id)
+
+    def abandon(self, generation: Generation) -> None:
+        """Stop following a generation's jobs, and let nobody find it here any more."""
+        if generation.task is not None:
+            # A failure that says "don't retry": a repeat would buy again what was just given up.
+            generation.failure = JobLost("The generation was abandoned.")
+            generation.task.cancel()
+        self.forget(generation)
 
     def forget(self, generation: Generation) -> None:
         """Let nobody find a generation here any more."""

@@ -86,7 +86,9 @@ class Work:
                 return
             rows = started.jobs
             steps = self._steps(generation, rows, routes)
-            if self._journal.shared and generation.waiters <= 1 and generation.has_left():
+            # Kept no longer: the request is behind it.
+            has_left, generation.has_left = generation.has_left, None
+            if has_left is not None and generation.waiters <= 1 and has_left():
                 for each in steps.values():
                     await each.released("server_is_overloaded")
                 raise Overloaded("The caller had left before anything was sent.", retry_after=1.0)

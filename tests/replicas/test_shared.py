@@ -48,6 +48,76 @@ def picture(answer: Answer) -> str:
     return data
 
 
+async def test_a_takeover_that_was_not_written_is_made_up_for(both: Pair, tag: str) -> None:
+    """What this process believes of a claim may be wrong when the database was away in between."""
+    one, two = both
+    prompt = f"a fox [seconds:0.6] [tag:{tag}]"
+    first = ask(one, prompt)
+    await submitted(one, tag)
+    await gone(first)
+    generation = next(each for each in one.engine.generations if not each.done)
+    generation.claim = 7
+    assert picture(await ask(one, prompt, _RETRY))
+    assert generation.claim == 1
+    assert (await two.counts(tag))["submits"] == 1
+
+
+async def test_nothing_is_sent_for_who_leaves_while_it_is_written(
+    both: Pair, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repeat may come to another replica before the first one knows that its caller has gone."""
+    one, two = both
+    prompt = f"a fox [seconds:0.2] [tag:{tag}]"
+    state, written = one.engine.journal.state, asyncio.Event()
+    start = state.start
+
+    async def slowly(wanted: Any) -> Any:
+        await written.wait()
+        return await start(wanted)
+
+    monkeypatch.setattr(state, "start", slowly)
+    first = ask(one, prompt)
+    await asyncio.sleep(0.1)
+    await gone(first)
+    again = ask(two, prompt, _RETRY)
+    await submitted(two, tag)
+    written.set()
+    assert picture(await again)
+    await asyncio.sleep(0.2)
+    assert (await two.counts(tag))["submits"] == 1
+
+
+async def test_a_job_that_waits_for_its_turn_is_dropped_wherever_it_is_abandoned(database_url: str) -> None:
+    async with replicas(database_url, providers={"max_jobs": 1}) as (one, two):
+        running = ask(one, "a fox [seconds:1.5] [tag:t]")
+        await submitted(one, "t")
+        handed = await ask(one, "a hen [seconds:0] [tag:t]", {"prefer": "respond-async"})
+        async with two.http.delete(two.url + handed.headers["location"]) as response:
+            assert response.status == 204
+        await one.engine._beat()
+        assert picture(await running)
+        await asyncio.sleep(0.3)
+        assert (await one.counts("t"))["submits"] == 1
+
+
+async def test_a_job_that_waits_for_its_turn_stays_while_somebody_waits_elsewhere(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.generations.tasks._ABANDONED_S", 0.3)
+    async with replicas(database_url, providers={"max_jobs": 1}) as (one, two):
+        running = ask(one, "a fox [seconds:1.5] [tag:t]")
+        await submitted(one, "t")
+        first = ask(one, "a hen [seconds:0] [tag:t]")
+        await asyncio.sleep(0.2)
+        await gone(first)
+        again = ask(two, "a hen [seconds:0] [tag:t]")
+        await asyncio.sleep(0.1)
+        await one.engine._beat()
+        assert picture(await again)
+        assert picture(await running)
+        assert (await one.counts("t"))["submits"] == 2
+
+
 @pytest.mark.parametrize("ended", [False, True])
 async def test_a_key_means_the_same_everywhere(both: Pair, tag: str, ended: bool) -> None:
     one, two = both
