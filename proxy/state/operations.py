@@ -73,7 +73,7 @@ class State(Protocol):
         ...
 
     def on_ended(self, told: Callable[[Collection[str]], None]) -> None:
-        """Have ``told`` given the ids of generations that other replicas have ended, where there can be any.
+        """Have ``told`` given the ids of generations that other replicas have ended, where somebody may wait here.
 
         Some may be missed: who waits for another replica's generation reads it anew each second as well.
         """
