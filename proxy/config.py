@@ -156,6 +156,7 @@ class Configuration:
     state_file: Path | None = None
     database_url: str = field(default="", repr=False)
     demo: bool = False
+    demo_admin_key: str = field(default="", repr=False)
 
     @property
     def directory(self) -> Path:

@@ -1,5 +1,6 @@
 """The demo: the same service, with its providers simulated inside the process."""
 
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy import config
+from proxy.accounts.given import GivenKeys, key_digest
 from proxy.providers.registry import KINDS
 from proxy.server.process import serving
 from proxy.simulator import base_urls, create_simulator, demo_keys
@@ -44,4 +46,13 @@ async def simulated(
             }
             # The demo's keys replace real ones, which thus never reach the simulator.
             loaded = config.load(path, {**environment, **KEYS}, below=below, providers=providers, **overrides)
-            yield replace(loaded, demo=True)
+            yield replace(loaded, demo=True, **_with_admin_key(loaded.given))
+
+
+def _with_admin_key(given: GivenKeys) -> dict[str, Any]:
+    """Return an admin key made for this run, if its owner has set none, so that administration can be tried."""
+    if given.admin:
+        return {}
+    # Not one that asks callers for keys: the demo stays open on this machine.
+    key = secrets.token_urlsafe(18)
+    return {"given": replace(given, admin=key_digest(key), admin_asks=False), "demo_admin_key": key}

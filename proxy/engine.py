@@ -215,7 +215,8 @@ class Engine:
         """
         arrived = self.clock.monotonic()
         request, unknown = parse(values)
-        account, pace = self.accounts.account(caller, request.user), self.accounts.paces(caller)
+        account = self.accounts.account(caller, request.user or request.safety_identifier)
+        pace = caller.key.pace(account.user)
         checked = CheckedRequest(request, (*unknown, *ignored), operation, images, mask, account, pace, arrived)
         public = self.routing.resolve(request.model or self.settings.server.default_model)
         self.accounts.check_model(caller, public.name, *public.full_names())
@@ -224,9 +225,9 @@ class Engine:
         resolved = resolve(checked, public, self._fingerprint_key, strict=strict, able=able)
         self._refuse_larger(pictures_param, images)
         self._refuse_larger("mask", (mask,) if mask else ())
-        return self._with_prices(resolved, caller)
+        return self.with_prices(resolved, caller)
 
-    def _with_prices(self, resolved: ResolvedRequest, caller: Caller) -> ResolvedRequest:
+    def with_prices(self, resolved: ResolvedRequest, caller: Caller) -> ResolvedRequest:
         """Leave out the routes whose price isn't known if a budget in dollars holds, unless none would be left."""
         if not self.accounts.in_dollars(caller):
             return resolved

@@ -216,7 +216,7 @@ def demo(home: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
         text=True,
     )
     assert process.stdout is not None
-    yield process, [process.stdout.readline().rstrip("\n") for _ in range(6)]
+    yield process, [process.stdout.readline().rstrip("\n") for _ in range(7)]
     process.kill()
     process.communicate()
 
@@ -229,7 +229,7 @@ def test_the_demo_says_where_it_is_answers_and_stops(demo: tuple[subprocess.Pope
     assert int(ready[3]) > 0
     assert lines[1] == f"Providers: {', '.join(KINDS)} (all simulated)"
     assert {"dall-e-2", "dall-e-3", "gpt-image-1"} <= set(lines[2].removeprefix("Models: ").split(", "))
-    command = shlex.split("\n".join(lines[4:]))
+    command = shlex.split("\n".join(lines[4:6]))
     assert command[:2] == ["curl", f"{ready[2]}/images/generations"]
     headers = dict([command[command.index("-H") + 1].split(": ")])
     body = command[command.index("-d") + 1].encode()
@@ -238,6 +238,10 @@ def test_the_demo_says_where_it_is_answers_and_stops(demo: tuple[subprocess.Pope
     with urllib.request.urlopen(address) as picture:  # noqa: S310 (loopback)
         assert picture.headers["content-type"].startswith("image/")
         assert len(picture.read()) > 1000
+    admin = {"authorization": f"Bearer {lines[6].removeprefix('Admin key, made for this run: ')}"}
+    told = urllib.request.Request(f"{ready[2]}/usage", None, admin)  # noqa: S310 (loopback)
+    with urllib.request.urlopen(told) as usage:  # noqa: S310 (loopback)
+        assert json.load(usage)["total"]["pictures"] == 1
     process.send_signal(signal.SIGINT)
     _, log = process.communicate(timeout=30)
     assert process.returncode == 0

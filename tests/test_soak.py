@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from proxy.state.checker import problems
+from proxy.state.money import Balance
 from tests.faults.wire import LABS, LEGACY, SCHNELL, V1, Line, eventually
 from tests.service import Answer, Service, running
 
@@ -187,7 +189,8 @@ async def test_soak(monkeypatch: pytest.MonkeyPatch, full: bool, pytestconfig: p
     monkeypatch.setattr("proxy.jobs.breaker._IN_A_ROW", 10**9)
     monkeypatch.setattr("proxy.jobs.breaker._LEAST_CALLS", 10**9)
     timeouts = {"hold": 1, "submit": 0.3, "lifetime": 3, "result": RESULT_S}
-    async with running(timeouts=timeouts, providers={"max_jobs": 40}) as service:
+    limits = {"budget": ["100000/month", "100000/day"], "pictures": ["10000000"]}
+    async with running(timeouts=timeouts, providers={"max_jobs": 40}, limits=limits) as service:
         await service.generate("warm up [seconds:0] [bytes:3000]", model=SCHNELL)
         await rest(service)
         files, running_tasks = open_files(), tasks()
@@ -207,6 +210,7 @@ async def test_soak(monkeypatch: pytest.MonkeyPatch, full: bool, pytestconfig: p
         assert crowd.statuses[500] == 0
         await _assert_nothing_is_left(service, files, running_tasks)
         await _assert_nothing_is_paid_twice(crowd)
+        await _assert_money_agrees(service)
         assert after <= before * 1.1
 
 
@@ -230,3 +234,23 @@ async def _assert_nothing_is_paid_twice(crowd: Crowd) -> None:
     assert 0 < paid["submits"] <= crowd.intents[PAID]
     # What was refused cost nothing and may be asked for again.
     assert 0 < refused["started"] <= crowd.intents[REFUSED]
+
+
+async def _assert_money_agrees(service: Service) -> None:
+    """Every balance is what its entries sum up to, and they are about the jobs that the simulator has begun."""
+    state = service.engine.journal.state
+    everything = await state.everything()
+    assert problems(everything) == []
+    sums = {
+        by: tuple(map(sum, zip(*(row.balance for row in await state.usage(by, 0)), strict=True)))
+        for by in ("key", "provider", "day")
+    }
+    assert len(set(sums.values())) == 1
+    total = Balance(*sums["key"])
+    assert {row.balance for row in everything.spend} == {total}
+    assert total.reserved == total.reserved_pictures == 0
+    released = sum(entry.kind == "release" for entry in everything.ledger)
+    async with service.http.get(f"{service.upstream}/_counts") as response:
+        begun = (await response.json())["started"]
+    # What the provider itself calls failed was begun, and is released; what is unknown was begun or not.
+    assert total.spent_pictures <= begun <= total.used("pictures") + released

@@ -16,7 +16,7 @@ from proxy.errors import ModelNotAllowed, NotFound
 from proxy.state import operations
 from proxy.state.money import Limit
 from proxy.state.operations import State
-from proxy.state.outcomes import OverLimit, Pace, Standing
+from proxy.state.outcomes import OverLimit, Standing
 from proxy.state.periods import day_of
 from proxy.state.records import Account
 
@@ -90,7 +90,7 @@ class Accounts:
                 self.users.load(key.id, (each.name for each in await self._state.usage("user", since, key.id)))
 
     def account(self, caller: Caller, user: str | None = None) -> Account:
-        """Return who is charged. ``user``: OpenAI's parameter."""
+        """Return who is charged. ``user``: OpenAI's parameter of this name, or the one that follows it."""
         key = caller.key
         if not key.count_by:
             return Account(key.id, key.name, key.owner)
@@ -105,10 +105,6 @@ class Accounts:
                 return key.id
         raise NotFound("There is no such key.")
 
-    def paces(self, caller: Caller) -> tuple[Pace, ...]:
-        """Return how many generations a caller may start."""
-        return caller.key.pace()
-
     def in_dollars(self, caller: Caller) -> bool:
         """Whether a budget in dollars holds for a caller, so that prices must be known."""
         key = caller.key
@@ -118,6 +114,20 @@ class Accounts:
         """Raise ModelNotAllowed unless a caller's key may use a model, which has these names, the usual one first."""
         if not any(map(caller.key.may_use, names)):
             raise ModelNotAllowed(f"The key '{caller.key.name}' may not use the model '{names[0][:100]}'.")
+
+    async def overall(self) -> tuple[Standing, ...]:
+        """Return the limits of the whole service and of owners, with what is used of them.
+
+        Raises operations.StateUnavailable.
+        """
+        if self._state is None:
+            return ()
+        owners = sorted({scope.partition(":")[2] for scope in self._limited if scope.startswith("owner:")})
+        found = list(await self._state.standing(Account()))
+        for owner in owners:
+            standing = await self._state.standing(Account(owner=owner))
+            found += (each for each in standing if each.limit.scope.startswith("owner:"))
+        return tuple(found)
 
     async def check_room(self, caller: Caller) -> None:
         """Raise SpendLimitReached when nothing is left for a caller, whatever it may ask for.

@@ -195,7 +195,8 @@ def _checked(row: KeyRow) -> KeyRow:
         raise InvalidRequest(f"The name '{row.name}' has a meaning of its own.", param="name")
     if row.owner and not _NAME.match(row.owner):
         raise InvalidRequest("An owner's name has 1 to 64 printable characters.", param="owner")
-    for param, number in (("per_minute", row.per_minute), ("at_once", row.at_once)):
+    for param in ("per_minute", "at_once", "user_per_minute", "user_at_once"):
+        number = getattr(row, param)
         if not 0 <= number <= _MOST_AT_ONCE:
             raise InvalidRequest(f"'{param}' must be between 0 (any number) and {_MOST_AT_ONCE}.", param=param)
     if row.count_by and row.count_by not in COUNT_BY:

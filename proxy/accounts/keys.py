@@ -21,7 +21,8 @@ class Key:
     """A key, as far as requests depend on it. ``id`` is empty for callers without one.
 
     ``expires``: Unix milliseconds. ``models``: names and wildcards, empty for all. ``per_minute``, ``at_once``: 0 for
-    any number. ``limits``: of the key (scope ``key:ID``) and of each end user (``users:ID``).
+    any number; ``user_per_minute``, ``user_at_once``: of each end user. ``limits``: of the key (scope ``key:ID``) and
+    of each end user (``users:ID``).
     """
 
     id: str = ""
@@ -35,16 +36,21 @@ class Key:
     count_by: CountBy = ""
     show_users: bool = False
     limits: tuple[Limit, ...] = ()
+    user_per_minute: int = 0
+    user_at_once: int = 0
 
     def may_use(self, model: str) -> bool:
         """Whether it may use a model of this name."""
         return not self.models or any(_pattern(each).match(model) for each in self.models)
 
-    def pace(self) -> tuple[Pace, ...]:
-        """Return how many generations it may start."""
-        if not self.per_minute and not self.at_once:
-            return ()
-        return (Pace(f"key:{self.id}", self.per_minute, self.at_once),)
+    def pace(self, user: str) -> tuple[Pace, ...]:
+        """Return how many generations it, and an end user behind it (empty: none is told apart), may start."""
+        paces = []
+        if self.per_minute or self.at_once:
+            paces.append(Pace(f"key:{self.id}", self.per_minute, self.at_once))
+        if user and (self.user_per_minute or self.user_at_once):
+            paces.append(Pace(f"user:{self.id}:{user}", self.user_per_minute, self.user_at_once))
+        return tuple(paces)
 
     @property
     def in_dollars(self) -> bool:
@@ -134,6 +140,8 @@ def _kept_key(row: KeyRow, limits: Iterable[Limit]) -> Key:
         count_by=next((each for each in COUNT_BY if each == row.count_by), ""),
         show_users=bool(row.show_users),
         limits=tuple(limits),
+        user_per_minute=row.user_per_minute,
+        user_at_once=row.user_at_once,
     )
 
 

@@ -93,6 +93,7 @@ def limit_body(limit: Limit, now: int) -> dict[str, Any]:
     kind = limit.scope.partition(":")[0]
     body: dict[str, Any] = {
         "scope": {"all": "service", "users": "user"}.get(kind, kind),
+        **({"owner": limit.scope.partition(":")[2]} if kind == "owner" else {}),
         "unit": limit.unit,
         "period": limit.period,
         "limit": shown_amount(limit.allowed(now), limit.unit),
@@ -134,6 +135,8 @@ def row_body(row: KeyRow, limits: Sequence[Limit]) -> dict[str, Any]:
         "show_users": bool(row.show_users),
         "budget": written_limits(limits, own, "dollars"),
         "pictures": written_limits(limits, own, "pictures"),
+        "per_user_per_minute": row.user_per_minute,
+        "per_user_at_once": row.user_at_once,
         "per_user_budget": written_limits(limits, users, "dollars"),
         "per_user_pictures": written_limits(limits, users, "pictures"),
         "old_until": shown_moment(row.old_until) if row.old_digest is not None else None,
@@ -173,8 +176,8 @@ async def own_body(state: State, key: Key, now: int) -> dict[str, Any]:
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 
-def entry_body(entry: Entry) -> dict[str, Any]:
-    """Return one entry: what it changed."""
+def entry_body(entry: Entry, *, whole: bool = True) -> dict[str, Any]:
+    """Return one entry: what it changed. ``whole`` false: without the place from which a person has settled it."""
     return {
         "object": "ledger.entry",
         "id": entry.id,
@@ -188,7 +191,7 @@ def entry_body(entry: Entry) -> dict[str, Any]:
         "unknown": decimal_text(entry.unknown),
         "pictures": entry.spent_pictures,
         "price_source": entry.price_source,
-        "who": entry.who,
+        "who": entry.who if whole else entry.who.partition(" (")[0],
     }
 
 

@@ -46,16 +46,22 @@ async def own_key(request: Request) -> Response:
 
 
 async def usage(request: Request) -> Response:
-    """Sum what was used: ``by`` a name, ``split`` by another, ``since`` a day, of one ``key``."""
+    """Sum what was used: ``by`` a name, ``split`` by another, ``since`` a day, of one ``key``.
+
+    Of all keys together with the limits of the service and of owners.
+    """
     engine, context = _parts(request)
     by, split = _by(request, "by", "key"), _by(request, "split", None)
     since = _since(request, engine.accounts.keys.now)
     key = _whose(request, engine, context)
     try:
         rows = await state_of(engine).usage(by or "key", since, key, split)
+        limits = await engine.accounts.overall() if key is None else ()
     except operations.StateUnavailable as error:
         raise unavailable(error) from error
-    return JSONResponse(reports.usage_body(rows, by or "key", since, split))
+    now = engine.accounts.keys.now
+    told = {"limits": [reports.standing_body(each, now) for each in limits]} if key is None else {}
+    return JSONResponse({**reports.usage_body(rows, by or "key", since, split), **told})
 
 
 async def ledger(request: Request) -> Response:
@@ -74,7 +80,9 @@ async def ledger(request: Request) -> Response:
         entries = await state.ledger(before=before, limit=limit + 1, key=key)
     except operations.StateUnavailable as error:
         raise unavailable(error) from error
-    return _list([reports.entry_body(entry) for entry in entries[:limit]], more=len(entries) > limit)
+    whole = context.caller.role == "admin"
+    bodies = [reports.entry_body(entry, whole=whole) for entry in entries[:limit]]
+    return _list(bodies, more=len(entries) > limit)
 
 
 async def resolve(request: Request) -> Response:

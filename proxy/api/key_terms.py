@@ -32,6 +32,8 @@ _NUMBERS: Final = (
     ("max_parallel_requests", "at_once"),
     ("per_minute", "per_minute"),
     ("at_once", "at_once"),
+    ("per_user_per_minute", "user_per_minute"),
+    ("per_user_at_once", "user_at_once"),
 )
 """What is named, and the field of a row that it is; of two that mean the same the later counts."""
 READ: Final = frozenset(

@@ -117,11 +117,10 @@ async def _regenerate(
 async def _info(request: Request, engine: Engine, context: RequestContext, _values: dict[str, Any]) -> dict[str, Any]:
     """Tell one key, what it has used, and what was done to it."""
     row, limits = await key_admin(engine, context).find(request.query_params.get("key", ""))
-    state, now = state_of(engine), engine.accounts.keys.now
-    standing = await state.standing(Account(row.id, row.name, row.owner))
+    state = state_of(engine)
     info = {
         **_shown(row, limits, await _spent(engine, row)),
-        "limits": [reports.standing_body(each, now) for each in standing],
+        "limits": await _standing(engine, row),
         "changes": reports.changes_body(await state.key_changes(row.id)),
     }
     return {"key": row.digest.hex(), "info": info}
@@ -142,11 +141,22 @@ async def _list(request: Request, engine: Engine, _context: RequestContext, _val
     spent = {each.name: each.balance.spent for each in await state_of(engine).usage("key", month)}
     whole = query.get("return_full_object", "").lower() == "true"
     return {
-        "keys": [_shown(row, kept.limits, spent.get(row.name, 0)) if whole else row.digest.hex() for row in shown],
+        "keys": [
+            {**_shown(row, kept.limits, spent.get(row.name, 0)), "limits": await _standing(engine, row)}
+            if whole
+            else row.digest.hex()
+            for row in shown
+        ],
         "total_count": len(rows),
         "current_page": page,
         "total_pages": -(-len(rows) // size),
     }
+
+
+async def _standing(engine: Engine, row: KeyRow) -> list[dict[str, Any]]:
+    """Return every limit that holds for a key, with what is used of it."""
+    found = await state_of(engine).standing(Account(row.id, row.name, row.owner))
+    return [reports.standing_body(each, engine.accounts.keys.now) for each in found]
 
 
 generate_key, update_key, delete_keys = _route(_generate), _route(_update), _route(_delete)

@@ -106,7 +106,8 @@ async def list_models(request: Request) -> Response:
     """List the names that ``list_models`` leaves, the configured first; and the providers, with why one isn't used."""
     engine: Engine = request.app.state.waiting.engine
     settings, configuration = engine.settings.providers, engine.configuration
-    listed = engine.routing.listed()
+    key = request.state.context.caller.key
+    listed = [(name, owner) for name, owner in engine.routing.listed() if key.may_use(name)]
     models = [describe(name, owner, engine.routing.usable(name), settings) for name, owner in listed]
     providers = [_provider(configuration, name) for name in settings]
     demo = {"demo": True} if configuration.demo else {}

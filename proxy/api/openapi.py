@@ -43,6 +43,9 @@ def document() -> dict[str, Any]:
             "/v1/images/variations": {"post": _making("Vary a picture", _form("ImageEdit"))},
             "/v1/images/generations/{id}": {"get": _job("State or answer of a job"), "delete": _job("Abandon a job")},
             "/v1/models": {"get": _operation("List models")},
+            "/v1/key": {"get": _reading("One's own key: its limits, and what is used of them")},
+            "/v1/usage": {"get": _reading("What was used", "by", "split", "since", "key")},
+            "/v1/ledger": {"get": _reading("Ledger entries", "limit", "before", "jobs", "unknown", "key")},
             "/v1/chat/completions": {"post": _operation("Answer a chat with a picture")},
             **_responses(),
         },
@@ -73,6 +76,12 @@ def _operation(summary: str, body: dict[str, Any] | None = None) -> dict[str, An
     answers = {"200": _content("ImagesResponse", "Done"), "default": _content("Error", "Failed")}
     operation: dict[str, Any] = {"summary": summary, "responses": answers}
     return {**operation, "requestBody": body} if body else operation
+
+
+def _reading(summary: str, *queries: str) -> dict[str, Any]:
+    answers = {"200": {"description": "Done"}, "default": _content("Error", "Failed")}
+    parameters = [{"name": name, "in": "query", "required": False, "schema": _STRING} for name in queries]
+    return {"summary": summary, "parameters": parameters, "responses": answers}
 
 
 def _making(summary: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,9 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
             problems += bool(problem)
             sys.stdout.write(f"{name}: {problem or 'ok'}\n")
         problem = await engine.store.probe()
-        for line in [*_dead_ends(engine), *([f"images: {problem}"] if problem else [])]:
+        exposed = engine.configuration.exposed(asked=engine.accounts.keys.asked)
+        others = [f"images: {problem}"] if problem else []
+        for line in (*_dead_ends(engine), *others, *filter(None, [exposed])):
             problems += 1
             sys.stdout.write(f"{line}\n")
         if not engine.runtimes:

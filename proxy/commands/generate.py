@@ -73,6 +73,7 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
     async with AsyncExitStack() as stack:
         await engine.open(serving=False)
         stack.push_async_callback(engine.close)
+        resolved = _with_prices(engine, resolved)
         started = engine.clock.monotonic()
         generation = engine.generations.join(resolved).generation
         await _show(generation)
@@ -117,6 +118,15 @@ async def _resolve(engine: Engine, options: argparse.Namespace, output_format: s
         return resolved.with_mask(await readable_mask(engine.converter, mask)) if mask else resolved
     except Failure as failure:
         raise Mistake(failure.message) from None
+
+
+def _with_prices(engine: Engine, resolved: ResolvedRequest) -> ResolvedRequest:
+    """Leave out routes without a known price if a budget in dollars holds, which the state tells. Raises Mistake."""
+    try:
+        engine.check_prices(resolved, _CALLER)
+    except Failure as failure:
+        raise Mistake(failure.message) from None
+    return engine.with_prices(resolved, _CALLER)
 
 
 def _picture(path: Path, param: str, max_bytes: int) -> InputPicture:

@@ -75,6 +75,8 @@ def _add_terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count-by", choices=(*COUNT_BY, _NONE), help="tell the end users behind it apart by this")
     parser.add_argument("--per-user-budget", action="append", metavar="1/month", help="dollars for each end user")
     parser.add_argument("--per-user-pictures", action="append", metavar="20/day", help="pictures for each end user")
+    parser.add_argument("--per-user-per-minute", type=int, metavar="N", help="requests a minute for each end user")
+    parser.add_argument("--per-user-at-once", type=int, metavar="N", help="requests at once for each end user")
     show = "keep end users by name instead of as digests"
     parser.add_argument("--show-users", action=argparse.BooleanOptionalAction, default=None, help=show)
 
@@ -178,14 +180,20 @@ def _report(options: argparse.Namespace, row: KeyRow, limits: Sequence[Limit]) -
 
 # --- what is asked for ------------------------------------------------------------------------------------------------
 
+_NUMBERS: Final = {
+    "per_minute": "per_minute",
+    "at_once": "at_once",
+    "per_user_per_minute": "user_per_minute",
+    "per_user_at_once": "user_at_once",
+}
+"""Options, and the fields of a key's row that they set."""
 _TOLD: Final = frozenset(
     {
+        *_NUMBERS,
         "budget",
         "pictures",
         "per_user_budget",
         "per_user_pictures",
-        "per_minute",
-        "at_once",
         "models",
         "expires",
         "owner",
@@ -210,9 +218,8 @@ def _budgets(options: argparse.Namespace) -> Budgets:
 
 def _fields(options: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of a key's row that were named. Raises Mistake."""
-    fields: dict[str, Any] = {
-        name: getattr(options, name) for name in ("per_minute", "at_once") if getattr(options, name) is not None
-    }
+    numbers = {name: getattr(options, option) for option, name in _NUMBERS.items()}
+    fields: dict[str, Any] = {name: number for name, number in numbers.items() if number is not None}
     if options.owner is not None:
         fields["owner"] = "" if options.owner == _NONE else options.owner
     if options.models is not None:

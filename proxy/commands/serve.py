@@ -110,6 +110,8 @@ def _greet(app: Starlette, port: int, *, demo: bool) -> None:
             key=' -H "Authorization: Bearer $KEY"' if engine.accounts.keys.asked else "",
         ),
     ]
+    if configuration.demo_admin_key:
+        lines.append(f"Admin key, made for this run: {configuration.demo_admin_key}")
     if sys.stdout.isatty():
         lines.append(f"Or open {base}/ in a browser. Ctrl-C stops.")
     sys.stdout.write("\n".join(lines) + "\n")

@@ -9,7 +9,8 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from proxy.accounts.refusals import over_limit, over_pace
 from proxy.accounts.spending import Spending
@@ -45,6 +46,7 @@ class Journal:
         self._clock = clock
         self._late: deque[Write] = deque()
         self._troubled = False
+        self._withdrawn: set[JobId] = set()
         self._tasks: set[asyncio.Future[None]] = set()
 
     def open(self, state: State) -> None:
@@ -107,7 +109,7 @@ class Journal:
 
         ``running``: those that it follows already.
         """
-        recovered = await self.state.recover(self.holder, frozenset(running()))
+        recovered = await self.state.recover(self.holder, self._withdrawn.union(running()))
         if recovered.unknown:
             self.figures.unknown.labels("crash").inc(len(recovered.unknown))
             _log.warning("%d jobs may or may not have been bought when a process ended", len(recovered.unknown))
@@ -125,10 +127,11 @@ class Journal:
         try:
             if not asked.done():
                 await asyncio.wait((asked,), timeout=_START_S)
-        finally:
-            if not asked.done():
-                asked.add_done_callback(self._take_back)
+        except asyncio.CancelledError:  # it may have been written all the same
+            self._withdraw(start, asked)
+            raise
         if not asked.done():
+            self._withdraw(start, asked)
             raise self._told(f"it has not answered for {_START_S:g} s")
         try:
             outcome = asked.result()
@@ -145,7 +148,7 @@ class Journal:
             await self._register_anew()
             raise _unavailable()
         if isinstance(outcome, Started) and until.passed:
-            self._spawn(self._release(outcome.generation.jobs))
+            self._withdraw(start, asked)
             raise _unavailable()
         return outcome
 
@@ -168,7 +171,6 @@ class Journal:
             _log.error("the job %s is %s in the state; it is not sent", job, outcome.state)
             raise _unavailable()
         if until.passed:
-            await self.surely(lambda: self.state.end(job, epoch, "not_started", "state_unavailable"))
             raise _unavailable()
         return outcome
 
@@ -242,17 +244,21 @@ class Journal:
         except operations.StateUnavailable as error:
             self._told(error)
 
-    def _take_back(self, asked: "asyncio.Future[Started | Exists | OverLimit | OverPace | NotLiving]") -> None:
-        """Release what a start has written for a caller who was sent away meanwhile: nothing was sent for it."""
-        if asked.cancelled() or asked.exception() is not None:
-            return
-        outcome = asked.result()
-        if isinstance(outcome, Started):
-            self._spawn(self._release(outcome.generation.jobs))
+    def _withdraw(self, start: Start, asked: "asyncio.Future[Any]") -> None:
+        """Release what a start writes for a caller who was sent away meanwhile: nothing was sent for it."""
+        jobs = [JobId(start.id, number) for number in range(start.n)]
+        self._withdrawn.update(jobs)  # else they would be found without anybody who follows them
+
+        async def release() -> None:
+            if not asked.cancelled() and asked.exception() is None and isinstance(asked.result(), Started):
+                await self._release(asked.result().generation.jobs)
+            self._withdrawn.difference_update(jobs)
+
+        asked.add_done_callback(lambda _: self._spawn(release()))
 
     async def _release(self, jobs: tuple[JobRow, ...]) -> None:
         for row in jobs:
-            await self.surely(lambda row=row: self._released(row))  # type: ignore[misc]
+            await self.surely(partial(self._released, row))
 
     async def _released(self, row: JobRow) -> Change | None:
         if row.state == "intended":

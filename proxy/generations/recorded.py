@@ -41,7 +41,6 @@ class RecordedSteps:
         self._routes = routes
         self._kinds = kinds
         self._written_for = (row.provider, row.model) if row.state == "submitting" else None
-        self._submitting = row.state != "intended"
         self._price = row.price
         self._holding = journal.spending.hold(generation.account, row.provider, row.model, row.reserved)
         self.open = True
@@ -65,7 +64,6 @@ class RecordedSteps:
             self._note(await self._journal.submit(self._job, self._epoch, route, account))
             self._price = route.price
             self._holding.move(provider, model, route.price)
-        self._submitting = True
         await self.progress_of.submitting(provider, model)
 
     async def accepted(self, handle: Handle, expires_s: float | None, /) -> None:
@@ -83,7 +81,6 @@ class RecordedSteps:
 
     async def not_started(self, code: str, /, *, sent: bool) -> None:
         """Write that the job waits for another submit."""
-        self._submitting = False
         await self._end("next_route", code)
         await self.progress_of.not_started(code, sent=sent)
 
@@ -91,7 +88,7 @@ class RecordedSteps:
         """Write that nothing more will be submitted, and its money is free."""
         self.open = False
         self._holding.release()
-        await self._end("not_started" if self._submitting else "release", code)
+        self._note(await self._journal.surely(partial(self._release, code)))
 
     async def unknown(self, code: str, /) -> None:
         """Write that nobody knows whether a picture was bought."""
@@ -138,6 +135,13 @@ class RecordedSteps:
     def reconsider(self, route: str) -> None:
         """Undo ``pass_over``."""
         self.progress_of.reconsider(route)
+
+    async def _release(self, code: str) -> Change:
+        """Release a job for which nothing was sent, though it may be written that it was about to be."""
+        change = await self._journal.state.end(self._job, self._epoch, "release", code)
+        if change.applied or change.state not in ("submitting", "unknown"):
+            return change
+        return await self._journal.state.end(self._job, self._epoch, "not_started", code)
 
     async def _end(self, event: Ending, code: str) -> None:
         self._note(await self._journal.surely(partial(self._journal.state.end, self._job, self._epoch, event, code)))

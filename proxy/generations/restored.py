@@ -1,6 +1,7 @@
 """Generations read back from the state: what another process, or this one before its start, has written."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -32,7 +33,9 @@ from proxy.pictures.store import StoredPicture
 from proxy.requests.summary import RequestSummary
 from proxy.state import records
 from proxy.state.records import JobRow
+from proxy.state.transitions import OPEN
 
+_log = logging.getLogger("proxy")
 _FAILURES: Final[dict[str, tuple[type[ProviderFailure], str]]] = {
     str(kind.code): (kind, message)
     for kind, message in (
@@ -98,12 +101,19 @@ def pictures_of(jobs: tuple[JobRow, ...], request: RequestSummary) -> dict[int, 
     pictures: dict[int, Picture] = {}
     for job in jobs:
         if job.state == "done" and job.picture:
-            pictures[job.number] = load_picture(job.picture, request)
+            try:
+                pictures[job.number] = load_picture(job.picture, request)
+            except ValueError:
+                _log.error("the picture of the job %s cannot be read in the state", job.id)
     return pictures
 
 
-def failure_of(job: JobRow) -> Failure:
-    """Return why a job that has ended has no picture."""
+def failures_of(jobs: tuple[JobRow, ...], pictures: Mapping[int, Picture]) -> dict[int, Failure]:
+    """Return why the jobs that have ended and are not among ``pictures`` have none, by number."""
+    return {job.number: _failure(job) for job in jobs if job.state not in OPEN and job.number not in pictures}
+
+
+def _failure(job: JobRow) -> Failure:
     kind, message = _FAILURES.get(job.failure, (JobLost, "The picture was bought, and is lost."))
     if job.state == "unknown" and kind is not ProviderBadResponse:
         return SubmitOutcomeUnknown(

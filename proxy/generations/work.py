@@ -11,7 +11,7 @@ from proxy.generations.journal import Journal
 from proxy.generations.record import Generation, badness
 from proxy.generations.recorded import RecordedSteps
 from proxy.generations.registry import KEY_REUSED, Registry
-from proxy.generations.restored import dump_picture, failure_of, pictures_of, show
+from proxy.generations.restored import dump_picture, failures_of, pictures_of, show
 from proxy.generations.results import Picture
 from proxy.jobs.runtime import Place
 from proxy.jobs.steps import FinishedJob, Steps
@@ -103,7 +103,7 @@ class Work:
             pictures = pictures_of(rows, generation.request)
             for number in pictures:
                 generation.progress[number].state = "done"
-            await self._collect(generation, pictures, {}, works, steps)
+            await self._collect(generation, pictures, failures_of(rows, pictures), works, steps)
         finally:
             generation.written.set()
             _give_back(places)
@@ -148,8 +148,8 @@ class Work:
         mine = tuple(row for row in found.jobs if row.state == "accepted" and row.holder == self._journal.holder)
         steps = self._steps(generation, mine, {})
         works = {row.number: self._followed(generation, row, steps[row.number], spread_s) for row in mine}
-        failures = {row.number: failure_of(row) for row in found.jobs if row.state not in (*OPEN, "done")}
-        await self._collect(generation, pictures_of(found.jobs, generation.request), failures, works, steps)
+        pictures = pictures_of(found.jobs, generation.request)
+        await self._collect(generation, pictures, failures_of(found.jobs, pictures), works, steps)
 
     async def _followed(self, generation: Generation, row: JobRow, steps: RecordedSteps, spread_s: float) -> Picture:
         await self._clock.sleep(self._clock.random.uniform(0.0, spread_s))
@@ -208,8 +208,7 @@ class Work:
     def take_end(self, generation: Generation, found: records.Generation) -> None:
         """Take the end of a generation from its rows. Raises Failure: its own."""
         pictures = pictures_of(found.jobs, generation.request)
-        failures = {row.number: failure_of(row) for row in found.jobs if row.number not in pictures}
-        self._conclude(generation, pictures, failures)
+        self._conclude(generation, pictures, failures_of(found.jobs, pictures))
 
     def _steps(
         self, generation: Generation, rows: tuple[JobRow, ...], routes: Mapping[tuple[str, str], Route]

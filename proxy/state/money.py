@@ -96,7 +96,7 @@ class KeyRow(NamedTuple):
     """A key. ``digest``: SHA-256 of the secret; ``old_digest`` is accepted until ``old_until`` after a rotation.
 
     ``models``: JSON list of names and wildcards, empty for all. ``per_minute`` and ``at_once``: 0 for no limit.
-    ``count_by``: how end users are told apart, empty: not at all.
+    ``count_by``: how end users are told apart, empty: not at all; ``user_per_minute``, ``user_at_once``: of each.
     """
 
     id: str
@@ -116,6 +116,8 @@ class KeyRow(NamedTuple):
     old_digest: bytes | None = None
     old_until: int | None = None
     note: str = ""
+    user_per_minute: int = 0
+    user_at_once: int = 0
 
 
 class KeyChange(NamedTuple):

@@ -14,7 +14,7 @@ from proxy.state.tables import Tables
 
 
 def recover(tables: Tables, holder: str, tasks: Collection[JobId], limit: int, adopt: bool) -> Recovered:
-    """Recover up to ``limit`` jobs; without ``adopt`` only the holder's own."""
+    """Recover up to ``limit`` jobs, all of a generation at once; without ``adopt`` only the holder's own."""
     if adopt:
         tables.bury(holder)
     found = tables.unfollowed(holder, tasks, limit + 1, adopt=adopt)
@@ -22,7 +22,7 @@ def recover(tables: Tables, holder: str, tasks: Collection[JobId], limit: int, a
     jobs: list[JobId] = []
     unknown: list[JobRow] = []
     released = 0
-    for job in found[:limit]:
+    for job in _of_whole_generations(found, limit):
         state = _recover(tables, holder, job)
         if state == "accepted":
             jobs.append(job)
@@ -35,6 +35,14 @@ def recover(tables: Tables, holder: str, tasks: Collection[JobId], limit: int, a
         if whole is not None:
             follow[generation] = whole
     return Recovered(tuple(follow.values()), tuple(jobs), released, tuple(unknown), len(found) > limit)
+
+
+def _of_whole_generations(found: list[JobId], limit: int) -> list[JobId]:
+    """Return up to ``limit`` jobs: whoever is to follow a generation must have all of its jobs."""
+    taken = found[:limit]
+    if found[limit:] and found[limit].generation == taken[-1].generation:
+        return [job for job in taken if job.generation != taken[-1].generation] or taken
+    return taken
 
 
 def _recover(tables: Tables, holder: str, job: JobId) -> str:

@@ -79,7 +79,13 @@ Each index is paid for with every picture, so there are few. Those of generation
 lately, and stay in few pages; ids are ordered by time, and ``ledger_days`` says where a day's entries begin.
 """
 
-MIGRATIONS: Final[Sequence[str]] = (TABLES,)
+PACE_OF_USERS: Final = """
+ALTER TABLE keys ADD COLUMN user_per_minute INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE keys ADD COLUMN user_at_once INTEGER NOT NULL DEFAULT 0;
+"""
+"""Version 2."""
+
+MIGRATIONS: Final[Sequence[str]] = (TABLES, PACE_OF_USERS)
 """Each script leads from the version of its index to the next. Written once, never changed: a file in the field may
 be of any version. A new column goes to the end of its table, and of the record that mirrors it."""
 

@@ -12,6 +12,7 @@ import pytest
 
 from proxy import cli
 from proxy.commands.states import csv_cell
+from proxy.demo import KEYS
 from tests.accounts.parts import MODEL, bearer
 from tests.service import Service, running
 from tests.time_skip import real_time
@@ -167,6 +168,27 @@ async def test_an_end_user_is_forgotten_by_the_name_that_callers_send(service: S
     assert (await command("ledger", "forget", "x@example.org", "--json"))["entries"] == 2
     assert [row["user"] for row in (await command("usage", "--by", "user", "--json"))["rows"]] == [""]
     assert "no entry" in await command("ledger", "forget", "x@example.org", status=2)
+
+
+async def test_pictures_from_the_command_line_are_counted_and_limited(
+    state_file: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"budget": ["0.0025"]}
+    async with running(speed=400, state={"path": str(state_file)}, limits=limits) as service:
+        for variable, key in KEYS.items():
+            monkeypatch.setenv(variable, key)
+        with (tmp_path / "config.toml").open("a", encoding="utf-8") as config:
+            config.write(f'[providers.prodia]\nbase_url = "{service.upstream}/v2"\n')
+        monkeypatch.chdir(tmp_path)
+        unpriced = "prodia/inference.flux-fast.dev.txt2img.v1"
+        said = await command("generate", "a fox", "--model", unpriced, status=2)
+        assert "providers.prodia.prices" in said
+        await command("generate", "a fox", "--model", MODEL)
+        assert "This service may use $0.0025 in all" in await command("generate", "a bird", "--model", MODEL, status=1)
+        (row,) = (await command("usage", "--json"))["rows"]
+        assert (row["key"], row["pictures"], row["spent"]) == ("command-line", 1, "0.0025")
+        assert len((await command("ledger", "--key", "command-line", "--json"))["data"]) == 2
+        assert (await command("ledger", "--key", "first-key", "--json", status=2)).count("no such key") == 1
 
 
 async def test_a_state_in_memory_is_told(tmp_path: Path, command: Command) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,7 +13,10 @@ import pytest
 
 from proxy.clock import Clock
 from proxy.dollars import decimal_text
+from proxy.errors import SpendLimitReached
 from proxy.state.money import Balance
+from proxy.state.outcomes import Start, Started
+from proxy.state.records import Account, Route, generation_id
 from tests.accounts.parts import ADMIN, AS_ADMIN, FREE, MODEL, PRICE, new_key, used
 from tests.service import Answer, Service, running
 
@@ -199,6 +203,25 @@ async def test_of_four_pictures_with_two_failures_two_are_settled_and_never_agai
         assert (second.status, second.headers["x-images-budget-remaining"]) == (200, "0"), second.json
         balance = await sums(service)
         assert (balance.spent, balance.spent_pictures, await begun(service)) == (4 * PRICE, 4, 4)
+
+
+async def test_a_dearer_route_reserves_the_difference_before_its_submit() -> None:
+    async with running(speed=400) as service:
+        await new_key(service, budgets={"dollars": [decimal_text(3 * PRICE)]})
+        journal = service.engine.journal
+        (row,) = (await journal.state.keys()).keys
+        account = Account(row.id, row.name)
+        cheap = Route("prodia", "cheap", price=PRICE, price_source="table")
+        start = Start(id=generation_id(row.created), holder=journal.holder, account=account, route=cheap, reserve=PRICE)
+        started = await journal.start(start)
+        assert isinstance(started, Started)
+        job = started.generation.jobs[0].id
+        with pytest.raises(SpendLimitReached, match=r"may use \$0.0075 in all, and \$0.0025 is used"):
+            await journal.submit(job, 0, replace(cheap, model="dear", price=4 * PRICE), account)
+        change = await journal.submit(job, 0, replace(cheap, model="dearer", price=2 * PRICE), account)
+        assert change.applied
+        assert (await sums(service)).reserved == 2 * PRICE
+        assert figures(service, "limit_refusals_total") == {("key",): 1.0}
 
 
 async def test_an_unknown_outcome_counts_until_a_person_settles_it() -> None:

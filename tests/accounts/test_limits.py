@@ -90,6 +90,9 @@ async def test_a_key_may_use_only_its_models(service: Service) -> None:
     refused(answer, 403, "model_not_found", "'ann' may not use the model 'gpt-image-1'")
     assert answer.json["error"]["param"] == "model"
     refused(await picture(service, ann, model="no-such"), 404, "model_not_found")
+    listed = {each["id"] for each in (await service.get("/v1/models", ann)).json["data"]}
+    assert "dall-e-3" in listed
+    assert {name for name in listed if not name.startswith("dall-e-")} == {FREE}
     chat = {"model": "both", "messages": [{"role": "user", "content": "a fox"}]}
     refused(await service.post("/v1/chat/completions", chat, ann), 403, "model_not_found")
 
@@ -156,6 +159,19 @@ async def test_a_repeat_is_never_refused(service: Service) -> None:
     assert (await used(service))["ann"].balance.spent_pictures == 1
 
 
+@pytest.mark.parametrize("headers", [{"prefer": "respond-async"}, {"accept": "text/event-stream"}])
+async def test_a_refusal_has_its_own_status_on_every_way(service: Service, headers: dict[str, str]) -> None:
+    ann = await new_key(service, budgets={"pictures": ["1"]})
+    stream: dict[str, Any] = {"stream": True} if "accept" in headers else {}
+    refused(await picture(service, ann, n=2, headers=headers), 429, "project_spend_limit_exceeded")
+    assert (await picture(service, ann, headers=headers, **stream)).status in (200, 202)
+    await asyncio.sleep(2)
+    refused(await picture(service, ann, "a bird", headers=headers, **stream), 429, "project_spend_limit_exceeded")
+    chat = {"model": "both", "messages": [{"role": "user", "content": "a cat"}], **stream}
+    refused(await service.post("/v1/chat/completions", chat, ann), 429, "project_spend_limit_exceeded")
+    refused(await service.post("/sdapi/v1/txt2img", {"prompt": "a cat"}, ann), 429, "project_spend_limit_exceeded")
+
+
 async def test_pace_is_held_and_says_when_to_come_back(service: Service) -> None:
     ann = await new_key(service, per_minute=2)
     assert [(await picture(service, ann, f"fox {number}")).status for number in range(2)] == [200, 200]
@@ -165,7 +181,7 @@ async def test_pace_is_held_and_says_when_to_come_back(service: Service) -> None
     assert answer.headers["x-should-retry"] == "true"
     assert 1 <= int(answer.headers["retry-after"]) <= 60
     bob = await new_key(service, "bob", at_once=1)
-    running_, other = await asyncio.gather(*(picture(service, bob, f"{n} [seconds:60]") for n in range(2)))
+    running_, other = await asyncio.gather(*(picture(service, bob, f"{n} [seconds:5]") for n in range(2)))
     assert sorted((running_.status, other.status)) == [200, 429]
     late = next(each for each in (running_, other) if each.status == 429)
     refused(late, 429, "rate_limit_exceeded", "1 requests at once")
@@ -236,6 +252,31 @@ async def test_end_users_may_come_by_header_and_be_shown(service: Service) -> No
     assert (await picture(service, shared, headers=seven, user="ignored")).status == 200
     refused(await picture(service, shared, "a bird", headers=seven), 429, "project_spend_limit_exceeded")
     assert set(await used(service, "user")) == {"seven"}
+
+
+async def test_end_users_are_told_apart_on_every_surface(service: Service) -> None:
+    shared = await new_key(service, "shared", {"user_pictures": ["1/day"]}, count_by="user", show_users=1)
+    said = [{"role": "user", "content": "a fox"}]
+    tools = [{"type": "image_generation", "model": MODEL}]
+    for path, body in (
+        (GENERATIONS, {"prompt": "a fox", "model": MODEL, "safety_identifier": "a"}),
+        ("/v1/chat/completions", {"messages": said, "model": "both", "user": "b"}),
+        ("/v1/responses", {"input": "a fox", "tools": tools, "user": "c"}),
+        ("/v1/responses", {"input": "a bird", "tools": tools, "safety_identifier": "d"}),
+    ):
+        answer = await service.post(path, body, shared)
+        assert answer.status == 200, answer.json
+        again = {**body, "prompt": "a cat", "input": "a cat", "messages": [{"role": "user", "content": "a cat"}]}
+        refused(await service.post(path, again, shared), 429, "project_spend_limit_exceeded", "Each end user")
+    assert set(await used(service, "user")) == {"a", "b", "c", "d"}
+
+
+async def test_each_end_user_has_a_pace(service: Service) -> None:
+    shared = await new_key(service, "shared", count_by="user", user_per_minute=1, per_minute=2)
+    assert (await picture(service, shared, user="x")).status == 200
+    refused(await picture(service, shared, "a bird", user="x"), 429, "rate_limit_exceeded", "Each end user of this key")
+    assert (await picture(service, shared, user="y")).status == 200
+    refused(await picture(service, shared, user="z"), 429, "rate_limit_exceeded", "The key 'shared'")
 
 
 async def test_invented_end_users_fill_one_bucket(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

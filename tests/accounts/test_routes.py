@@ -164,12 +164,13 @@ async def test_litellms_bodies_make_change_and_end_keys(service: Service) -> Non
 
 async def test_keys_are_listed_by_page(service: Service) -> None:
     for name in ("a", "b", "c"):
-        await as_admin(service, "/key/generate", key_alias=name, user_id="x" if name == "c" else "y")
+        await as_admin(service, "/key/generate", key_alias=name, max_budget=5, user_id="x" if name == "c" else "y")
     listed = await as_admin(service, "/key/list?page=2&size=2")
     assert (len(listed["keys"]), listed["total_count"], listed["total_pages"], listed["current_page"]) == (1, 3, 2, 2)
     whole = await as_admin(service, "/key/list?return_full_object=true&user_id=y")
     assert [each["key_alias"] for each in whole["keys"]] == ["a", "b"]
     assert "key" not in whole["keys"][0]
+    assert [limit["remaining"] for limit in whole["keys"][0]["limits"]] == ["5"]
 
 
 async def test_keys_have_our_own_words_too(service: Service) -> None:
@@ -282,9 +283,21 @@ async def test_the_admin_sees_all_that_a_page_needs(service: Service) -> None:
         "admin (127.0.0.1)",
         True,
     )
+    assert (await service.get("/v1/ledger?limit=1", ann)).json["data"][0]["who"] == "admin"
     rest = await as_admin(service, f"/v1/ledger?before={first['data'][0]['id']}&key=ann")
     assert (len(rest["data"]), rest["has_more"]) == (8, False)
     assert (await as_admin(service, "/v1/usage"))["total"]["spent"] == "0.01"
+
+
+async def test_the_admin_sees_the_limits_of_all_together() -> None:
+    limits = {"budget": ["5/month"], "owners": {"family": {"pictures": ["9/day"]}}}
+    async with running(speed=400, environment={"IMAGES_PROXY_ADMIN_KEY": ADMIN}, limits=limits) as service:
+        ann = await new_key(service, owner="family")
+        assert (await picture(service, ann)).status == 200
+        service_wide, family = (await as_admin(service, "/v1/usage"))["limits"]
+        assert (service_wide["scope"], service_wide["remaining"]) == ("service", "4.9975")
+        assert (family["scope"], family["owner"], family["remaining"]) == ("owner", "family", "8")
+        assert "limits" not in (await service.get("/v1/usage", ann)).json
 
 
 @pytest.mark.parametrize("query", ["by=moon", "split=moon", "since=soon", "key=nobody"])

@@ -10,6 +10,7 @@ from tests.benchmarks import (
     encoding,
     held,
     lag,
+    money,
     overhead,
     postgres,
     responsiveness,
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "start": start,
     "durable": durable,
     "state": state,
+    "money": money,
     "postgres": postgres,
 }
 QUICK_SCALE = 0.2

@@ -78,6 +78,7 @@ def requests(told: dict[str, Any]) -> Iterator[bytes]:
             "user-agent: benchmark",
             f"content-length: {len(body)}",
             *([f"idempotency-key: {told['key']}"] if told.get("key") else []),
+            *([f"authorization: Bearer {told['secret']}"] if told.get("secret") else []),
         ]
         yield "\r\n".join([*head, "", ""]).encode() + body
 

@@ -1,7 +1,9 @@
 """Stops and starts: nothing is lost, nothing is bought twice, and one process at a time serves from a state."""
 
 import asyncio
+import contextlib
 import random
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -17,7 +19,7 @@ from proxy.server.process import serving
 from proxy.simulator import create_simulator
 from tests.durability.process import ROOT, Process
 from tests.durability.test_kill import MODELS
-from tests.service import Answer
+from tests.service import Answer, running
 from tests.time_skip import backend
 
 pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
@@ -179,6 +181,23 @@ async def test_many_open_jobs_are_carried_on_with_and_none_is_sent_again(
         assert (await process.counts(tag))["submits"] == 60
     finally:
         await process.kill()
+
+
+@pytest.mark.parametrize("spoilt", ["", "no JSON", "[]", '{"provider": "p"}'])
+async def test_a_picture_that_cannot_be_read_in_the_state_keeps_no_service_from_starting(
+    tmp_path: Path, spoilt: str
+) -> None:
+    file = tmp_path / "state.sqlite3"
+    async with running(state={"path": str(file)}) as service:
+        for key in ("spoilt", "whole"):
+            assert (await service.generate("a fox", {"Idempotency-Key": key}, model=LABS)).status == 200
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        found = connection.execute("SELECT id FROM generations WHERE idempotency_key = 'spoilt'").fetchone()
+        connection.execute("UPDATE jobs SET picture = ? WHERE generation = ?", (spoilt, *found))
+    async with running(state={"path": str(file)}) as service:
+        lost = await service.generate("a fox", {"Idempotency-Key": "spoilt"}, model=LABS)
+        assert (lost.status, lost.code) == (502, "job_lost")
+        assert (await service.generate("a fox", {"Idempotency-Key": "whole"}, model=LABS)).status == 200
 
 
 # --- under load -----------------------------------------------------------------------------------------------

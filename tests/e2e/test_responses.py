@@ -611,6 +611,18 @@ async def test_a_background_response_that_fails(service: Service) -> None:
         assert ended.error.code == code
 
 
+@pytest.mark.parametrize("values", [{}, {"background": True}, {"stream": True}, {"background": True, "stream": True}])
+async def test_a_limit_refuses_with_its_own_status(values: dict[str, Any]) -> None:
+    async with running(speed=400, limits={"pictures": ["1"]}) as service:
+        # Side by side, so that all are let in before the first is written.
+        calls = (service.post(RESPONSES, asking(f"cat {number}", **values)) for number in range(4))
+        first, *refusals = sorted(await asyncio.gather(*calls), key=lambda answer: answer.status)
+        assert first.status == 200
+        for answer in refusals:
+            assert (answer.status, answer.code) == (429, "organization_spend_limit_exceeded"), answer.json
+        assert await submits(service) <= 1
+
+
 async def test_a_background_response_as_a_stream_that_is_picked_up_again(service: Service) -> None:
     values = asking("a long tide [seconds:1]", background=True, tool_model=LABS, tool_size="auto", stream=True)
     seen = b""

@@ -202,7 +202,7 @@ class Crowd:
         if chance.random() < 0.1:
             body["stream"] = True
         # An impatient one hangs up and asks again.
-        timeout_s = chance.choice([3.0, 12.0, 60.0])
+        timeout_s = chance.choice([5.0, 12.0, 60.0])
         await asyncio.gather(*(self.insist(tag, name, body, timeout_s) for _ in range(equals)))
 
     async def insist(self, tag: str, name: str, body: dict[str, Any], timeout_s: float) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import importlib
 import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +38,38 @@ def start(folder: Path, settings: str = _SETTINGS) -> Any:
                 with configuration.open("a") as file:
                     file.write(settings)
         server.start()
+    _watch(server)
     return server
+
+
+_WATCH = """
+import json, os, pathlib, shutil, signal, sys, time
+sys.stdin.read()  # until the process that started this one has ended, however
+folder, server = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+try:
+    for _ in range(50):  # it may not be gone yet; other users may be there for long
+        users = json.loads((folder / ".handle_pids.json").read_text())
+        if not users:
+            break  # it is being stopped in order
+        if not any(pathlib.Path(f"/proc/{pid}").exists() for pid in users):
+            os.kill(server, signal.SIGQUIT)
+            time.sleep(1)
+            shutil.rmtree(folder, ignore_errors=True)
+            break
+        time.sleep(0.1)
+except (OSError, ValueError):
+    pass  # it was stopped in order
+"""
+
+
+def _watch(server: Any) -> None:
+    """Have the server stopped when its last user has been killed."""
+    if Path("/proc").is_dir():
+        command = [sys.executable, "-c", _WATCH, str(server.pgdata), str(server.get_pid())]
+        _WATCHERS.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+
+
+_WATCHERS: list["subprocess.Popen[bytes]"] = []
 
 
 def shared_folder() -> Path:

@@ -110,7 +110,7 @@ def test_another_programs_file_is_refused(tmp_path: Path) -> None:
 
 def test_the_records_are_the_tables(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "x")
-    connection.executescript(schema.TABLES)
+    connection.executescript(";".join(schema.MIGRATIONS))
     mirrors: dict[str, Any] = {
         "generations": GenerationRow,
         "jobs": JobRow,

@@ -311,6 +311,23 @@ async def test_recovery_in_pieces(state: State) -> None:
     assert (len(second.jobs), second.more) == (2, False)
 
 
+async def test_the_jobs_of_a_generation_are_recovered_together(state: State) -> None:
+    """Who follows some of them only would take these for all."""
+    for _ in range(3):
+        started = await state.start(wanted(n=4, submit=4))
+        assert isinstance(started, Started)
+        for number in range(4):
+            await state.accept(JobId(started.generation.row.id, number), 0, ME, f"h{number}")
+    recovered = await state.recover(ME, [], 6)
+    adopted = list(recovered.jobs)
+    assert recovered.more
+    while recovered.more:
+        assert all(not {job.id for job in found.jobs}.difference(adopted) for found in recovered.follow)
+        recovered = await state.recover(ME, adopted, 6)
+        adopted += recovered.jobs
+    assert len(adopted) == len(set(adopted)) == 12
+
+
 async def test_evidence_of_a_frozen_holder_counts_its_decisions_dont(state: State) -> None:
     life = await Life(state).to("submitting")
     await state.retire(ME)

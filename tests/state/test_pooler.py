@@ -14,6 +14,7 @@ import pytest
 
 from proxy.state.checker import problems
 from proxy.state.operations import StateUnavailable, StateUnusable
+from proxy.state.postgres.client import connect
 from proxy.state.postgres.engine import PostgresState, open_postgres
 from tests.state import database
 from tests.state.parts import ME, Life, Wall, dollars
@@ -99,12 +100,19 @@ async def test_two_replicas_behind_a_pooler(pooled_url: str) -> None:
 
     async def change() -> None:
         await states[1].set_limits([dollars("all", 10**15)])
+        other = await connect(pooled_url)
+        for _ in range(10):  # whose transactions push the others to and fro between the server's connections
+            await other.execute("BEGIN; SELECT pg_sleep(0.01)")
+            await asyncio.sleep(0.01)
+            await other.execute("COMMIT")
+        await other.close()
 
     made = await during(states, change)
     everything = await states[0].everything()
     assert problems(everything) == []
     assert sum(row.spent_pictures for row in everything.spend) == made
-    assert not states[0]._executor.held._prepares or not states[1]._executor.held._prepares  # found out
+    held = [one for state in states for one in (state._executor.held, state._rest)]
+    assert not all(one._prepares for one in held)  # it was found out
     for state in states:
         await state.close()
 

@@ -16,7 +16,7 @@ from proxy.state.postgres import repeats
 from proxy.state.postgres.client import connect
 from proxy.state.postgres.connection import Held
 from proxy.state.postgres.engine import PostgresState, open_postgres
-from proxy.state.postgres.schema import migrate, script
+from proxy.state.postgres.schema import migrate, row_type, script
 from proxy.state.records import Account, JobId
 from tests.state import database
 from tests.state.parts import ANN, ME, PRICE, ROUTE, Life, Wall, dollars, pictures, total, wanted
@@ -130,9 +130,12 @@ async def test_a_newer_version_beside_this_one(fresh_url: str) -> None:
     assert (await before.finish()).applied
     again = await open_postgres(fresh_url)
     await Life(again).to("done")
-    assert await connection.fetchval("SELECT count(*) FROM images_proxy.jobs_2 WHERE colour = 'red'") == 2
+    newer = row_type("jobs", schema.VERSION + 1)
+    assert await connection.fetchval(f"SELECT count(*) FROM {newer} WHERE colour = 'red'") == 2  # noqa: S608
     assert problems(await again.everything()) == []
-    await connection.execute("UPDATE images_proxy.meta SET value = '2' WHERE name = 'least'")
+    await connection.execute(
+        "UPDATE images_proxy.meta SET value = $1 WHERE name = 'least'", str(schema.VERSION + 1).encode()
+    )
     with pytest.raises(StateUnusable, match="newer version"):
         await open_postgres(fresh_url)
     for each in (old, again, connection):
@@ -144,7 +147,10 @@ async def test_a_migration_that_fails_leaves_all_as_it_was(fresh_url: str) -> No
     connection = await connect(fresh_url)
     with pytest.raises(asyncpg.PostgresSyntaxError):
         await migrate(connection, [*schema.MIGRATIONS, f"{V2}; nonsense"])
-    assert await connection.fetchval("SELECT value FROM images_proxy.meta WHERE name = 'version'") == b"1"
+    assert (
+        await connection.fetchval("SELECT value FROM images_proxy.meta WHERE name = 'version'")
+        == str(schema.VERSION).encode()
+    )
     await migrate(connection, [*schema.MIGRATIONS, V2])
     await connection.close()
 

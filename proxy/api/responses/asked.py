@@ -32,7 +32,7 @@ _OURS = (frozenset(ImageRequest.model_fields) | frozenset(ALIASES)) - {
 _NOT_HERE = ("conversation", "prompt")
 """What would change the picture, and is kept at OpenAI: conversations and prompts."""
 _NOT_OPTIONS = frozenset({"type", "model", "action", "input_image_mask", "n", "stream", "prompt", "response_format"})
-_TEXTS = frozenset({None, "input_text", "text", "output_text"})
+_TEXTS = (None, "input_text", "text", "output_text")
 _MOST_PAIRS, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
 _LONGEST_MODEL = 256
 

@@ -23,6 +23,9 @@ _FARTHEST = 32
 """Responses that are followed back in search of a picture."""
 _MAX_SHOWN = 64
 
+_PEOPLE = ("user", "safety_identifier")
+"""Whom a request is made for: a key may count by these."""
+
 
 async def resolve(
     asked: Asked, body: Pictured, responses: Responses, engine: Engine, caller: Caller
@@ -45,8 +48,9 @@ async def resolve(
     mask = await inputs.given(url, "input_image_mask") if url else None
     if mask is not None:
         check_mask(mask, images[0])
+    people = {name: body.values[name] for name in _PEOPLE if name in body.values}
     resolved = engine.resolve(
-        {**asked.values(), "model": model},
+        {**asked.values(), **people, "model": model},
         "inpaint" if mask else "edit" if images else "generate",
         caller=caller,
         ignored=ignored,

@@ -57,7 +57,7 @@ async def create_response(request: Request) -> ASGIApp:
         resolved = resolved.with_note(said.dump())
     joined = await waiting.join(request, resolved)
     kept = responses.keep(said, joined.generation) if asked.store else None
-    if kept is not None and asked.background:
+    if kept is not None and asked.background and not _refused(joined):
         waiting.engine.generations.hand_over(joined.generation)
         if not asked.stream:
             waiting.engine.generations.leave(joined, delivered=False)
@@ -68,6 +68,11 @@ async def create_response(request: Request) -> ASGIApp:
     await waiting.hold(request, joined, "responses")
     store, pictures = waiting.engine.store, joined.generation.pictures
     return await waiting.answer(joined, lambda: finished_body(answer, pictures, store))
+
+
+def _refused(joined: Joined) -> bool:
+    """Whether the generation could not begin: that has a status of its own, also for what runs in the background."""
+    return joined.generation.failure is not None and not joined.generation.submitted
 
 
 def _read(body: Pictured) -> tuple[Asked, str | None]:

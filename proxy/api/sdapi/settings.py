@@ -25,7 +25,8 @@ async def list_models(request: Request) -> Response:
     """List the models by the names that a request may use."""
     engine: Engine = request.app.state.waiting.engine
     told = {"hash": None, "sha256": None, "config": None}
-    names = [name for name, _ in engine.routing.listed()]
+    key = request.state.context.caller.key
+    names = [name for name, _ in engine.routing.listed() if key.may_use(name)]
     return JSONResponse([{"title": name, "model_name": name, "filename": name, **told} for name in names])
 
 

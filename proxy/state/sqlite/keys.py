@@ -2,11 +2,14 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Final
 
 from proxy.state.money import KeyChange, KeyRow, Limit
 from proxy.state.operations import NameTaken
 from proxy.state.outcomes import KeySet
 from proxy.state.sqlite.session import Session
+
+_INSERT: Final = "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def keys(session: Session) -> KeySet:
@@ -64,7 +67,7 @@ def forget_user(session: Session, user: str) -> int:
 
 def _insert(session: Session, key: KeyRow) -> None:
     try:
-        session.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", key)
+        session.execute(_INSERT, key)
     except sqlite3.IntegrityError as error:
         raise NameTaken(f"There is a key named {key.name} already.") from error
 

@@ -31,6 +31,7 @@ class Session:
         self.balances: dict[Place, Balance] = {}
         self._changed: set[Place] = set()
         self._limits: dict[str, list[Limit]] | None = None
+        self._counted: dict[Account, tuple[Counted, ...]] = {}
         self._prices: dict[str, int] | None = None
         self._data_version = -1
 
@@ -48,6 +49,7 @@ class Session:
         self._limits = self._prices = self.serving = None
         self.balances.clear()
         self._changed.clear()
+        self._counted.clear()
         self.days.clear()
 
     def keep_balance(self, place: Place, balance: Balance) -> None:
@@ -73,6 +75,14 @@ class Session:
 
     def counted(self, account: Account) -> tuple[Counted, ...]:
         """Return the balances that an account's money moves."""
+        known = self._counted.get(account)
+        if known is None:
+            if len(self._counted) >= _MOST_BALANCES:
+                self._counted.clear()
+            known = self._counted[account] = self._find_counted(account)
+        return known
+
+    def _find_counted(self, account: Account) -> tuple[Counted, ...]:
         limits = self._limits
         if limits is None:
             limits = self._limits = {}
