@@ -34,13 +34,12 @@ async def sweep(clock: Clock, generations: Callable[[], None], pictures: Callabl
         await pictures()
 
 
-async def beat(clock: Clock, beat: Callable[[], Awaitable[None]], recover: Callable[[], Awaitable[int]]) -> None:
+async def beat(clock: Clock, beat: Callable[[], Awaitable[None]]) -> None:
     """Tell that this process lives, and carry on with jobs that nobody follows, every few seconds."""
     while True:
         await clock.sleep(_BEAT_S)
         try:
             await beat()
-            await recover()
         except StateUnavailable as error:
             _log.error("the state cannot be written: %s", error)
 

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (StartupFailed, OSError) as error:
         _fail([str(error)])
     except StateUnavailable as error:
-        _fail([f"state.path: {error}"])
+        _fail([f"{error.setting}: {error}"])
     except KeyboardInterrupt:  # for "serve" Ctrl-C is a proper end; 130 is the shell's 128 + SIGINT
         sys.exit(0 if options.command == "serve" else 130)
 

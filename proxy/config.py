@@ -267,7 +267,7 @@ def compose(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config
             if table.key_variable
         },
         state_file=settings.state.file(environment),
-        database_url=environment.get(settings.state.database_url_env, "") if settings.state.database_url_env else "",
+        database_url=settings.state.database_url(environment),
     )
     doubtful = frozenset(tuple(map(str, details["loc"][:2])) for details in wrong)
     problems += _contradictions(configuration, merged, doubtful)

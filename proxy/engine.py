@@ -1,6 +1,7 @@
 """Everything behind the HTTP surface, put together. The command line uses it, too."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +36,7 @@ from proxy.runtimes import Runtimes
 from proxy.state.settings import open_state
 from proxy.upstream.client import Interrupted, NotSent
 
+_log = logging.getLogger("proxy")
 _SOONEST_BACK_S, _LATEST_BACK_S = 2.0, 10.0
 
 
@@ -48,7 +50,7 @@ class Engine:
         self.metrics = Metrics()
         timeouts = settings.timeouts
         self.directory = configuration.directory
-        self.store = store_for(settings.images, self.directory, clock)
+        self.store = store_for(settings.images, self.directory, clock, self._may_sweep)
         self._providers = Runtimes(configuration, clock, self.metrics, self.store.draft)
         self.runtimes = self._providers.current
         self.catalogues = {name: self._catalogue(name) for name in settings.providers}
@@ -77,6 +79,7 @@ class Engine:
         self._fingerprint_key = secrets.token_bytes(32)
         self._drained = Deadline.after(clock, 0.0)
         self._background: list[asyncio.Task[None]] = []
+        self._told_of_store = False
         self._told_bytes = dict.fromkeys(self.runtimes, 0)
 
     async def open_state(self, *, serving: bool = True, patience_s: float = 0.0) -> None:
@@ -89,6 +92,7 @@ class Engine:
             self.configuration.state_file,
             self.clock,
             serving=serving,
+            database_url=self.configuration.database_url,
             patience_s=patience_s,
             observe=self.metrics.state.observe,
         )
@@ -108,6 +112,7 @@ class Engine:
         if not self.journal.is_open:
             await self.open_state(serving=serving)
         await self.generations.open()
+        await self._divide()
         loop = asyncio.get_running_loop()
         work = (
             background.sweep(self.clock, self.generations.sweep, self.store.sweep),
@@ -115,7 +120,7 @@ class Engine:
                 self.clock, self.runtimes, self.catalogues, timeout_s=self.settings.timeouts.submit
             ),
             background.watch_loop(self.clock, self.metrics.loop_lag_seconds.set),
-            background.beat(self.clock, self.journal.beat, self.generations.recover),
+            background.beat(self.clock, self._beat),
             background.read_keys(self.clock, self.accounts.refresh),
             background.sweep_state(
                 self.clock,
@@ -155,7 +160,7 @@ class Engine:
 
         With a state in memory every running job is one, and so is an end that was handed over and not asked for yet.
         """
-        if self.configuration.state_file is not None:
+        if self.configuration.state_file is not None or self.configuration.database_url:
             return not self.generations.resumable
         return self.generations.running > 0 or self.generations.uncollected > 0
 
@@ -285,6 +290,25 @@ class Engine:
     def _release(self, picture: Picture) -> None:
         if picture.stored is not None:
             self.store.release(picture.stored.name)
+
+    async def _beat(self) -> None:
+        """Tell that this process lives, and take up what others have left. Raises operations.StateUnavailable."""
+        await self.generations.beat()
+        await self._divide()
+
+    async def _divide(self) -> None:
+        """Share the providers with the replicas that live."""
+        living, holder = self.journal.living, self.journal.holder
+        if len(living) > 1 and not self.settings.images.store and not self._told_of_store:
+            self._told_of_store = True
+            _log.warning("other processes share the database, but not this one's pictures: see images.store")
+        if holder in living:
+            for runtime in self.runtimes.values():
+                await runtime.divide(living.index(holder), len(living))
+
+    async def _may_sweep(self) -> bool:
+        """Return whether what all replicas share is this one's to sweep."""
+        return self.journal.is_oldest
 
     def _send_all_away(self) -> None:
         for generation in self.generations:

@@ -208,7 +208,7 @@ class Runs:
     def assert_nothing_is_kept(self) -> None:
         generations, registry = self.generations, self.generations._registry
         kept = (registry._by_id, registry._by_key, registry._equals, registry._places, registry._ended)
-        assert not any((*kept, registry._open_of, registry._given_of, generations._uncollected))
+        assert not any((*kept, registry._open_of, registry._given_of, generations._tasks.uncollected))
         assert generations.running == 0
 
 
@@ -905,7 +905,7 @@ async def test_an_abandoned_generation_is_forgotten_and_not_to_be_bought_again(r
     assert isinstance(generation.failure, JobLost)
     assert not generation.failure.should_retry
     assert all(progress.state == "failed" for progress in generation.progress)
-    assert runs.generations.find(generation.id, "") is None
+    assert await runs.generations.find(generation.id, "") is None
     assert (await runs.join(checked(), key="k")).generation is new.generation
     await runs.generations.abandon(new.generation)
     await runs.settle()
@@ -937,12 +937,12 @@ async def test_the_finished_pictures_of_an_abandoned_generation_are_let_go(runs:
 
 async def test_a_job_is_found_by_its_caller_only(runs: Runs) -> None:
     generation = (await runs.join(checked(owner="me"))).generation
-    assert runs.generations.find(generation.id, "me") is generation
-    assert runs.generations.find(generation.id, "you") is None
-    assert runs.generations.find("imggen_0", "me") is None
+    assert await runs.generations.find(generation.id, "me") is generation
+    assert await runs.generations.find(generation.id, "you") is None
+    assert await runs.generations.find("imggen_0", "me") is None
     await runs.end(generation)
     runs.time.now += RESULT_S
-    assert runs.generations.find(generation.id, "me") is None
+    assert await runs.generations.find(generation.id, "me") is None
 
 
 async def test_closing_ends_every_job_and_waits_for_it(runs: Runs, under_way: bool) -> None:

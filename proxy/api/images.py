@@ -51,7 +51,7 @@ async def generation(request: Request) -> ASGIApp:
 async def _get_generation(request: Request) -> ASGIApp:
     """Report how a generation is doing; once it has ended, return its answer."""
     waiting: Waiting = request.app.state.waiting
-    generation = _generation(request)
+    generation = await _generation(request)
     if not generation.done:
         return _state(generation, request.state.context)
     describe(request.state.context, generation)
@@ -65,7 +65,7 @@ async def _get_generation(request: Request) -> ASGIApp:
 async def _abandon_generation(request: Request) -> Response:
     """Stop following a generation and forget it; the provider may finish its jobs all the same."""
     waiting: Waiting = request.app.state.waiting
-    await waiting.engine.generations.abandon(_generation(request))
+    await waiting.engine.generations.abandon(await _generation(request))
     return Response(status_code=204)
 
 
@@ -175,9 +175,9 @@ def _state(generation: Generation, context: RequestContext) -> Response:
     return JSONResponse(body, 202, {"location": address(generation), "retry-after": "1"})
 
 
-def _generation(request: Request) -> Generation:
+async def _generation(request: Request) -> Generation:
     waiting: Waiting = request.app.state.waiting
-    generation = waiting.engine.generations.find(request.path_params["id"], request.state.context.owner)
+    generation = await waiting.engine.generations.find(request.path_params["id"], request.state.context.owner)
     if generation is None:
         raise NotFound("There is no such generation, or no longer.")
     return generation

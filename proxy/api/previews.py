@@ -30,7 +30,7 @@ async def get_preview(request: Request) -> Response:
     Raises NotFound where there is none.
     """
     waiting: Waiting = request.app.state.waiting
-    generation = waiting.engine.generations.find(request.path_params["id"], request.state.context.owner)
+    generation = await waiting.engine.generations.find(request.path_params["id"], request.state.context.owner)
     shown = next(_shown(generation), None) if generation else None
     # A job of before a restart may be at a provider that the configuration no longer names.
     runtime = waiting.engine.runtimes.get(shown[0]) if shown else None

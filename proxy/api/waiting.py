@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 from weakref import WeakSet
@@ -70,15 +71,21 @@ class Waiting:
         key, attempt = context.idempotency_key, context.attempt
         self._arriving.discard(context)
         if context.dry_run:
-            raise self._dry_run(context, resolved)
+            raise await self._dry_run(context, resolved)
         if attempt and not self.engine.generations.knows(resolved, key=key, attempt=attempt):
             await self._let_arrivals_be_read(context.owner)
-        joined = self.engine.generations.join(
-            resolved, key=key, attempt=attempt, may_start=lambda: self._may_start_for(context, resolved)
+        joined = await self.engine.generations.join_shared(
+            resolved,
+            key=key,
+            attempt=attempt,
+            may_start=lambda: self._may_start_for(context, resolved),
+            has_left=context.has_left,
         )
         # Nobody is told of a generation, by its address or by an answer that begins, before it is written.
         if not joined.generation.written.is_set():
             await joined.generation.written.wait()
+        if joined.how is None and joined.generation.mirrored:  # its key stood for one of another replica
+            joined = replace(joined, how="key", claim=joined.generation.claim)
         context.generation = joined.generation.id
         metrics = self.engine.metrics
         if joined.how is not None:
@@ -92,10 +99,10 @@ class Waiting:
             log_unattended_end(self.engine, joined.generation, context)
         return joined
 
-    def _dry_run(self, context: RequestContext, resolved: ResolvedRequest) -> DryRun:
+    async def _dry_run(self, context: RequestContext, resolved: ResolvedRequest) -> DryRun:
         """Return the answer to a call that is not to start anything. Raises the Failure that would refuse the call."""
         key, attempt = context.idempotency_key, context.attempt
-        reattached = self.engine.generations.knows(resolved, key=key, attempt=attempt)
+        reattached = await self.engine.generations.knows_shared(resolved, key=key, attempt=attempt)
         if not reattached:
             self._may_start_for(context, resolved)
         self._name_model(context, resolved)

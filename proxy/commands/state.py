@@ -29,7 +29,8 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
         raise Mistake(f"there is no state at {file} yet")
     if options.file.is_dir():
         raise Mistake(f"{options.file}: is a folder")
-    state = await open_state(configuration.settings.state, file, Clock(), serving=False)
+    url = configuration.database_url
+    state = await open_state(configuration.settings.state, file, Clock(), serving=False, database_url=url)
     try:
         await state.backup(options.file)
     finally:

@@ -23,7 +23,13 @@ async def opened(configuration: Configuration) -> AsyncIterator[State]:
     """Open the state, and report a refusal as the user's mistake. Raises Mistake, StateUnavailable."""
     if configuration.state_file is None and not configuration.database_url:
         raise Mistake("state.path is ':memory:', which no other process can see; name a file")
-    state = await open_state(configuration.settings.state, configuration.state_file, Clock(), serving=False)
+    state = await open_state(
+        configuration.settings.state,
+        configuration.state_file,
+        Clock(),
+        serving=False,
+        database_url=configuration.database_url,
+    )
     try:
         yield state
     except Failure as failure:

@@ -32,13 +32,17 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 
 
 class Journal:
-    """One process's writes. ``holder``: its name in the state, as long as it is taken for alive."""
+    """One process's writes. ``holder``: its name in the state, as long as it is taken for alive.
+
+    ``living``: where there can be others, those that lived when this one last told that it does, the oldest first.
+    """
 
     def __init__(self, clock: Clock, figures: StateFigures, spending: Spending) -> None:
         self.figures = figures
         self.spending = spending
         self._state: State | None = None
         self.holder = ""
+        self.living: tuple[str, ...] = ()
         self._clock = clock
         self._late: deque[Write] = deque()
         self._troubled = False
@@ -62,6 +66,11 @@ class Journal:
         return self._state
 
     @property
+    def shared(self) -> bool:
+        """Whether other processes may write into the same state."""
+        return self._state is not None and self._state.shared
+
+    @property
     def behind(self) -> int:
         """How many things have happened and are not written yet."""
         return len(self._late)
@@ -76,12 +85,24 @@ class Journal:
         holder = secrets.token_hex(8)
         await self.state.register(holder)
         self.holder = holder
+        await self._look_around()
 
     async def beat(self) -> None:
         """Tell that this process lives; under a new name if it was given up. Raises operations.StateUnavailable."""
-        if not await self.state.beat(self.holder):
+        if await self.state.beat(self.holder):
+            await self._look_around()
+        else:
             _log.warning("this process was taken for dead by another; it goes on under a new name")
             await self.register()
+
+    @property
+    def is_oldest(self) -> bool:
+        """Whether no other process that lives is older: one of them does what one is to do."""
+        return self.living[:1] in ((), (self.holder,))
+
+    async def _look_around(self) -> None:
+        if self.state.shared:
+            self.living = await self.state.living()
 
     async def recover(self, running: Callable[[], Iterator[JobId]]) -> Recovered:
         """Return the open jobs that are now this process's to follow. Raises operations.StateUnavailable.
@@ -101,6 +122,7 @@ class Journal:
         """
         if self._late:
             raise _unavailable()
+        until = self._lease()
         asked = asyncio.ensure_future(self.state.start(start))
         try:
             if not asked.done():
@@ -125,12 +147,16 @@ class Journal:
         if isinstance(outcome, NotLiving):
             await self._register_anew()
             raise _unavailable()
+        if isinstance(outcome, Started) and until.passed:
+            self._withdraw(start, asked)
+            raise _unavailable()
         return outcome
 
     async def submit(self, job: JobId, epoch: int, route: Route, account: Account) -> Change:
         """Write that a job of an account is about to be sent. Raises StateUnavailable, SpendLimitReached."""
         if self._late:
             raise _unavailable()
+        until = self._lease()
         try:
             outcome = await self.state.submit(job, epoch, self.holder, route)
         except operations.StateUnavailable as error:
@@ -143,6 +169,8 @@ class Journal:
             raise _unavailable()
         if not outcome.applied:
             _log.error("the job %s is %s in the state; it is not sent", job, outcome.state)
+            raise _unavailable()
+        if until.passed:
             raise _unavailable()
         return outcome
 
@@ -190,6 +218,13 @@ class Journal:
         except operations.StateUnavailable as error:
             _log.error("%d writes were lost with the state: %s", len(self._late), error)
         await self.state.close()
+
+    def _lease(self) -> Deadline:
+        """Return until when a write that begins now may be followed by a submit.
+
+        A process that was frozen in between has been taken for dead: what it has written is another's to settle.
+        """
+        return Deadline.after(self._clock, operations.LEASE_MS / 1000)
 
     async def _catch_up(self) -> None:
         pause = Backoff(self._clock, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)

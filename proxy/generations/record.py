@@ -33,9 +33,11 @@ class Generation:
 
     ``number``: counts generations in the order in which they started. ``claim``: how often a repeat has taken it over;
     only the latest one may report that it was delivered. ``unattended_at``: the moment since which nobody waits for
-    it. ``handed_over``: a caller was given its address. ``mirrored``: another process follows its jobs. ``written``:
-    set once its start is in the state, or was refused. ``salvage``: the finished pictures of a generation that failed,
-    by number; a repeat inherits them. ``remaining``: nano-dollars left under the tightest limit when its money last
+    it. ``handed_over``: a caller was given its address. ``mirrored``: another process follows its jobs.
+    ``waited_elsewhere``: somebody waits for it at another replica, as far as is known here. ``has_left``: until it
+    is written, whether the caller that it is started for has hung up, even if nobody has read that. ``written``: set
+    once its start is in the state, or was refused. ``salvage``: the finished pictures of a generation that failed, by
+    number; a repeat inherits them. ``remaining``: nano-dollars left under the tightest limit when its money last
     moved, None without one.
     """
 
@@ -60,6 +62,8 @@ class Generation:
     unattended_at: float | None = None
     handed_over: bool = False
     mirrored: bool = False
+    waited_elsewhere: bool = False
+    has_left: Callable[[], bool] | None = None
     remaining: int | None = None
     task: asyncio.Task[None] | None = None
     written: asyncio.Event = field(default_factory=asyncio.Event)

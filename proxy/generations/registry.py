@@ -19,7 +19,7 @@ gets that same end. After an end of "again" everything that was bought is kept f
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from proxy.clock import Clock
 from proxy.errors import IdempotencyKeyReused
@@ -32,6 +32,7 @@ OpenAI's SDKs wait at most 8 s before a repeat:
 https://github.com/openai/openai-python/blob/main/src/openai/_constants.py
 """
 
+KEY_REUSED: Final = "This Idempotency-Key was used with another body."
 Standing = Literal["free", "waited", "delivered"]
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def standing(generation: Generation) -> Standing | None:
     """Return what a generation is to repeats without a key; None if they can never get it."""
     if generation.key is not None or generation.end == "again":
         return None
-    if generation.waiters:
+    if generation.waiters or generation.waited_elsewhere:
         return "waited"
     return "free" if generation.delivered_at is None else "delivered"
 
@@ -101,6 +102,11 @@ class Registry:
         """Return the generation with this id."""
         return self._by_id.get(generation_id)
 
+    def equals(self, fingerprint: bytes) -> list[Generation]:
+        """Return what repeats without a key may get of this fingerprint, in no order."""
+        equals = self._equals.get(fingerprint)
+        return [] if equals is None else [each for shelf in equals.shelves.values() for each in shelf.values()]
+
     def repeated(
         self, fingerprint: bytes, owner: str, *, key: str | None, attempt: int
     ) -> tuple[Generation, Sign] | tuple[None, None]:
@@ -115,7 +121,7 @@ class Registry:
                 return None, None
             # https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ asks for a 422.
             if known.fingerprint != fingerprint:
-                raise IdempotencyKeyReused("This Idempotency-Key was used with another body.")
+                raise IdempotencyKeyReused(KEY_REUSED)
             return known, "key"
         equals = self._equals.get(fingerprint)
         if equals is None:

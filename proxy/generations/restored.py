@@ -19,7 +19,10 @@ from proxy.errors import (
     ProviderAuth,
     ProviderBadResponse,
     ProviderBadResult,
+    ProviderBusy,
     ProviderFailure,
+    ProviderRejected,
+    ProviderUnavailable,
     SubmitOutcomeUnknown,
 )
 from proxy.generations.record import Generation
@@ -42,6 +45,9 @@ _FAILURES: Final[dict[str, tuple[type[ProviderFailure], str]]] = {
         (ProviderAuth, "The provider refused this service's credentials while the job ran."),
         (ProviderBadResponse, "The provider's answer could not be read."),
         (ProviderBadResult, "The provider's picture cannot be used."),
+        (ProviderBusy, "The provider is busy; nothing was started there."),
+        (ProviderRejected, "The provider refused this request's parameters."),
+        (ProviderUnavailable, "The provider cannot be reached; nothing was sent."),
     )
 }
 """What a repeat hears of a failure whose own words were not kept."""
@@ -76,18 +82,18 @@ def restored(found: records.Generation, number: int, clock: Clock, tell: Callabl
         delivered_at=None if row.delivered is None else clock.monotonic(),
     )
     generation.written.set()
-    generation.progress = [
-        Progress(
-            generation.changed,
-            lambda: tell(generation),
-            state=_STATES.get(job.state, "failed"),
-            submits=job.submits,
-            submitted=job.state not in ("intended", "released"),
-            provider=job.provider,
-        )
-        for job in found.jobs
-    ]
+    generation.progress = [Progress(generation.changed, lambda: tell(generation)) for _ in found.jobs]
+    show(found, generation)
     return generation
+
+
+def show(found: records.Generation, generation: Generation) -> None:
+    """Show a generation's jobs as they stand in its rows."""
+    for job, progress in zip(found.jobs, generation.progress, strict=True):
+        progress.submits = job.submits
+        progress.submitted = job.state not in ("intended", "released")
+        progress.provider = job.provider if job.submits else ""
+        progress.progress(_STATES.get(job.state, "failed"))
 
 
 def pictures_of(jobs: tuple[JobRow, ...], request: RequestSummary) -> dict[int, Picture]:
@@ -108,13 +114,13 @@ def failures_of(jobs: tuple[JobRow, ...], pictures: Mapping[int, Picture]) -> di
 
 
 def _failure(job: JobRow) -> Failure:
-    if job.state == "unknown":
+    kind, message = _FAILURES.get(job.failure, (JobLost, "The picture was bought, and is lost."))
+    if job.state == "unknown" and kind is not ProviderBadResponse:
         return SubmitOutcomeUnknown(
             f"The provider '{job.provider}' was sent this job and its answer was lost; it may have made a picture."
         )
-    if job.state == "released":
+    if job.state == "released" and kind is JobLost:
         return Overloaded("This service stopped before the picture was asked for; nothing was bought.", retry_after=1.0)
-    kind, message = _FAILURES.get(job.failure, (JobLost, "The picture was bought, and is lost."))
     return kind(message)
 
 

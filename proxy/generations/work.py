@@ -1,16 +1,17 @@
 """What is done for one generation, from the first write to its end: its jobs made, carried on with, or waited for."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from proxy.clock import Clock, Deadline
-from proxy.errors import Failure, IdempotencyKeyReused, JobLost
+from proxy.errors import Failure, IdempotencyKeyReused, JobLost, Overloaded
 from proxy.generations.journal import Journal
 from proxy.generations.record import Generation, badness
 from proxy.generations.recorded import RecordedSteps
-from proxy.generations.registry import Registry
-from proxy.generations.restored import dump_picture, failures_of, pictures_of
+from proxy.generations.registry import KEY_REUSED, Registry
+from proxy.generations.restored import dump_picture, failures_of, pictures_of, show
 from proxy.generations.results import Picture
 from proxy.jobs.runtime import Place
 from proxy.jobs.steps import FinishedJob, Steps
@@ -19,7 +20,7 @@ from proxy.requests.summary import RequestSummary
 from proxy.state import records
 from proxy.state.operations import StateUnavailable
 from proxy.state.outcomes import Exists, Pace, Start
-from proxy.state.records import JobId, JobRow, Route
+from proxy.state.records import JobRow, Route
 from proxy.state.transitions import OPEN
 
 _READ_AGAIN_S = 1.0
@@ -64,7 +65,14 @@ class Work:
         self._registry = registry
         self._clock = clock
         self._kinds = kinds
+        self._mirrored: dict[str, asyncio.Event] = {}
         self.stopping = False
+
+    def told_ended(self, ids: Collection[str]) -> None:
+        """Note that other replicas have ended these generations."""
+        for generation in ids:
+            if (waiting := self._mirrored.get(generation)) is not None:
+                waiting.set()
 
     async def make(self, generation: Generation, resolved: ResolvedRequest) -> None:
         """Write a generation's start and make its pictures. Raises Failure."""
@@ -74,10 +82,16 @@ class Work:
             started = await self._write_start(generation, routes, len(places), resolved.checked.pace)
             if isinstance(started, Exists):
                 _give_back(places)
-                await self.mirror(generation, started.generation)
+                await self._mirror_existing(generation, started.generation)
                 return
             rows = started.jobs
             steps = self._steps(generation, rows, routes)
+            # Kept no longer: the request is behind it.
+            has_left, generation.has_left = generation.has_left, None
+            if has_left is not None and generation.waiters <= 1 and has_left():
+                for each in steps.values():
+                    await each.released("server_is_overloaded")
+                raise Overloaded("The caller had left before anything was sent.", retry_after=1.0)
             free = iter(places)
             given = {row.number: next(free) for row in rows if row.state == "submitting"}
             _give_back(free)  # inherited pictures need none
@@ -129,11 +143,9 @@ class Work:
         finished = await self._making.make(resolved, generation.seed + number, steps, generation.hold, place)
         return await self._bring(generation, finished, steps)
 
-    async def carry_on(
-        self, generation: Generation, found: records.Generation, ours: frozenset[JobId], spread_s: float
-    ) -> None:
+    async def carry_on(self, generation: Generation, found: records.Generation, spread_s: float) -> None:
         """Follow the jobs of a generation that an earlier process has submitted. Raises Failure."""
-        mine = tuple(row for row in found.jobs if row.id in ours)
+        mine = tuple(row for row in found.jobs if row.state == "accepted" and row.holder == self._journal.holder)
         steps = self._steps(generation, mine, {})
         works = {row.number: self._followed(generation, row, steps[row.number], spread_s) for row in mine}
         pictures = pictures_of(found.jobs, generation.request)
@@ -152,22 +164,46 @@ class Work:
 
     async def mirror(self, generation: Generation, found: records.Generation) -> None:
         """Wait for the end of a generation that another process follows, and take it. Raises Failure."""
-        if found.row.fingerprint != generation.fingerprint:
-            raise IdempotencyKeyReused("This Idempotency-Key was used with another body.")
-        self._registry.rename(generation, found.row.id)
-        generation.claim, generation.created = found.row.claim, found.row.created // 1000
-        generation.mirrored = True
         generation.written.set()
-        while found.row.ended_as is None:
-            await self._clock.sleep(_READ_AGAIN_S)
-            try:
-                now = await self._journal.state.generation(generation.id)
-            except StateUnavailable:
-                continue
-            if now is None:
-                raise JobLost("The generation is not known any more.")
-            found = now
+        ended = self._mirrored[generation.id] = asyncio.Event()
+        try:
+            show(found, generation)
+            while found.row.ended_as is None:
+                found = await self._read_again(generation, found, ended)
+                show(found, generation)
+        finally:
+            if self._mirrored.get(generation.id) is ended:
+                del self._mirrored[generation.id]
         self.take_end(generation, found)
+
+    async def _mirror_existing(self, generation: Generation, found: records.Generation) -> None:
+        """Wait for what an Idempotency-Key stands for at another replica, and take it. Raises Failure."""
+        if found.row.fingerprint != generation.fingerprint:
+            raise IdempotencyKeyReused(KEY_REUSED)
+        self._registry.rename(generation, found.row.id)
+        generation.mirrored = True
+        generation.claim, generation.created = found.row.claim, found.row.created // 1000
+        if found.row.ended_as is None:  # its replica is to know that somebody waits
+            seen, attempt, journal = generation.claim, generation.attempt, self._journal
+            generation.claim = seen + 1
+            journal.soon(lambda: journal.state.claim(generation.id, seen, attempt, journal.holder))
+        await self.mirror(generation, found)
+
+    async def _read_again(
+        self, generation: Generation, found: records.Generation, ended: asyncio.Event
+    ) -> records.Generation:
+        """Return a generation's rows when it has ended elsewhere, or a moment later. Raises JobLost."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READ_AGAIN_S):
+                await ended.wait()
+        ended.clear()
+        try:
+            now = await self._journal.state.generation(generation.id)
+        except StateUnavailable:
+            return found
+        if now is None:
+            raise JobLost("The generation is not known any more.")
+        return now
 
     def take_end(self, generation: Generation, found: records.Generation) -> None:
         """Take the end of a generation from its rows. Raises Failure: its own."""
@@ -207,7 +243,8 @@ class Work:
                 await self._together(pictures, failed, works, steps)
         finally:
             generation.salvage = pictures
-            if not self.stopping:
+            # Nor if it was adopted, or is worked on anew: what then becomes of its jobs isn't decided here.
+            if not self.stopping and generation.task is asyncio.current_task():
                 for each in steps.values():
                     await each.give_up("given_up")
         self._conclude(generation, pictures, failed)

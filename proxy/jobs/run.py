@@ -104,7 +104,7 @@ class Jobs:
         """
         runtime.figures.jobs_in_flight.inc()
         try:
-            pace = self._schedule.watch(kind or Key(runtime.name, ""), runtime.polls_per_second)
+            pace = self._schedule.watch(kind or Key(runtime.name, ""), runtime.own_polls_per_second)
             pending = Pending(handle, "generating", at_once=True)
             finished, _ = await self._follow(runtime, pending, pace, steps, (lifetime,))
             steps.progress("done", 1.0)
@@ -200,7 +200,7 @@ class Jobs:
             return FinishedJob(finished, origin, lifetime, runtime.upstream, price=price.settled(finished.cost))
         finally:
             runtime.figures.jobs_in_flight.dec()
-            runtime.slots.release()
+            runtime.free_slot()
 
     async def _take_slot(self, runtime: ProviderRuntime, hold: Deadline) -> None:
         """Wait in line for a free slot, at most until the hold ends. Raises Overloaded; nothing was sent then."""
@@ -214,7 +214,7 @@ class Jobs:
                 async with asyncio.timeout(max(0.0, hold.remaining - _BEFORE_HOLD_S)):
                     await runtime.slots.acquire()
             except TimeoutError:
-                message = f"All {runtime.max_jobs} places at the provider '{runtime.name}' stayed taken."
+                message = f"All {runtime.own_slots} places at the provider '{runtime.name}' stayed taken."
                 raise Overloaded(message, retry_after=1.0) from None
 
     def _durable(self, runtime: ProviderRuntime, job: Job, price: Price) -> Job:
@@ -255,7 +255,7 @@ class Jobs:
         figures.submits.inc()
         kind = kind_of(runtime.name, job)
         if isinstance(answer, Pending):
-            pace = self._schedule.watch(kind, runtime.polls_per_second)
+            pace = self._schedule.watch(kind, runtime.own_polls_per_second)
             # The hold as well: a last poll just before it ends may spare the caller a 504 and a second call.
             answer, polls = await self._follow(runtime, answer, pace, steps, (lifetime, hold))
             figures.polls_per_job.observe(polls)

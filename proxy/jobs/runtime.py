@@ -17,7 +17,7 @@ class ProviderRuntime:
     """A configured provider in operation: its dialect, connections, slots, breakers and figures.
 
     ``prices``: as configured, in nano-dollars by model. ``only_at_once``: names of models whose jobs turned out to have
-    no handle.
+    no handle. ``share``: of the replicas that share the provider this one's number, and how many there are.
     """
 
     name: str
@@ -30,10 +30,43 @@ class ProviderRuntime:
     polls_per_second: float = 0.0
     prices: Mapping[str, int] = field(default_factory=dict)
     only_at_once: set[str] = field(default_factory=set)
+    share: tuple[int, int] = (0, 1)
     slots: asyncio.Semaphore = field(init=False)
+    _too_many: int = 0
 
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.max_jobs)
+
+    @property
+    def own_slots(self) -> int:
+        """How many of the provider's slots are this replica's: its part of ``max_jobs``, at least one."""
+        rank, replicas = self.share
+        whole, left = divmod(self.max_jobs, replicas)
+        return max(1, whole + (rank < left))
+
+    @property
+    def own_polls_per_second(self) -> float:
+        """This replica's part of the budget for polls; 0: none."""
+        return self.polls_per_second / self.share[1]
+
+    async def divide(self, rank: int, replicas: int) -> None:
+        """Share the provider with others: this is the replica number ``rank``, from 0, of so many."""
+        before = self.own_slots
+        self.share = (rank, replicas)
+        more = self.own_slots - before
+        for _ in range(more):
+            self.free_slot()
+        self._too_many += max(0, -more)
+        while self._too_many and not self.slots.locked():
+            await self.slots.acquire()  # unlocked, so this returns at once
+            self._too_many -= 1
+
+    def free_slot(self) -> None:
+        """Give a slot back: to whoever waits next, unless there are too many."""
+        if self._too_many:
+            self._too_many -= 1
+        else:
+            self.slots.release()
 
     async def places(self, count: int) -> "list[Place]":
         """Take up to ``count`` slots, as far as they are free now and the provider isn't failing. Does not wait."""
@@ -71,7 +104,7 @@ class Place:
         """Free the slot if no job has it."""
         if self.free:
             self.free = False
-            self.runtime.slots.release()
+            self.runtime.free_slot()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from uvicorn.server import ServerState
 
 from proxy.errors import Failure, HeadersTooLarge, InvalidRequest, RequestTimeout
 from proxy.logs import new_request_id
-from proxy.server.exchange import Exchange, WireLimits, check_coding, origin_form, refusal
+from proxy.server.exchange import READ_FIRST_S, Exchange, WireLimits, check_coding, origin_form, refusal
 
 TRANSPORT = "images_proxy.transport"
 """The extension of each request's scope that holds the connection's ``transport`` (an asyncio.Transport)."""
@@ -277,7 +277,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self.timer = self.loop.call_later(LINGER_GAP_S, self._check_linger, self.discarded)
 
     def _start_header_timer(self) -> None:
-        self.timer = self.loop.call_later(self.limits.header_s, self._on_header_timeout)
+        self.timer = self.loop.call_later(self.limits.header_s, self._on_header_due)
+
+    def _on_header_due(self) -> None:
+        self.timer = self.loop.call_later(READ_FIRST_S, self._on_header_timeout)
 
     def _on_header_timeout(self) -> None:
         self.timer = None

@@ -29,6 +29,8 @@ SMALL_BODY = 1024 * 1024
 """Bytes: a body whose announced length is no larger must arrive within ``body_s``."""
 SLOWEST = 8 * 1024
 """Bytes per second that a larger body must reach on average, once ``body_s`` is over."""
+READ_FIRST_S = 0.05
+"""After a stall of this process its timers come before what has arrived meanwhile; in this time that is read."""
 HAS_LEFT = "images_proxy.has_left"
 """The name of our extension of ASGI: a function that says whether the peer has hung up."""
 _ABSOLUTE = re.compile(rb"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
@@ -101,7 +103,7 @@ class Connection(Protocol):
 class Exchange:
     """One request and its answer: times the body's arrival, and answers every failure in JSON."""
 
-    __slots__ = ("app", "connection", "cycle", "received", "waited_s")
+    __slots__ = ("app", "connection", "cycle", "received", "timer", "waited_s")
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle, app: ASGIApp) -> None:
         self.connection = connection
@@ -109,6 +111,7 @@ class Exchange:
         self.app = app
         self.waited_s = 0.0
         self.received = 0
+        self.timer: asyncio.TimerHandle
 
     async def run(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """Run the application; what it leaves unanswered is answered here in JSON, before uvicorn does it in text."""
@@ -132,11 +135,13 @@ class Exchange:
             return await self._read()
         loop = self.connection.loop
         started = loop.time()
-        timer = loop.call_later(self._patience_s(), self._on_body_timeout)
+        patience_s = self._patience_s()
+        over = self._on_body_due if patience_s else self._on_body_timeout
+        self.timer = loop.call_later(patience_s, over, started + patience_s)
         try:
             return await self._read()
         finally:
-            timer.cancel()
+            self.timer.cancel()
             self.waited_s += loop.time() - started
 
     async def _read(self) -> Message:
@@ -172,7 +177,12 @@ class Exchange:
                 return int(value) <= SMALL_BODY
         return False
 
-    def _on_body_timeout(self) -> None:
+    def _on_body_due(self, due: float) -> None:
+        loop = self.connection.loop
+        self.waited_s -= loop.time() - due  # a stall isn't the caller's fault
+        self.timer = loop.call_later(READ_FIRST_S, self._on_body_timeout, due)
+
+    def _on_body_timeout(self, _due: float) -> None:
         self.connection.refuse(RequestTimeout("The request's body did not arrive in time."))
 
 

@@ -35,7 +35,12 @@ Ending = Literal["not_started", "next_route", "failed", "lose", "doubt", "releas
 
 
 class StateUnavailable(Exception):
-    """The state cannot be read or written now; nothing of the operation was kept. The text says why."""
+    """The state cannot be read or written now; nothing of the operation was kept. The text says why.
+
+    ``setting``: what says where the state is.
+    """
+
+    setting = "state.path"
 
 
 class StateUnusable(StateUnavailable):
@@ -58,12 +63,17 @@ class State(Protocol):
         """How many writes wait."""
         ...
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may serve from it at the same time."""
+        ...
+
     def close(self) -> Awaitable[None]:
         """Finish what was asked for and let go of the storage."""
         ...
 
     def on_ended(self, told: Callable[[Collection[str]], None]) -> None:
-        """Have ``told`` given the ids of generations that other replicas have ended, where there can be any.
+        """Have ``told`` given the ids of generations that other replicas have ended, where somebody may wait here.
 
         Some may be missed: who waits for another replica's generation reads it anew each second as well.
         """
@@ -75,6 +85,10 @@ class State(Protocol):
 
     def beat(self, holder: str) -> Awaitable[bool]:
         """Tell that it lives; False: it has been given up, and must register anew."""
+        ...
+
+    def living(self) -> Awaitable[tuple[str, ...]]:
+        """Return the holders that live, the oldest first."""
         ...
 
     def retire(self, holder: str) -> Awaitable[None]:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.clock import Clock, Deadline
-from proxy.state.operations import State, StateInUse
+from proxy.state.operations import State, StateInUse, StateUnavailable, StateUnusable
 from proxy.state.sqlite.engine import open_sqlite
 
 IN_MEMORY: Final = ":memory:"
@@ -26,9 +26,13 @@ class StateSettings(BaseModel):
     keep_ledger: int = Field(default=0, ge=0, le=36_500)
     synchronous: Literal["full", "normal"] = "full"
 
+    def database_url(self, environment: Mapping[str, str] = os.environ) -> str:
+        """Return the address of the PostgreSQL database, empty if there is none."""
+        return environment.get(self.database_url_env, "").strip() if self.database_url_env else ""
+
     def file(self, environment: Mapping[str, str] = os.environ) -> Path | None:
-        """Return the path of the SQLite file; None if nothing is to survive the process."""
-        if self.path == IN_MEMORY:
+        """Return the path of the SQLite file; None if there is none: a database, or nothing survives the process."""
+        if self.path == IN_MEMORY or self.database_url(environment):
             return None
         if self.path:
             return Path(self.path).expanduser()
@@ -43,13 +47,17 @@ async def open_state(
     clock: Clock,
     *,
     serving: bool,
+    database_url: str = "",
     patience_s: float = 0.0,
     observe: Callable[[int, float], None] | None = None,
 ) -> State:
-    """Open the state. ``serving``: as the one process that serves from it.
+    """Open the state: the database if there is one, else the file. ``serving``: as a process that serves from it.
 
-    ``patience_s``: how long to wait for another one that is about to end. Raises StateUnavailable, StateUnusable.
+    ``patience_s``: how long to wait for another one that is about to let go of the file. Raises StateUnavailable,
+    StateUnusable.
     """
+    if database_url:
+        return await _open_database(settings, database_url, serving=serving, observe=observe)
     until = Deadline.after(clock, patience_s)
     while True:
         try:
@@ -65,3 +73,19 @@ async def open_state(
             if until.passed:
                 raise
             await clock.sleep(_LOOK_AGAIN_S)
+
+
+async def _open_database(
+    settings: StateSettings, url: str, *, serving: bool, observe: Callable[[int, float], None] | None
+) -> State:
+    try:
+        try:
+            from proxy.state.postgres.engine import open_postgres  # noqa: PLC0415 (an extra, for those who use it)
+        except ModuleNotFoundError as error:
+            if error.name != "asyncpg":
+                raise
+            raise StateUnusable("PostgreSQL needs the extra: pip install 'images-proxy[postgres]'") from None
+        return await open_postgres(url, adopt=serving, observe=observe)
+    except StateUnavailable as error:
+        error.setting = settings.database_url_env
+        raise

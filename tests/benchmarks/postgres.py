@@ -1,7 +1,8 @@
 """What the state in PostgreSQL costs for a picture: its four writes, by one replica and by two, on both sides.
 
-Each replica is a process: ``python -m tests.benchmarks.postgres URL IN-FLIGHT LIMITS``. It makes so many pictures as
-each line on its standard input asks for, and tells what they cost.
+Where it is said so, it is looked for before, as the service does: a call may repeat one of another replica.
+Each replica is a process: ``python -m tests.benchmarks.postgres URL IN-FLIGHT LIMITS LOOKED-FOR``. It makes so many
+pictures as each line on its standard input asks for, and tells what they cost.
 """
 
 import asyncio
@@ -41,20 +42,26 @@ class Outcome(NamedTuple):
 
 
 RUNS = {
-    "1 in flight": (1, 1, False),
-    "16 in flight": (1, 16, False),
-    "64 in flight": (1, 64, False),
-    "64 in flight, three limits": (1, 64, True),
-    "two replicas, 8 in flight each": (2, 8, False),
-    "two replicas, 16 in flight each": (2, 16, False),
-    "two replicas, 32 in flight each": (2, 32, False),
-    "two replicas, 32 in flight each, three limits": (2, 32, True),
+    "1 in flight": (1, 1, False, False),
+    "16 in flight": (1, 16, False, False),
+    "64 in flight": (1, 64, False, False),
+    "64 in flight, three limits": (1, 64, True, False),
+    "two replicas, 8 in flight each": (2, 8, False, False),
+    "two replicas, 16 in flight each": (2, 16, False, False),
+    "two replicas, 32 in flight each": (2, 32, False, False),
+    "two replicas, 32 in flight each, three limits": (2, 32, True, False),
+    "16 in flight, looked for": (1, 16, False, True),
+    "64 in flight, three limits, looked for": (1, 64, True, True),
+    "two replicas, 8 in flight each, looked for": (2, 8, False, True),
+    "two replicas, 32 in flight each, three limits, looked for": (2, 32, True, True),
 }
 _AGAINST = {
     "two replicas, 8 in flight each": "16 in flight",
     "two replicas, 16 in flight each": "16 in flight",
     "two replicas, 32 in flight each": "64 in flight",
     "two replicas, 32 in flight each, three limits": "64 in flight, three limits",
+    "two replicas, 8 in flight each, looked for": "16 in flight, looked for",
+    "two replicas, 32 in flight each, three limits, looked for": "64 in flight, three limits, looked for",
 }
 """What one replica costs with the same load in all, or the same load on each."""
 
@@ -68,9 +75,9 @@ def measure(rounds: int, scale: float) -> Iterator[Figure]:
             for name, run in RUNS.items():
                 outcomes[name].append(_run(server, *run, scale))
         server.cleanup()
-    for name, (_, in_flight, limits) in RUNS.items():
+    for name, (_, in_flight, limits, looked_for) in RUNS.items():
         seen, one = outcomes[name], outcomes.get(_AGAINST.get(name, ""), [])
-        most = 80 if in_flight >= 16 and not one and not limits else None
+        most = 80 if in_flight >= 16 and not (one or limits or looked_for) else None
         for what in ("client", "server"):
             ours, reference = ([getattr(each, f"{what}_us") for each in runs] for runs in (seen, one))
             if one:
@@ -83,11 +90,11 @@ def measure(rounds: int, scale: float) -> Iterator[Figure]:
         yield compare(NAME, f"{name}: pictures/s", "/s", [each.rate for each in seen])
 
 
-def _run(server: Any, replicas: int, in_flight: int, limits: bool, scale: float) -> Outcome:
+def _run(server: Any, replicas: int, in_flight: int, limits: bool, looked_for: bool, scale: float) -> Outcome:
     url = asyncio.run(database.create(server, "benchmark"))
     pictures = int(PICTURES[in_flight] * scale)
     with ExitStack() as stack:
-        arguments = (url, str(in_flight), str(int(limits)))
+        arguments = (url, str(in_flight), str(int(limits)), str(int(looked_for)))
         running = [stack.enter_context(module("postgres", *arguments))[0] for _ in range(replicas)]
         _ask(running, max(200, pictures // 4))  # plans are made, and pages filled
         before, began = _server_cpu_s(server), time.perf_counter()
@@ -124,7 +131,7 @@ def _server_cpu_s(server: Any) -> float:
     return total
 
 
-async def _serve(url: str, in_flight: int, limits: bool) -> None:
+async def _serve(url: str, in_flight: int, limits: bool, looked_for: bool) -> None:
     groups: list[int] = []
     state = await open_postgres(url, lease_ms=_LEASE_MS, observe=lambda size, _: groups.append(size))
     holder = f"replica-{time.time_ns()}"
@@ -136,19 +143,19 @@ async def _serve(url: str, in_flight: int, limits: bool) -> None:
     while line := await asyncio.to_thread(sys.stdin.readline):
         groups.clear()
         began = time.process_time()
-        firsts = await _make(state, holder, in_flight, int(line))
+        firsts = await _make(state, holder, in_flight, int(line), looked_for=looked_for)
         cost = {"cpu_s": time.process_time() - began, "first_ms": sorted(firsts)[len(firsts) // 2] * 1e3}
         sys.stdout.write(json.dumps({**cost, "groups": len(groups)}) + "\n")
         sys.stdout.flush()
     await state.close()
 
 
-async def _make(state: State, holder: str, in_flight: int, pictures: int) -> list[float]:
+async def _make(state: State, holder: str, in_flight: int, pictures: int, *, looked_for: bool) -> list[float]:
     turns, firsts = iter(range(pictures)), []
 
     async def caller() -> None:
         for _ in turns:
-            first_s = await picture(state, holder)
+            first_s = await picture(state, holder, looked_for=looked_for)
             firsts.append(first_s)
 
     await asyncio.gather(*(caller() for _ in range(in_flight)))
@@ -156,4 +163,4 @@ async def _make(state: State, holder: str, in_flight: int, pictures: int) -> lis
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1"))
+    uvloop.run(_serve(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1", sys.argv[4] == "1"))

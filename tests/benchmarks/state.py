@@ -101,16 +101,18 @@ async def _run(in_flight: int, pictures: int, on_disk: bool, limits: bool) -> Ou
     )
 
 
-async def picture(state: State, holder: str) -> float:
+async def picture(state: State, holder: str, *, looked_for: bool = False) -> float:
     """Make one: start and submit in one write, accepted, done, delivered (which nobody waits for).
 
-    Returns the seconds of the first write.
+    ``looked_for``: first whether it repeats another one, as replicas do. Returns the seconds until it was started.
     """
     name = generation_id(int(time.time() * 1000))
     start = Start(
         name, holder, ACCOUNT, _ROUTE, reserve=_PRICE, submit=1, fingerprint=secrets.token_bytes(16), request=_REQUEST
     )
     began = time.perf_counter()
+    if looked_for:
+        assert not await state.repeatable(ACCOUNT.key, start.fingerprint)
     outcome = await state.start(start)
     first_s = time.perf_counter() - began
     assert isinstance(outcome, Started)

@@ -42,6 +42,11 @@ class Process:
     def file(self) -> Path:
         return self.folder / "state" / "state.sqlite3"
 
+    @property
+    def whole_environment(self) -> dict[str, str]:
+        """What it is started with."""
+        return {**os.environ, **KEYS, **self.environment}
+
     def configure(self) -> Path:
         """Write the configuration anew."""
         tables: dict[str, dict[str, Any]] = {"state": {"path": str(self.file)}, **self.tables}
@@ -64,7 +69,7 @@ class Process:
             *module,
             *arguments,
             cwd=ROOT,
-            env={**os.environ, **KEYS, **self.environment},
+            env=self.whole_environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -1,6 +1,7 @@
 """A process that is stopped while its callers leave and repeat: the repeat may be read before what it repeats."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ import pytest
 from proxy.demo import KEYS
 from proxy.server.process import serving
 from proxy.simulator import create_simulator
-from tests.faults.wire import LABS, SCHNELL, Line
+from tests.faults.wire import LABS, PATH, SCHNELL, Line
 from tests.service import simulated_providers
 from tests.time_skip import backend, real_time
 
@@ -36,6 +37,8 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 ROOT = Path(__file__).parents[2]
 INTENTS = 10
+DUE_S = 2.0
+"""Seconds in which headers and body have to arrive."""
 _numbers = count()
 
 
@@ -70,7 +73,7 @@ async def service(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) 
     directory = tmp_path_factory.mktemp("stalls")
     async with serving(create_simulator(speed=20.0)) as port:
         upstream = f"http://127.0.0.1:{port}"
-        lines = [f'[images]\ndirectory = "{directory / "pictures"}"']
+        lines = [f'[images]\ndirectory = "{directory / "pictures"}"', f"[timeouts]\nheader = {DUE_S}\nbody = {DUE_S}"]
         for name, table in simulated_providers(upstream).items():
             lines.append(f"[providers.{name}]")
             values = {**table, "max_jobs": 40}
@@ -115,6 +118,19 @@ def tag() -> str:
 def body(number: int, model: str, tag: str, seconds: float = 0.1) -> dict[str, str]:
     prompt = f"a fox {number} [seconds:{seconds}] [tag:{tag}]"
     return {"prompt": prompt, "model": model, "size": "256x256", "response_format": "b64_json"}
+
+
+async def test_what_arrived_during_a_stall_arrived_in_time(service: Stalled, tag: str) -> None:
+    """The times are over when the process goes on, before it has read anything."""
+    async with Line.to(service) as whole, Line.to(service) as half:
+        data = json.dumps(body(0, SCHNELL, tag)).encode()
+        half.send(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode())
+        await asyncio.sleep(0.2)  # these it reads, and waits for the body
+        with service.stopped():
+            whole.post(body(1, SCHNELL, tag))
+            half.send(data)
+            await asyncio.sleep(DUE_S + 0.1)
+        assert [(await line.answer()).status for line in (whole, half)] == [200, 200]
 
 
 @pytest.mark.parametrize("model", [SCHNELL, LABS])

@@ -253,20 +253,31 @@ async def told_of(ids: list[str], number: int) -> None:
     raise AssertionError(ids)
 
 
+async def ended_elsewhere(state: PostgresState) -> Life:
+    """End a generation for which somebody waits at another replica."""
+    life = await Life(state).to("accepted")
+    assert await state.claim(life.job.generation, 0, 0, "other") == 1
+    assert (await life.finish()).applied
+    return life
+
+
 async def test_others_are_told_what_has_ended(state: PostgresState, other: PostgresState) -> None:
     told: list[str] = []
     other.on_ended(told.extend)
     for _ in range(200):  # until it listens
-        life = await Life(state).to("done")
+        life = await ended_elsewhere(state)
         if told:
             break
     told.clear()
     starts = [wanted(submit=1) for _ in range(160)]
     await asyncio.gather(*(state.start(start) for start in starts))
+    await asyncio.gather(*(other.claim(start.id, 0, 0, "other") for start in starts))
+    own = await Life(state).to("done")
     await asyncio.gather(*(state.finish(JobId(start.id, 0), 0, "p") for start in starts))
     await told_of(told, 160)
     assert set(told) >= {start.id for start in starts}
     assert life.job.generation not in told[-160:]
+    assert own.job.generation not in told, "nobody waits for it elsewhere"
 
 
 async def test_a_listener_that_is_cut_listens_again(
@@ -279,7 +290,7 @@ async def test_a_listener_that_is_cut_listens_again(
             await sql(database_url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
             told.clear()
         for _ in range(300):
-            await Life(state).to("done")
+            await ended_elsewhere(state)
             if told:
                 break
         assert told

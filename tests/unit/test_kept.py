@@ -10,6 +10,7 @@ from proxy.api.responses import kept
 from proxy.api.responses.kept import Responses, Said
 from proxy.clock import Clock, Deadline
 from proxy.errors import JobLost
+from proxy.generations.journal import Journal
 from proxy.generations.record import Generation
 from proxy.generations.runner import Generations
 from proxy.requests.summary import RequestSummary
@@ -29,7 +30,8 @@ class Time:
 def responses(time: Time) -> Responses:
     """Return what keeps responses, before any generation."""
     nothing: Any = None  # no generation is started here
-    return Responses(Generations(nothing, nothing, time.clock, hold_s=1, result_s=1, kinds={}), time.clock)
+    journal = Journal(time.clock, nothing, nothing)
+    return Responses(Generations(nothing, journal, time.clock, hold_s=1, result_s=1, kinds={}), time.clock)
 
 
 def generation(time: Time, number: int = 0) -> Generation:
@@ -48,18 +50,18 @@ async def test_it_is_kept_for_an_hour_and_without_its_prompt() -> None:
     time = Time()
     all_kept, running = responses(time), generation(time)
     all_kept.keep(Said("m"), running)
-    found = all_kept.find("resp_0", "me")
+    found = await all_kept.find("resp_0", "me")
     assert found is not None
     assert (found.status, found.generation) == ("queued", running)
-    assert all_kept.find("ig_0", "me") is found
-    assert all_kept.find("resp_0", "you") is None
-    assert all_kept.find("resp_1", "me") is None
+    assert await all_kept.find("ig_0", "me") is found
+    assert await all_kept.find("resp_0", "you") is None
+    assert await all_kept.find("resp_1", "me") is None
     end(running)
     assert (found.status, found.generation, found.failure) == ("failed", None, running.failure)
     time.now = 3599
-    assert all_kept.find("resp_0", "me") is found
+    assert await all_kept.find("resp_0", "me") is found
     time.now = 3600
-    assert all_kept.find("resp_0", "me") is None
+    assert await all_kept.find("resp_0", "me") is None
 
 
 async def test_a_repeat_gets_the_same_one_and_begins_its_hour_anew() -> None:
@@ -71,7 +73,7 @@ async def test_a_repeat_gets_the_same_one_and_begins_its_hour_anew() -> None:
     time.now = 1000
     assert all_kept.keep(said, ended).said == first.said
     time.now = 4599
-    assert all_kept.find("resp_0", "me") is not None
+    assert await all_kept.find("resp_0", "me") is not None
 
 
 async def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +83,7 @@ async def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         all_kept.keep(Said("m"), generation(time, number))
     await asyncio.sleep(0)
-    assert [all_kept.find(f"resp_{number}", "me") is not None for number in range(3)] == [False, True, True]
+    assert [await all_kept.find(f"resp_{number}", "me") is not None for number in range(3)] == [False, True, True]
 
 
 async def test_one_of_another_process_is_read_back() -> None:
@@ -91,10 +93,10 @@ async def test_one_of_another_process_is_read_back() -> None:
     assert "words" not in said.dump()
     found.request = RequestSummary("m", 1, "b64_json", (), note=said.dump())
     all_kept._generations._registry.add(found)
-    kept = all_kept.find("resp_0", "me")
+    kept = await all_kept.find("resp_0", "me")
     assert kept is not None
     assert kept.said == replace(said, text="")
-    assert all_kept.find("resp_0", "you") is None
+    assert await all_kept.find("resp_0", "you") is None
 
 
 @pytest.mark.parametrize("note", ["", "{}", "[]", '{"else": 1}', "no JSON"])
@@ -103,4 +105,4 @@ async def test_a_generation_of_another_surface_is_no_response(note: str) -> None
     all_kept, found = responses(time), generation(time)
     found.request = RequestSummary("m", 1, "b64_json", (), note=note)
     all_kept._generations._registry.add(found)
-    assert all_kept.find("resp_0", "me") is None
+    assert await all_kept.find("resp_0", "me") is None

@@ -134,7 +134,7 @@ class Responses:
         look()
         return kept
 
-    def find(self, name: str, owner: str) -> Kept | None:
+    async def find(self, name: str, owner: str) -> Kept | None:
         """Return the response of ``owner`` with this id, or of which an item has it."""
         self._sweep()
         number = name.partition("_")[2]
@@ -142,13 +142,13 @@ class Responses:
         if kept is not None:
             return kept if kept.owner == owner else None
         # Of another process, or of this one before it was started again.
-        generation = self._generations.find(f"{_GENERATION}{number}", owner)
+        generation = await self._generations.find(f"{_GENERATION}{number}", owner)
         said = Said.load(generation.request.note) if generation is not None else None
         return self.keep(said, generation) if generation is not None and said is not None else None
 
-    def remembered(self, kept: Kept) -> Generation | None:
+    async def remembered(self, kept: Kept) -> Generation | None:
         """Return the generation of a response as long as it is remembered for those who might repeat it."""
-        return self._generations.find(f"{_GENERATION}{kept.head.number}", kept.owner)
+        return await self._generations.find(f"{_GENERATION}{kept.head.number}", kept.owner)
 
     async def cancel(self, kept: Kept) -> None:
         """Give up a response whose picture is still being made. What was bought stays bought."""
@@ -159,7 +159,7 @@ class Responses:
     async def forget(self, kept: Kept) -> None:
         """Forget a response, and abandon its picture if that is still being made."""
         del self._kept[kept.head.number]
-        generation = self.remembered(kept)
+        generation = await self.remembered(kept)
         if generation is not None:
             await self._generations.abandon(generation)
 

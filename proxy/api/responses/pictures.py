@@ -111,7 +111,7 @@ class _Inputs:
         for _ in range(_FARTHEST):
             if name is None:
                 break
-            kept = self._responses.find(name, self._owner)
+            kept = await self._responses.find(name, self._owner)
             if kept is None and name == asked.previous:
                 message = f"The response '{name[:_MAX_SHOWN]}' is not known here, or no longer."
                 raise NotFound(message, param="previous_response_id")
@@ -130,7 +130,7 @@ class _Inputs:
             url = result if result.startswith("data:") else f"data:;base64,{result}"
             return (await self.given(url, "input"),)
         name = str(call.get("id"))
-        kept = self._responses.find(name, self._owner)
+        kept = await self._responses.find(name, self._owner)
         if kept is None or not kept.pictures:
             raise NotFound(f"The item '{name[:_MAX_SHOWN]}' has no picture here, or no longer.", param="input")
         return (await self._kept(kept, "input"),)

@@ -84,7 +84,7 @@ def _read(body: Pictured) -> tuple[Asked, str | None]:
 async def response(request: Request) -> ASGIApp:
     """Return a kept response, or forget it and abandon what is still being made."""
     responses: Responses = request.app.state.responses
-    kept = _kept(request)
+    kept = await _kept(request)
     if request.method != "DELETE":
         replayed = request.method == "GET" and request.query_params.get("stream") == "true"
         return _replayed(request, kept) if replayed else await _told(request, kept)
@@ -95,17 +95,17 @@ async def response(request: Request) -> ASGIApp:
 async def cancel_response(request: Request) -> ASGIApp:
     """Abandon the picture of a background response. Cancelling what has ended changes nothing."""
     responses: Responses = request.app.state.responses
-    kept = _kept(request)
+    kept = await _kept(request)
     if not kept.said.background:
         raise InvalidRequest("Only a response created with 'background' can be cancelled.", param="id")
     await responses.cancel(kept)
     return await _told(request, kept)
 
 
-def _kept(request: Request) -> Kept:
+async def _kept(request: Request) -> Kept:
     responses: Responses = request.app.state.responses
     name = request.path_params["id"]
-    kept = responses.find(name, request.state.context.owner)
+    kept = await responses.find(name, request.state.context.owner)
     if kept is None or kept.head.id != name:
         raise NotFound("There is no such response, or no longer.")
     return kept
@@ -117,7 +117,7 @@ async def _told(request: Request, kept: Kept) -> ASGIApp:
     context: RequestContext = request.state.context
     responses: Responses = request.app.state.responses
     answer = Answer(kept.head, kept.said, context.origin)
-    generation = responses.remembered(kept)
+    generation = await responses.remembered(kept)
     if generation is not None:
         describe(context, generation)
     told: ASGIApp

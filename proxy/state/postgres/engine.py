@@ -89,6 +89,11 @@ class PostgresState:
         """How many writes wait."""
         return self._writer.pending
 
+    @property
+    def shared(self) -> bool:
+        """Always."""
+        return True
+
     async def close(self) -> None:
         """Finish what was asked for, and close the connections."""
         if self._listener is not None:
@@ -109,6 +114,10 @@ class PostgresState:
     def beat(self, holder: str) -> Awaitable[bool]:
         """See State."""
         return self._do(lambda held: holders.beat(held, self._executor.told, holder, self._lease_ms))
+
+    def living(self) -> Awaitable[tuple[str, ...]]:
+        """See State."""
+        return self._do(lambda held: holders.living(held, self._executor.told, self._lease_ms))
 
     def retire(self, holder: str) -> Awaitable[None]:
         """See State."""

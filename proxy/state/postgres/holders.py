@@ -8,6 +8,7 @@ INSERT INTO images_proxy.holders (id, started, beat, exclusive) VALUES ($2, {NOW
 ON CONFLICT (id) DO UPDATE SET beat = excluded.beat RETURNING {DURABLE}
 """
 _BEAT = f"UPDATE images_proxy.holders SET beat = {NOW} WHERE id = $2 AND beat > {NOW} - $3::bigint RETURNING 1"
+_LIVING = f"SELECT id FROM images_proxy.holders WHERE beat > {NOW} - $2::bigint ORDER BY started, id"
 _CLAIM = f"""
 UPDATE images_proxy.generations SET claim = claim + 1, attempt = $3, delivered = NULL, waiter = $4
 WHERE id = $1 AND claim = $2 RETURNING claim, {DURABLE}
@@ -26,6 +27,11 @@ async def register(held: Held, told: int | None, holder: str) -> None:
 async def beat(held: Held, told: int | None, holder: str, lease_ms: int) -> bool:
     """Tell that a process lives; False: its last beat is too old, or others have taken it for dead."""
     return bool(await held.fetch(_BEAT, told, holder, lease_ms))
+
+
+async def living(held: Held, told: int | None, lease_ms: int) -> tuple[str, ...]:
+    """Return who lives, the oldest first."""
+    return tuple(row[0] for row in await held.fetch(_LIVING, told, lease_ms))
 
 
 async def retire(held: Held, holder: str) -> None:

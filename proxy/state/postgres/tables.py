@@ -238,7 +238,10 @@ class PostgresTables:
         row = self.row(generation)
         if row is not None and row.ended is None:
             self._replace(generation, ended=self.now, ended_as=row.ended_as or ended_as)
-            self.ended.append(generation)
+            # Whoever waits at the replica that follows it knows. Telling all others each time is what they would feel
+            # first if they were many: each notification goes to every one, and the commits that send one take turns.
+            if row.waiter is not None and row.waiter not in {job.holder for job in self.all(generation)}:
+                self.ended.append(generation)
 
     def reopen(self, generation: str) -> None:
         """See Tables."""

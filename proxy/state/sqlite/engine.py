@@ -102,6 +102,11 @@ class SqliteState:
         """How many writes wait."""
         return self._writer.pending
 
+    @property
+    def shared(self) -> bool:
+        """Never: the file has one process that serves from it."""
+        return False
+
     async def close(self) -> None:
         """Finish what was asked for, close the file, let another process serve."""
         for thread in (self._reader.stop(), self._writer.stop()):
@@ -121,6 +126,10 @@ class SqliteState:
     def beat(self, holder: str) -> Awaitable[bool]:
         """See State."""
         return self._writer.ask(holders.beat, holder)
+
+    def living(self) -> Awaitable[tuple[str, ...]]:
+        """See State."""
+        return self._writer.ask(holders.living)
 
     def retire(self, holder: str) -> Awaitable[None]:
         """See State."""

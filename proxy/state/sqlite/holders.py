@@ -23,6 +23,12 @@ def beat(session: Session, holder: str) -> bool:
     return True
 
 
+def living(session: Session) -> tuple[str, ...]:
+    """Return who lives, the oldest first."""
+    found = session.execute("SELECT id FROM holders ORDER BY started, id").fetchall()
+    return tuple(holder for (holder,) in found if rows.lives(session, holder))
+
+
 def retire(session: Session, holder: str) -> None:
     """Take a process away."""
     session.serving = None
