@@ -13,6 +13,9 @@ MAKE_VENV := $(PYTHON) -m venv $(VENV)
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check -q install
 endif
 
+BESIDE := -n 3 --dist worksteal
+ALONE := soak or fuzz or browser or kill  # they want the machine for themselves
+
 unexport PYTHONDONTWRITEBYTECODE  # or each process that a test starts compiles the service anew
 
 .PHONY: run test check soak bench test-clients lock clean
@@ -22,13 +25,16 @@ run: $(VENV)/.run
 	@$(BIN)/images-proxy serve --demo $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak and not fuzz and not browser and not kill"
+	$(BIN)/python -m pytest $(BESIDE) -m "not ($(ALONE))"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(BESIDE) -m "not ($(ALONE))"
+	$(BIN)/coverage run -m pytest -m "$(ALONE)"
+	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=98
 
 soak: $(VENV)/.dev  # everything at full size, and nothing skips time

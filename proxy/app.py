@@ -68,6 +68,7 @@ ROUTES = (
     Route("/metrics", health.metrics, name="metrics", methods=["GET"]),
     Route("/openapi.json", openapi.openapi, name="openapi", methods=["GET"]),
     Route("/", page.index, name="page", methods=["GET"]),
+    Route("/usage", page.usage, name="usage_page", methods=["GET"]),
     Route("/favicon.ico", page.icon, name="icon", methods=["GET"]),
     Route("/page/{name}", page.asset, name="asset", methods=["GET"]),
 )

@@ -84,7 +84,7 @@ class Generations:
         self._journal.state.on_ended(self._work.told_ended)
         carried_on = await self.recover()
         for found in await self._journal.state.remembered():
-            if self._registry.get(found.row.id) is None and found.row.ended_as != "again":
+            if self._registry.get(found.row.id) is None:
                 self._tasks.restore(found)
         return carried_on
 

@@ -42,6 +42,7 @@ function tellService(text, state) {
 function askForKey(text) {
   tellService(text, "bad");
   byId("connection").open = true;
+  byId("key-hint").textContent = "Whoever runs this service has one for you. Enter takes it; it is kept in this tab until it closes.";
 }
 
 async function loadService() {

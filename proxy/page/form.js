@@ -2,7 +2,7 @@
 import { byId, make, recall, remember } from "./dom.js";
 import { abilities, does, found, nearest, providersOf, takes } from "./models.js";
 import { startPicker } from "./picker.js";
-import { dollars, duration, forecastNotes, list } from "./words.js";
+import { capital, dollars, duration, forecastNotes, list } from "./words.js";
 
 const FORM = "form"; // where the tab keeps it
 const COUNT = 10; // OpenAI's own limit for n
@@ -122,11 +122,11 @@ function estimate() {
   const n = Number(wish.n) || 1;
   const [provider, ...others] = providersOf(model, operation);
   const parts = [
-    price === null ? "Price unknown" : `${dollars(price * n)}${n > 1 ? ` for ${n} pictures` : ""}`,
+    price === null ? "price unknown" : `${dollars(price * n)}${n > 1 ? ` for ${n}\u00a0pictures` : ""}`,
     seconds === null ? "" : `about ${duration(seconds)}`,
     provider ? `by ${provider}${others.length ? `, else ${list(others, "or")}` : ""}` : "",
   ];
-  return `${demo ? "Simulated: " : ""}${parts.filter(Boolean).join(", ")}.`;
+  return capital(`${demo ? "simulated: " : ""}${parts.filter(Boolean).join(", ")}.`);
 }
 
 function options(select, values, label, value) {
@@ -135,7 +135,7 @@ function options(select, values, label, value) {
 }
 
 function sizeLabel(value) {
-  if (value === AUTO) return "Model’s own";
+  if (value === AUTO) return "Default";
   const [width, height] = value.split("x").map(Number);
   return `${width} × ${height}${width === height ? "" : width > height ? " wide" : " tall"}`;
 }
@@ -162,8 +162,8 @@ function showForm() {
   options(byId("n"), Array.from({ length: COUNT }, (_, index) => String(index + 1)), String, wish.n);
   const styles = what.settings.style_preset ?? [];
   const unset = (text) => (value) => value || text;
-  options(byId("style"), ["", ...OPENAI_STYLES, ...styles], unset("Not set"), wish.style);
-  options(byId("sampler"), ["", ...(what.settings.sampler ?? [])], unset("Model’s own"), wish.sampler);
+  options(byId("style"), ["", ...OPENAI_STYLES, ...styles], unset("Default"), wish.style);
+  options(byId("sampler"), ["", ...(what.settings.sampler ?? [])], unset("Default"), wish.sampler);
   rangeHint("steps", what.settings.steps);
   rangeHint("cfg", what.settings.cfg);
   rangeHint("strength", what.settings.strength);

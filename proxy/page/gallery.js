@@ -65,9 +65,19 @@ function draw() {
   byId("gallery-tools").hidden = records.length === 0;
   byId("gallery-hint").textContent = hint(list.length);
   byId("gallery-undo").hidden = !deleted;
-  byId("gallery-compare").textContent = picked ? (picked.size < 2 ? "Cancel comparing" : `Compare ${picked.size}`) : "Compare";
-  byId("gallery-compare").hidden = records.length < 2;
+  drawTools();
   byId("gallery-none").hidden = records.length === 0 || list.length > 0;
+}
+
+/** While pictures are chosen, only what belongs to choosing. */
+function drawTools() {
+  const compares = byId("gallery-compare");
+  compares.textContent = picked?.size > 1 ? `Compare ${picked.size}` : "Compare";
+  compares.className = picked ? "quiet primary" : "quiet";
+  compares.disabled = picked !== null && picked.size < 2;
+  compares.hidden = records.length < 2;
+  byId("gallery-cancel").hidden = !picked;
+  byId("gallery-export").hidden = byId("gallery-clear").hidden = picked !== null;
 }
 
 async function refresh() {
@@ -100,7 +110,13 @@ function startComparing() {
     const chosen = picked ? records.filter((record) => picked.has(record.id)) : [];
     picked = picked ? null : new Set();
     draw();
-    if (chosen.length > 1) compare(chosen);
+    if (!picked) compare(chosen);
+    else document.querySelector("#gallery-list .thumb")?.focus({ preventScroll: true });
+  });
+  byId("gallery-cancel").addEventListener("click", () => {
+    picked = null;
+    draw();
+    byId("gallery-compare").focus();
   });
 }
 
@@ -130,10 +146,12 @@ function clearOnSecondPress() {
     clearTimeout(timer);
     timer = 0;
     button.textContent = "Clear all";
+    button.classList.remove("danger");
   };
   button.addEventListener("click", async () => {
     if (!timer) {
       button.textContent = `Really delete ${records.length}?`;
+      button.classList.add("danger");
       timer = setTimeout(calm, CONFIRM_MS);
       return;
     }

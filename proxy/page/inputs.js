@@ -27,6 +27,7 @@ function say(text) {
 function draw() {
   byId("inputs").dataset.count = String(pictures.length);
   byId("inputs-list").replaceChildren(...pictures.map(thumbnail));
+  byId("pictures-label").textContent = pictures.length ? "Add more pictures" : "Add pictures to edit";
   changed(pictures.length, Boolean(mask));
 }
 

@@ -25,7 +25,7 @@ export function takes(model, operation) {
 export const providersOf = (model, operation) => model[operation]?.providers ?? model.providers ?? [model.owned_by];
 
 /** The heading under which a model is listed. */
-export const groupOf = (model) => (model.owned_by === OWN ? "Names that apps know" : model.owned_by);
+export const groupOf = (model) => (model.owned_by === OWN ? "Names that apps ask for" : model.owned_by);
 
 /** Price and time of one picture, as far as they are known: `$0.0025 · 0.3 s`. */
 export function figures(model, operation) {

@@ -44,7 +44,7 @@ export function about(record, { brief = false } = {}) {
     ["Cost", costWords(record.cost, record.costSource)],
     ...(brief ? [] : [
       ["Provider", record.provider],
-      ["Model there", code(record.route)],
+      ["Provider’s model", code(record.route)],
       ...settings,
       ["Made", new Date(record.made).toLocaleString()],
       ["Request id", record.requestId ? copyable(record.requestId, "the request id") : null],
@@ -59,7 +59,7 @@ export function downloadOf(record, address, { small = false } = {}) {
   const type = blob?.type ?? `image/${/\.(\w+)$/.exec(record.url)?.[1].replace("jpg", "jpeg") ?? "png"}`;
   const which = record.count > 1 ? ` picture ${record.index + 1}` : "";
   return make("a", {
-    className: small ? "button small" : "button", href: address, rel: "noopener noreferrer", target: own ? "" : "_blank",
+    className: small ? "button small save" : "button save", href: address, rel: "noopener noreferrer", target: own ? "" : "_blank",
     download: own ? fileName(record.prompt || "variation", record.index ?? 0, type) : "",
     "aria-label": `${own ? "Download" : "Open"}${which || " the picture"}`,
   }, own ? "Download" : "Open original");

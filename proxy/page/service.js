@@ -14,7 +14,8 @@ export class ServiceError extends Error {
   }
 }
 
-function headersFor(key, more = {}) {
+/** The headers of a call with this key. Throws ServiceError for one that can't be sent. */
+export function headersFor(key, more = {}) {
   if (!key) return more;
   if (!/^[\x21-\x7e]+$/.test(key)) {
     throw new ServiceError("The key holds a character that can’t be sent, such as a blank.", { status: 401, code: "invalid_api_key", retry: false });
@@ -22,7 +23,8 @@ function headersFor(key, more = {}) {
   return { ...more, Authorization: `Bearer ${key}` };
 }
 
-async function call(path, options) {
+/** What the service answers, whatever its status. Throws ServiceError, AbortError. */
+export async function call(path, options) {
   try {
     return await fetch(path, { cache: "no-store", ...options });
   } catch (error) {
@@ -32,7 +34,7 @@ async function call(path, options) {
 }
 
 /** The error that a refusing response carries; also when something in front answers with something else. */
-async function failure(response) {
+export async function failure(response) {
   const body = await response.json().catch(() => null);
   const error = body && typeof body.error === "object" && body.error ? body.error : {};
   const text = typeof error.message === "string" && error.message ? error.message : "";
@@ -47,7 +49,8 @@ async function failure(response) {
   });
 }
 
-async function json(response) {
+/** The answer's JSON. Throws ServiceError, AbortError. */
+export async function json(response) {
   try {
     return await response.json();
   } catch (error) {

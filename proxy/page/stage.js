@@ -134,12 +134,12 @@ export function showResult(records, { seconds, reattached, attempts, cost, costS
     reattached ? make("p", { className: "hint" }, "Joined a job that was already running; nothing was paid twice.") : "",
     facts([
       ["Time", duration(seconds)],
+      ["Cost", costWords(cost, costSource)],
       ["Size", make("span", { id: "real-size" }, first.size.replace("x", " × ") || "…")],
       ["Seed", count > 1 && first.seed !== null ? `${first.seed} and following` : first.seed],
-      ["Cost", costWords(cost, costSource)],
       ["Provider", first.provider],
-      ["Jobs started", attempts],
-      ["Model there", first.route ? make("code", {}, first.route) : null],
+      ["Jobs started", attempts > count ? attempts : null], // more than pictures: some were begun anew
+      ["Provider’s model", first.route ? make("code", {}, first.route) : null],
       ["Request id", first.requestId ? copyable(first.requestId, "the request id") : null],
     ]));
   const differs = first.mapped || first.dropped || first.fallback ? ", not quite as asked; see below" : "";

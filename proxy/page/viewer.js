@@ -73,9 +73,11 @@ export function compare(list) {
   byId("viewer").dataset.mode = "several";
   byId("viewer-title").textContent = `${list.length} pictures side by side`;
   byId("viewer-previous").hidden = byId("viewer-next").hidden = true;
-  byId("viewer-body").replaceChildren(make("div", { className: "compared" }, ...list.map((record) =>
+  const [{ prompt }] = list;
+  const alike = list.every((record) => record.prompt === prompt); // then it tells nothing apart, and is said once
+  byId("viewer-body").replaceChildren(alike ? make("p", { className: "viewer-prompt" }, prompt) : "", make("div", { className: "compared" }, ...list.map((record) =>
     make("figure", {}, make("img", { src: addressOf(record), alt: record.prompt || "A variation", referrerPolicy: "no-referrer" }),
-      make("figcaption", {}, make("p", { className: "viewer-prompt" }, record.prompt), about(record, { brief: true }))))));
+      make("figcaption", {}, alike ? "" : make("p", { className: "viewer-prompt" }, record.prompt), about(record, { brief: true }))))));
   byId("viewer").showModal();
   byId("viewer-close").focus();
 }

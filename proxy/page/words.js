@@ -7,7 +7,8 @@ const NAMES = {
 };
 
 const named = (name) => NAMES[name] ?? name.replaceAll("_", " ");
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+/** With a capital letter at its beginning. */
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** `a, b and c`. */
 export function list(names, word = "and") {
@@ -79,11 +80,11 @@ export function fallbackSentence(header, provider) {
   return passed.length ? `${provider} answered instead of ${passed.join("; and of ")}.` : "";
 }
 
-/** Seconds in words that fit a small place: 0.8 s, 12 s, 2 min 5 s. */
+/** Seconds in words that fit a small place and stay on one line: 0.8 s, 12 s, 2 min 5 s. */
 export function duration(seconds) {
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 10) return `${seconds.toFixed(1)}\u00a0s`;
   const whole = Math.round(seconds);
-  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return whole < 60 ? `${whole}\u00a0s` : `${Math.floor(whole / 60)}\u00a0min ${whole % 60}\u00a0s`;
 }
 
 /** What a job is doing, from its status and progress. */

@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DEMO = ("--demo", "--demo-speed", "20")
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -39,16 +40,25 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def _served(cache: Path, **environment: str) -> Iterator[str]:
-    """Run a demo service with these environment variables; yield its origin."""
-    secrets = ("PRODIA_TOKEN", "PRODIA_API_KEY", "IMAGES_PROXY_KEYS", "IMAGES_PROXY_CONFIG")
+def served(cache: Path, *arguments: str, demo: bool = True, **environment: str) -> Iterator[str]:
+    """Run a service, the demo unless told otherwise, with these arguments and variables; yield its origin."""
+    secrets = (
+        *("PRODIA_TOKEN", "PRODIA_API_KEY", "IMAGES_PROXY_CONFIG", "IMAGES_PROXY_DATABASE_URL"),
+        *("IMAGES_PROXY_KEYS", "IMAGES_PROXY_ADMIN_KEY", "IMAGES_PROXY_METRICS_KEY"),
+    )
     inherited = {name: value for name, value in os.environ.items() if name not in secrets}
     process = subprocess.Popen(
-        [sys.executable, "-m", "proxy", "serve", "--demo", "--demo-speed", "20", "--port", "0"],
+        [sys.executable, "-m", "proxy", "serve", *(DEMO if demo else ()), "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**inherited, "PYTHONUNBUFFERED": "1", "XDG_CACHE_HOME": str(cache), **environment},
+        env={
+            **inherited,
+            "PYTHONUNBUFFERED": "1",
+            "XDG_CACHE_HOME": str(cache),
+            "XDG_STATE_HOME": str(cache),
+            **environment,
+        },
     )
     with process:
         try:
@@ -67,14 +77,14 @@ def _served(cache: Path, **environment: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The origin of a running demo service, without a slash at the end."""
-    with _served(tmp_path_factory.mktemp("cache")) as address:
+    with served(tmp_path_factory.mktemp("cache")) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def keyed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The origin of one that asks for the key ``sk-of-the-page``."""
-    with _served(tmp_path_factory.mktemp("cache"), IMAGES_PROXY_KEYS="sk-of-the-page") as address:
+    with served(tmp_path_factory.mktemp("cache"), IMAGES_PROXY_KEYS="sk-of-the-page") as address:
         yield address
 
 

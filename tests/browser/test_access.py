@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -38,7 +38,7 @@ SMALL = """() => [...document.querySelectorAll('a, button, input, select, textar
 @cache
 def axe() -> str:
     """https://github.com/dequelabs/axe-core, as its makers publish it."""
-    return Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
 def check(page: Page, state: str) -> None:

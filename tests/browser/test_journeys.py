@@ -468,6 +468,45 @@ def test_pictures_are_enlarged_and_compared(visit: Visit) -> None:
     page.get_by_role("button", name="Compare 2").click()
     expect(dialog.get_by_role("img")).to_have_count(2)
     expect(dialog).to_contain_text("Seed")
+    expect(dialog.get_by_text(PROMPT, exact=True)).to_have_count(1)  # it is the same of both
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_role("button", name="Compare", exact=True)).to_be_disabled()
+    expect(page.get_by_role("button", name="Clear all")).to_be_hidden()
+    for thumb in page.get_by_role("button", name="Compare: ").all():
+        thumb.click()
+    page.get_by_role("button", name="Cancel comparing").click()
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("button", name="Compare", exact=True)).to_be_focused()
+    expect(page.get_by_role("button", name="Clear all")).to_be_visible()
+
+
+def test_on_a_phone_two_pictures_fit_beside_each_other(browser: Browser, demo_url: str) -> None:
+    with visiting(browser, demo_url, **PHONE) as visit:
+        page = visit.page
+        page.get_by_label("Pictures", exact=True).select_option("2")
+        generate(page)
+        page.get_by_role("button", name="Compare side by side").tap()
+        dialog = page.get_by_role("dialog")
+        left, right = (image.bounding_box() for image in dialog.get_by_role("img").all())
+        assert left is not None
+        assert right is not None
+        assert left["x"] + left["width"] < right["x"]
+        assert left["y"] == right["y"]
+        whole = dialog.bounding_box()
+        assert whole is not None
+        assert (whole["x"], whole["width"]) == (0, PHONE["viewport"]["width"])
+
+
+def test_the_cards_stay_equally_tall_whatever_they_show(visit: Visit) -> None:
+    page = visit.page
+    same = "() => ['form', 'stage'].map((id) => document.getElementById(id).offsetHeight)"
+    form, stage = page.evaluate(same)
+    assert form == stage
+    generate(page, f"{PROMPT} [fault:failed]")
+    expect(page.locator(ERROR)).to_be_visible()
+    form, stage = page.evaluate(same)
+    assert form == stage
 
 
 def test_the_gallery_is_searched_exported_and_a_deletion_taken_back(visit: Visit, tmp_path: Path) -> None:
@@ -539,6 +578,7 @@ def test_a_missing_key_is_asked_for_where_it_is_missing(browser: Browser, keyed_
     expect(page.locator("#service")).to_have_text("This service asks for an API key.")
     field = page.get_by_label("API key")
     expect(field).to_be_in_viewport()
+    expect(field).to_have_accessible_description(re.compile("Whoever runs this service has one for you"))
     expect(page.get_by_role("button", name="Generate", exact=True)).to_be_disabled()
     expect(page.get_by_role("link", name="Models as JSON")).to_be_hidden()  # it would lead to a 401
     field.fill("sk-wrong")

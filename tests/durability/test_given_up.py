@@ -6,8 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.errors import SpendLimitReached
+from proxy.errors import SpendLimitReached, StateUnavailable
 from proxy.generations.recorded import RecordedSteps
+from proxy.state import operations
 from proxy.state.checker import problems
 from proxy.state.money import Limit
 from proxy.state.outcomes import Start, Started
@@ -90,6 +91,29 @@ async def test_what_is_being_taken_back_is_not_taken_for_forgotten(runs: Runs, m
     told.set()
     await runs.settle()
     assert await states(runs) == ["released", "released"]
+
+
+async def test_a_start_that_was_written_though_the_state_said_no_is_found(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its repeat by key waits for the end of what nobody follows, and that must not count as following it."""
+    real = state_of(runs).start
+
+    async def unacknowledged(start: Start) -> Any:
+        await real(start)
+        raise operations.StateUnavailable("the answer was lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state_of(runs), "start", unacknowledged)
+        refused = (await runs.join(checked(), key="k")).generation
+    assert isinstance(refused.failure, StateUnavailable)
+    repeat = (await runs.join(checked(), key="k")).generation
+    assert not repeat.done
+    await runs.generations.recover()
+    assert await states(runs) == ["released"]
+    while not repeat.done:  # noqa: ASYNC110 (its end is looked for from time to time)
+        await asyncio.sleep(0.1)
+    assert repeat.end == "again"
 
 
 async def test_when_there_is_no_money_for_the_next_route(runs: Runs) -> None:

@@ -200,6 +200,19 @@ async def test_a_picture_that_cannot_be_read_in_the_state_keeps_no_service_from_
         assert (await service.generate("a fox", {"Idempotency-Key": "whole"}, model=LABS)).status == 200
 
 
+async def test_an_address_leads_to_the_refusal_of_what_a_stop_has_left_unsent(tmp_path: Path) -> None:
+    tables: dict[str, Any] = {"state": {"path": str(tmp_path / "state.sqlite3")}, "providers": {"max_jobs": 1}}
+    async with running(**tables) as service:
+        told = [
+            await service.generate(f"a fox [seconds:{seconds}]", {"Prefer": "respond-async"}, model=LABS)
+            for seconds in (60, 1)
+        ]
+    async with running(**tables) as service:
+        answer = await service.get(f"/v1/images/generations/{told[1].json['id']}")
+        assert (answer.status, answer.code) == (503, "server_is_overloaded")
+        assert answer.headers["x-should-retry"] == "true"
+
+
 # --- under load -----------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """The page's files and the description of what is accepted."""
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -20,6 +21,8 @@ async def service() -> AsyncIterator[Service]:
     ("path", "kind"),
     [
         ("/", "text/html"),
+        ("/usage", "text/html"),
+        ("/page/usage.js", "text/javascript"),
         ("/page/style.css", "text/css"),
         ("/page/app.js", "text/javascript"),
         ("/favicon.ico", "image/svg+xml"),
@@ -31,6 +34,17 @@ async def test_the_page_needs_no_key_and_nothing_from_elsewhere(service: Service
     assert answer.headers["content-type"].startswith(kind)
     assert "script-src 'self'" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_page_of_what_was_used_takes_nothing_from_elsewhere_and_no_text_for_html(service: Service) -> None:
+    answer = await service.get("/usage")
+    policy = dict(each.strip().split(" ", 1) for each in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
+    assert policy["require-trusted-types-for"] == "'script'"
+    assert {policy[name] for name in ("img-src", "style-src", "script-src", "connect-src")} == {"'self'"}
+    assert "set-cookie" not in answer.headers
+    text = answer.body.decode()
+    assert re.search(r"<script(?![^>]*src=)|<style| style=| on\w+=", text) is None
 
 
 async def test_what_has_not_changed_is_not_sent_again(service: Service) -> None:
