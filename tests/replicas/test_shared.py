@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import pytest
 
+from proxy.clock import Clock, Deadline
+from proxy.state.operations import StateUnavailable
 from tests.replicas.parts import LABS, SCHNELL, gone, replicas, submitted
 from tests.service import Answer, Service
 from tests.time_skip import backend
@@ -85,6 +87,68 @@ async def test_nothing_is_sent_for_who_leaves_while_it_is_written(
     assert picture(await again)
     await asyncio.sleep(0.2)
     assert (await two.counts(tag))["submits"] == 1
+
+
+async def test_what_is_here_can_be_had_while_the_database_is_away(
+    both: Pair, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = both
+    prompt = f"a fox [seconds:0.3] [tag:{tag}]"
+    first = ask(one, prompt)
+    await submitted(one, tag)
+    await gone(first)
+    handed = await ask(one, f"a hen [seconds:0] [tag:{tag}]", {"prefer": "respond-async"})
+    with monkeypatch.context() as away:
+        for service in both:
+            for name in ("repeatable", "claim", "generation", "by_idempotency_key", "start"):
+                away.setattr(service.engine.journal.state, name, unavailable)
+        assert picture(await ask(one, prompt, _RETRY))
+        assert (await one.get(handed.headers["location"])).status in (200, 202)
+        assert (await two.get(handed.headers["location"])).status == 404
+        refused = await ask(two, prompt, _RETRY)
+        assert (refused.status, refused.code) == (503, "state_unavailable")
+        dry = {"x-images-dry-run": "true", "Idempotency-Key": tag}
+        assert not (await two.generate(prompt, dry, **_ASKED)).json["reattached"]
+    assert (await one.counts(tag))["submits"] == 2
+
+
+async def unavailable(*_: Any) -> Any:
+    raise StateUnavailable("The database is away.")
+
+
+async def test_a_process_that_stood_still_sends_nothing(both: Pair, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the write and the sending it may have been taken for dead."""
+    one, _ = both
+    journal = one.engine.journal
+    with monkeypatch.context() as frozen:
+        frozen.setattr(journal, "_lease", lambda: Deadline.after(Clock(), 0.0))
+        answer = await ask(one, f"a fox [tag:{tag}]")
+        assert (answer.status, answer.code) == (503, "state_unavailable")
+    assert (await one.counts(tag))["submits"] == 0
+    await asyncio.sleep(0.1)
+    jobs = (await journal.state.everything()).jobs
+    assert {job.state for job in jobs[-1:]} == {"released"}
+
+
+async def test_a_new_name_is_taken_and_what_others_follow_now_is_left_to_them(both: Pair, tag: str) -> None:
+    """What becomes of a replica that was taken for dead."""
+    one, two = both
+    prompt = f"a fox [seconds:1] [tag:{tag}]"
+    await one.engine._beat()
+    first = ask(one, prompt)
+    await submitted(one, tag)
+    await asyncio.sleep(0.2)
+    before = one.engine.journal.holder
+    await two.engine.journal.state.retire(before)
+    await two.engine._beat()
+    generation = next(each for each in one.engine.generations if not each.done)
+    assert not generation.mirrored
+    await one.engine._beat()
+    assert one.engine.journal.holder != before
+    assert generation.mirrored
+    assert picture(await first)
+    assert (await one.counts(tag))["submits"] == 1
+    assert len(one.engine.journal.living) == 2
 
 
 async def test_a_job_that_waits_for_its_turn_is_dropped_wherever_it_is_abandoned(database_url: str) -> None:
