@@ -176,7 +176,7 @@ async def test_a_job_in_the_queue_is_polled_once_more_before_the_hold_is_over() 
 
 
 async def test_who_left_the_queue_for_good_is_not_bought_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.generations.runner._ABANDONED_S", 0.3)
+    monkeypatch.setattr("proxy.generations.tasks._ABANDONED_S", 0.3)
     async with running(providers={"max_jobs": 1}) as service:
         busy = asyncio.create_task(service.generate("first [seconds:0.7] [tag:first]", model=SCHNELL))
         await eventually(lambda: waiters(service) == [1])

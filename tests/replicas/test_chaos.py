@@ -201,7 +201,7 @@ class Crowd:
             body["extra_headers"] = {"Idempotency-Key": tag}
         if chance.random() < 0.1:
             body["stream"] = True
-        # An impatient one hangs up and asks again. Whoever is refused each time would end by its own hanging up at last.
+        # An impatient one hangs up and asks again; one who is refused each time would end by hanging up itself.
         timeout_s = 60.0 if fault == "[fault:503]" else chance.choice([5.0, 12.0, 60.0])
         await asyncio.gather(*(self.insist(tag, name, body, timeout_s) for _ in range(equals)))
 
