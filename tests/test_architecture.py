@@ -16,7 +16,8 @@ from proxy.providers.registry import KINDS
 
 _ROOT = Path(__file__).parents[1]
 _SOURCES = sorted((_ROOT / "proxy").rglob("*.py"))
-_MAX_MODULE_LINES = 410  # the tree of errors is one piece; nothing else comes near it
+_MAX_MODULE_LINES = 360
+_MAY_BE_LONGER = {"proxy.errors": 420}  # the tree of errors is one piece
 _MAX_FUNCTION_LINES = 45
 
 # The rooms. Who may import whom: each from its own row and the rows below, and never in a circle.
@@ -181,7 +182,9 @@ def test_a_providers_name_occurs_only_in_its_own_rooms() -> None:
 
 @pytest.mark.parametrize("module", _MODULES)
 def test_modules_and_functions_stay_small(module: str) -> None:
-    assert len(_MODULES[module].read_text(encoding="utf-8").splitlines()) <= _MAX_MODULE_LINES
+    assert len(_MODULES[module].read_text(encoding="utf-8").splitlines()) <= _MAY_BE_LONGER.get(
+        module, _MAX_MODULE_LINES
+    )
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None

@@ -1,6 +1,7 @@
 """The file: its modes, its version, its copies, and what happens when it can't be used."""
 
 import asyncio
+import gc
 import re
 import sqlite3
 import stat
@@ -366,6 +367,20 @@ async def test_a_file_that_was_moved_away_is_not_written_on(file: Path) -> None:
     move(file.with_name("elsewhere"), file)
     await Life(state).to("done")
     await state.close()
+
+
+async def test_a_write_that_nobody_waits_for_fails_in_silence(file: Path) -> None:
+    """Whoever asked for it is told; what only woke the thread up has nobody to complain to."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    state = await opened(file)
+    generation = (await Life(state).to("done")).job.generation
+    move(file, file.with_name("elsewhere"))
+    with pytest.raises(StateUnusable, match="moved"):
+        await state.deliver(generation, 0)
+    await state.close()
+    gc.collect()
+    assert complaints == []
 
 
 async def test_an_operation_that_fails_takes_nothing_with_it(file: Path) -> None:

@@ -176,7 +176,8 @@ class Writer:
     def _nudge(self) -> None:
         self._nudged = False
         if self._later and not self._closed:
-            self.ask(_nothing)  # only the thread takes from what waits
+            woken = self.ask(_nothing)  # only the thread takes from what waits
+            woken.add_done_callback(lambda done: done.cancelled() or done.exception())  # asked for by nobody
 
     def stop(self) -> threading.Thread:
         """Take no more; the thread returned ends after the last operation, and closes the connection."""
