@@ -233,7 +233,9 @@ class Crowd:
 async def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
         upstream = f"http://127.0.0.1:{await stack.enter_async_context(serving(create_simulator(speed=20.0)))}"
-        server = database.start(Path(tempfile.mkdtemp(prefix="images-proxy-chaos-")) / "postgres")
+        # Not in pytest's own folder, whose path is too long for a socket.
+        folder = tempfile.TemporaryDirectory(prefix="images-proxy-chaos-", ignore_cleanup_errors=True)
+        server = database.start(Path(stack.enter_context(folder)) / "postgres")
         stack.callback(server.cleanup)
         (tmp_path / "objects").mkdir()
         objects = stack.enter_context(object_store(tmp_path / "objects"))
