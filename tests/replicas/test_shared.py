@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from proxy.clock import Clock, Deadline
 from proxy.state.operations import StateUnavailable
+from tests.accounts.parts import new_key
 from tests.replicas.parts import LABS, SCHNELL, gone, replicas, submitted
 from tests.service import Answer, Service
 from tests.time_skip import backend
@@ -354,6 +356,30 @@ async def test_a_dry_run_knows_what_another_replica_has(both: Pair, tag: str) ->
     other = await two.generate("a hen", {"x-images-dry-run": "true", "Idempotency-Key": tag}, **_ASKED)
     assert (other.status, other.code) == (422, "idempotency_key_reused")
     await asyncio.gather(*first)
+
+
+async def test_a_repeat_is_not_refused_by_a_budget_that_its_first_call_has_used_up(database_url: str) -> None:
+    async with replicas(database_url) as (one, two):
+        key = await new_key(one, budgets={"pictures": ["1/total"]})
+        await two.engine.accounts.refresh()
+        prompt = "a fox [seconds:0.6] [tag:t]"
+        first = ask(one, prompt, key)
+        await submitted(one, "t")
+        await gone(first)
+        assert picture(await ask(two, prompt, {**key, **_RETRY}))
+        refused = await ask(two, "a hen [tag:t]", {**key, **_RETRY})
+        assert (refused.status, refused.code) == (429, "project_spend_limit_exceeded")
+        assert (await one.counts("t"))["submits"] == 1
+
+
+async def test_pictures_that_others_cannot_read_are_told(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with replicas(database_url, images={"directory": str(tmp_path)}) as services:
+        for service in (*services, *services):
+            await service.engine._beat()
+    told = [record.message for record in caplog.records if "images.store" in record.message]
+    assert len(told) == 2
 
 
 async def test_slots_are_divided(database_url: str) -> None:
