@@ -234,8 +234,8 @@ async def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterat
     async with AsyncExitStack() as stack:
         upstream = f"http://127.0.0.1:{await stack.enter_async_context(serving(create_simulator(speed=20.0)))}"
         # Not in pytest's own folder, whose path is too long for a socket.
-        folder = tempfile.TemporaryDirectory(prefix="images-proxy-chaos-", ignore_cleanup_errors=True)
-        server = database.start(Path(stack.enter_context(folder)) / "postgres")
+        short = tempfile.TemporaryDirectory(prefix="images-proxy-chaos-", ignore_cleanup_errors=True)
+        server = database.start(Path(stack.enter_context(short)) / "postgres")
         stack.callback(server.cleanup)
         (tmp_path / "objects").mkdir()
         objects = stack.enter_context(object_store(tmp_path / "objects"))
