@@ -107,10 +107,12 @@ class Engine:
         ``serving`` false: for one command beside a service that runs. Raises OSError,
         proxy.state.operations.StateUnavailable.
         """
-        await self.store.prepare()
-        background.load_learned(self.schedule, self.directory)
         if not self.journal.is_open:
             await self.open_state(serving=serving)
+        # A state in a file has one process that serves; what is in memory says nothing about others.
+        alone = serving and self.configuration.state_file is not None and not self.journal.state.shared
+        await self.store.prepare(alone=alone)
+        background.load_learned(self.schedule, self.directory)
         await self.generations.open()
         await self._divide()
         loop = asyncio.get_running_loop()

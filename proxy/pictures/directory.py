@@ -43,9 +43,9 @@ class PictureDirectory:
         """Bytes of the pictures in the folder."""
         return self._used_bytes
 
-    async def prepare(self) -> None:
+    async def prepare(self, *, alone: bool = False) -> None:
         """Create the folder and list what is in it. To be called before anything else. Raises OSError."""
-        self.drafts.open(self._clock.wall())
+        self.drafts.open(self._clock.wall(), alone=alone)
         found = []
         for path in self.directory.iterdir():
             if _NAME.match(path.name):

@@ -72,12 +72,16 @@ class Drafts:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def open(self, now: float) -> None:
-        """Create the folder, and remove what a crash left there. ``now``: Unix time in seconds. Raises OSError."""
+    def open(self, now: float, *, alone: bool = False) -> None:
+        """Create the folder, and remove what a crash left there. ``now``: Unix time in seconds. Raises OSError.
+
+        ``alone``: no other process serves from here, so every draft is left over. Should one be written all the same
+        (by a command), whoever writes it still has it open, and goes on in memory.
+        """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in self.directory.glob(f"*{SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < now - _ABANDONED_S:
+                if alone or path.stat().st_mtime < now - _ABANDONED_S:
                     path.unlink()
 
     def check_room(self) -> None:

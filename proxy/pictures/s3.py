@@ -59,9 +59,9 @@ class S3Pictures:
         """Bytes in the folder: what waits for the storage, and what is being delivered."""
         return self._folder.used_bytes
 
-    async def prepare(self) -> None:
+    async def prepare(self, *, alone: bool = False) -> None:
         """Prepare the folder; what an earlier process left there is put. Raises OSError."""
-        await self._folder.prepare()
+        await self._folder.prepare(alone=alone)
         self._waiting = {name: None for name in self._folder.names if NAME.match(name)}
         self._work = asyncio.get_running_loop().create_task(self._begin())
 

@@ -91,8 +91,8 @@ class PictureStore(Protocol):
         """Bytes of disk in use."""
         ...
 
-    async def prepare(self) -> None:
-        """Get ready. To be called before anything else. Raises OSError."""
+    async def prepare(self, *, alone: bool = False) -> None:
+        """Get ready; to be called before anything else. ``alone``: no other process serves from here. Raises OSError."""
         ...
 
     async def close(self) -> None:

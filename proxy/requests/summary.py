@@ -7,7 +7,7 @@ names of unknown parameters that may be shown in a header, and the metadata that
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from pydantic_core import from_json, to_json
@@ -67,7 +67,7 @@ class RequestSummary:
 
     def dump(self) -> str:
         """Return it as JSON text."""
-        return to_json(asdict(self)).decode()
+        return to_json(self).decode()
 
     @classmethod
     def load(cls, text: str) -> Self:

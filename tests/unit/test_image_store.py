@@ -353,3 +353,11 @@ async def test_what_a_draft_took_can_be_read_back_and_its_place_is_watched(tmp_p
     (store.directory / draft.path.name).touch()
     assert not draft.in_place
     draft.discard()
+
+
+async def test_drafts_of_a_process_that_was_killed_are_removed_where_no_other_one_serves(tmp_path: Path) -> None:
+    left = tmp_path / f"{'a' * 32}.part"
+    for alone in (False, True):
+        left.write_bytes(b"half a picture")
+        await PictureDirectory(tmp_path, keep_s=60, max_bytes=10**9, clock=Clock()).prepare(alone=alone)
+        assert left.exists() is not alone, "another process may be writing it"
