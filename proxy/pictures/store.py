@@ -92,7 +92,7 @@ class PictureStore(Protocol):
         ...
 
     async def prepare(self, *, alone: bool = False) -> None:
-        """Get ready; to be called before anything else. ``alone``: no other process serves from here. Raises OSError."""
+        """Get ready; to be called before all else. ``alone``: no other process serves from here. Raises OSError."""
         ...
 
     async def close(self) -> None:
