@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from proxy.clock import Clock
 from proxy.commands.arguments import Mistake, Parser, add_config
+from proxy.commands.states import opened
 from proxy.config import Configuration
-from proxy.state.settings import IN_MEMORY, open_state
+from proxy.state.settings import IN_MEMORY
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +29,7 @@ async def run(options: argparse.Namespace, configuration: Configuration) -> int:
         raise Mistake(f"there is no state at {file} yet")
     if options.file.is_dir():
         raise Mistake(f"{options.file}: is a folder")
-    url = configuration.database_url
-    state = await open_state(configuration.settings.state, file, Clock(), serving=False, database_url=url)
-    try:
+    async with opened(configuration) as state:
         await state.backup(options.file)
-    finally:
-        await state.close()
     sys.stdout.write(f"{options.file} ({options.file.stat().st_size} bytes)\n")
     return 0
